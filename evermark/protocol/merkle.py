@@ -1,0 +1,46 @@
+"""The Merkle tree of an `OrderBatch`: one agent signature covers many orders.
+
+Nodes are type-tagged, so that no inner node can pass for an order: leaf = keccak(0x00 || order struct hash),
+node = keccak(0x01 || left || right). An odd node at the end of a level is carried up unchanged.
+"""
+
+from collections.abc import Sequence
+
+from eth_hash.auto import keccak
+
+
+def _levels(order_hashes: Sequence[bytes]) -> list[list[bytes]]:
+    if not order_hashes:
+        raise ValueError("an order batch needs at least one order")
+    levels = [[keccak(b"\x00" + leaf) for leaf in order_hashes]]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        level = [keccak(b"\x01" + below[i] + below[i + 1]) for i in range(0, len(below) - 1, 2)]
+        if len(below) % 2:
+            level.append(below[-1])
+        levels.append(level)
+    return levels
+
+
+def merkle_root(order_hashes: Sequence[bytes]) -> bytes:
+    """Root over the orders' struct hashes, 32 bytes. Raises ValueError for an empty batch."""
+    return _levels(order_hashes)[-1][0]
+
+
+def merkle_proof(order_hashes: Sequence[bytes], index: int) -> tuple[tuple[bool, bytes], ...]:
+    """Siblings from leaf to root as (sibling is on the left, hash)."""
+    proof = []
+    for level in _levels(order_hashes)[:-1]:
+        sibling = index ^ 1
+        if sibling < len(level):
+            proof.append((sibling < index, level[sibling]))
+        index //= 2
+    return tuple(proof)
+
+
+def proof_root(order_hash: bytes, proof: Sequence[tuple[bool, bytes]]) -> bytes:
+    """The root that a proof leads to from one order's struct hash."""
+    node = keccak(b"\x00" + order_hash)
+    for is_left, sibling in proof:
+        node = keccak(b"\x01" + sibling + node) if is_left else keccak(b"\x01" + node + sibling)
+    return node

@@ -1,0 +1,45 @@
+"""Integer scales and named rounding. Every money figure in Evermark is an integer in the units below.
+
+quote amounts: 1e-6 USDC; sizes: lots; prices: ticks; notional = lots * ticks * lot_tick_value, always exact.
+"""
+
+PPM = 1_000_000  # margin fractions and fees
+PPB = 1_000_000_000  # hourly funding rates
+FUNDING_SCALE = 10**12  # cumulative funding is quote units per lot, scaled by this
+USDC = 1_000_000  # one whole USDC in quote units
+
+MAX_SIZE_LOTS = 2**62 - 1  # sums of two sizes still fit a signed 64-bit word
+MAX_PRICE_TICKS = 2**32 - 1
+MAX_NOTIONAL = 2**90 - 1
+MAX_COLLATERAL = 2**95 - 1
+MAX_SEQUENCE = 2**48 - 1
+
+
+class BrokenInvariant(RuntimeError):
+    """A rule that can only fail through a bug; the sequencer stops on it and never catches it."""
+
+
+def check(condition: bool, why: str) -> None:
+    """Stop on a broken invariant. Unlike `assert`, it survives `python -O`."""
+    if not condition:
+        raise BrokenInvariant(why)
+
+
+def floor_div(numerator: int, denominator: int) -> int:
+    """Signed division rounding toward minus infinity; `denominator` > 0."""
+    return numerator // denominator
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """Signed division rounding toward plus infinity; `denominator` > 0."""
+    return -(-numerator // denominator)
+
+
+def mul_div_down(a: int, b: int, denominator: int) -> int:
+    """floor(a * b / denominator), signed, `denominator` > 0."""
+    return a * b // denominator
+
+
+def mul_div_up(a: int, b: int, denominator: int) -> int:
+    """ceil(a * b / denominator), signed, `denominator` > 0."""
+    return -(-(a * b) // denominator)

@@ -1,0 +1,146 @@
+"""Commands: the only way into the engine. Frozen, journaled before they are applied, replayed after a crash.
+
+Signatures and signers were checked at the gate; a command carries them because the vault checks them again.
+"""
+
+import enum
+
+import msgspec
+
+from evermark.protocol.markets import Market
+from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
+from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Withdraw
+
+
+class MarketMode(enum.IntEnum):
+    """What a market accepts; each change is a command."""
+
+    NORMAL = 0
+    POST_ONLY = 1
+    REDUCE_ONLY = 2
+    CANCEL_ONLY = 3
+    HALTED = 4
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
+    """Base of all commands; the tag is the class name."""
+
+
+class Genesis(Command, frozen=True):
+    """Journal record 1: everything that the rest of the journal depends on."""
+
+    chain_id: int
+    vault: bytes
+    oracle: bytes
+    round_seconds: int
+    oracle_quorum: int
+    funding_quorum: int
+    oracle_keepers: tuple[bytes, ...]
+    funding_keepers: tuple[bytes, ...]
+    markets: tuple[Market, ...]
+
+
+class OracleRound(Command, frozen=True):
+    """A quorum of price reports for one round, signers ascending."""
+
+    reports: tuple[SignedPriceReport, ...]
+
+
+class FundingHour(Command, frozen=True):
+    """A quorum of funding reports for one hour, signers ascending; applies the hour to every market."""
+
+    reports: tuple[SignedFundingReport, ...]
+
+
+class InboxEntryKind(enum.IntEnum):
+    """Kinds of on-chain inbox entries, as the Inbox contract numbers them."""
+
+    DEPOSIT = 1
+    DONATION = 2
+    WITHDRAWAL = 3
+
+
+class InboxEntry(Command, frozen=True):
+    """The next confirmed inbox entry, in queue order."""
+
+    entry_id: int
+    entry_kind: InboxEntryKind
+    owner: bytes
+    sub_account: int
+    amount: int
+
+
+class PlaceOrder(Command, frozen=True):
+    """A signed order whose signature and signer the gate has verified."""
+
+    account: int
+    order: Order
+    order_hash: bytes  # struct hash
+    signature: Signature
+    signer: bytes
+    client_id: str = ""
+
+
+class CancelOrder(Command, frozen=True):
+    """A signed cancel: of one slot up to a sequence, or of the whole account."""
+
+    account: int
+    cancel: Cancel
+    signature: Signature
+    signer: bytes
+
+
+class AgentApproval(Command, frozen=True):
+    """A signed agent approval or revocation (expiry 0)."""
+
+    account: int
+    approval: ApproveAgent
+    signature: Signature
+
+
+class WithdrawRequest(Command, frozen=True):
+    """A signed withdrawal; `fee` is what the operator takes, at most the signed maximum."""
+
+    account: int
+    withdraw: Withdraw
+    fee: int
+    signature: Signature
+
+
+class TriggerLiquidation(Command, frozen=True):
+    """A liquidation keeper points at a position; `keeper_account` gets its share (0: none)."""
+
+    account: int
+    market_id: int
+    keeper: bytes
+    keeper_account: int = 0
+
+
+class SetMarketMode(Command, frozen=True):
+    """The operator changes what a market accepts."""
+
+    market_id: int
+    mode: MarketMode
+    reason: str
+
+
+class BatchConfirmed(Command, frozen=True):
+    """The chain has confirmed a settlement batch; frees unsettled exposure."""
+
+    batch_id: int
+    block_number: int
+
+
+AnyCommand = (
+    Genesis
+    | OracleRound
+    | FundingHour
+    | InboxEntry
+    | PlaceOrder
+    | CancelOrder
+    | AgentApproval
+    | WithdrawRequest
+    | TriggerLiquidation
+    | SetMarketMode
+    | BatchConfirmed
+)

@@ -1,0 +1,245 @@
+"""Events: everything that a command did, in order. Frozen; receipts, market data, history and settlement read them."""
+
+import enum
+
+import msgspec
+
+from evermark.protocol.batch import Batch
+from evermark.protocol.oracle import Round
+from evermark.protocol.orders import Side
+from evermark.protocol.reject import Reject
+from sequencer.engine.commands import MarketMode
+
+
+class CancelReason(enum.StrEnum):
+    """Why an order ended without being filled."""
+
+    USER = "user"
+    REPLACED = "replaced"
+    EXPIRED = "expired"
+    IOC_REMAINDER = "ioc_remainder"
+    FILL_CAP = "fill_cap"
+    SELF_TRADE = "self_trade"
+    MARGIN = "margin"
+    REDUCE_ONLY = "reduce_only"
+    PRICE_BAND = "price_band"
+    LIQUIDATION = "liquidation"
+    MARKET_HALTED = "market_halted"
+    AGENT_REVOKED = "agent_revoked"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
+    """Base of all events; the tag is the class name."""
+
+
+class CommandRejected(Event, frozen=True):
+    """The command changed nothing; `reject` says why. `order_hash` is empty for anything but orders."""
+
+    account: int
+    reject: Reject
+    order_hash: bytes = b""
+    client_id: str = ""
+
+
+class OrderAccepted(Event, frozen=True):
+    """The order passed every check; fills, resting or a cancel follow in the same command."""
+
+    account: int
+    order_hash: bytes
+    client_id: str
+    market_id: int
+    side: Side
+    size: int
+    limit_price: int
+    slot: int
+    order_sequence: int
+    filled: int  # carried over by an amend, else 0
+
+
+class OrderRested(Event, frozen=True):
+    """`remaining` lots now wait in the book at the limit price."""
+
+    account: int
+    order_hash: bytes
+    market_id: int
+    side: Side
+    price: int
+    remaining: int
+
+
+class OrderFilled(Event, frozen=True):
+    """The order's whole size is traded."""
+
+    account: int
+    order_hash: bytes
+    market_id: int
+    slot: int
+    filled: int
+
+
+class OrderCancelled(Event, frozen=True):
+    """The order left without being filled to the end; `filled` lots had traded."""
+
+    account: int
+    order_hash: bytes
+    market_id: int
+    slot: int
+    filled: int
+    remaining: int
+    reason: CancelReason
+
+
+class Trade(Event, frozen=True):
+    """One fill. Fees in quote units (a rebate is negative); accounts 1 and 2 are the fund and the fee account.
+
+    `maker_hash` or `taker_hash` is empty when that side is a liquidation or the fund. `liquidated` is the account
+    whose position a liquidation closed (0 otherwise).
+    """
+
+    trade_id: int
+    market_id: int
+    price: int
+    size: int
+    taker_side: Side
+    maker: int
+    taker: int
+    maker_hash: bytes
+    taker_hash: bytes
+    maker_fee: int
+    taker_fee: int
+    liquidated: int = 0
+
+
+class LevelChanged(Event, frozen=True):
+    """The total size waiting at one price of one side; 0 removes the level."""
+
+    market_id: int
+    side: Side
+    price: int
+    size: int
+
+
+class AccountRegistered(Event, frozen=True):
+    """A new account."""
+
+    account: int
+    owner: bytes
+    sub_account: int
+
+
+class CollateralChanged(Event, frozen=True):
+    """Collateral after a change, with the change and its cause (trade, fee, funding, deposit, ...)."""
+
+    account: int
+    delta: int
+    collateral: int
+    cause: str
+
+
+class PositionChanged(Event, frozen=True):
+    """A position after a change. `entry_notional` is the signed cost of the open size, for display and PnL."""
+
+    account: int
+    market_id: int
+    size: int
+    entry_notional: int
+    realized_pnl: int
+
+
+class FundingApplied(Event, frozen=True):
+    """An hour's rate entered a market's cumulative index."""
+
+    market_id: int
+    hour: int
+    rate_ppb: int
+    index_ticks: int
+    cumulative: int
+
+
+class RoundApplied(Event, frozen=True):
+    """New prices are in force."""
+
+    round: Round
+
+
+class MarketModeChanged(Event, frozen=True):
+    """A market's effective mode changed: by command, or because its price went stale or fresh again."""
+
+    market_id: int
+    mode: MarketMode
+    reason: str
+
+
+class AgentChanged(Event, frozen=True):
+    """An agent was approved (expiry > 0) or revoked."""
+
+    account: int
+    agent: bytes
+    expiry: int
+
+
+class Liquidated(Event, frozen=True):
+    """A step of a liquidation: on the book or taken over by the fund. `loss` is against the mark."""
+
+    account: int
+    market_id: int
+    size: int
+    price: int
+    loss: int
+    fee: int
+    taken_over: bool
+
+
+class EntryApplied(Event, frozen=True):
+    """An inbox entry took effect on an account; `amount` credited or claimed."""
+
+    entry_id: int
+    account: int
+    amount: int
+
+
+class EntrySkipped(Event, frozen=True):
+    """An inbox entry could not apply and was consumed without effect."""
+
+    entry_id: int
+    reason: str
+
+
+class WithdrawalClaimed(Event, frozen=True):
+    """A withdrawal became a claim in the open batch; the chain pays it once settled."""
+
+    account: int
+    owner: bytes
+    amount: int
+    fee: int
+
+
+class BatchSealed(Event, frozen=True):
+    """The open batch is complete. `batch.journal_sequence` is the last command in it; the hash is zero here and
+    filled in by settlement from the journal. `round` is what must be posted before the batch settles."""
+
+    batch: Batch
+    round: Round
+
+
+AnyEvent = (
+    CommandRejected
+    | OrderAccepted
+    | OrderRested
+    | OrderFilled
+    | OrderCancelled
+    | Trade
+    | LevelChanged
+    | AccountRegistered
+    | CollateralChanged
+    | PositionChanged
+    | FundingApplied
+    | RoundApplied
+    | MarketModeChanged
+    | AgentChanged
+    | Liquidated
+    | EntryApplied
+    | EntrySkipped
+    | WithdrawalClaimed
+    | BatchSealed
+)
