@@ -1,0 +1,147 @@
+# pragma version 0.4.3
+"""
+@title ledger
+@license Apache-2.0
+@notice What the vault stores, packed as docs/settlement.md ("Storage") says, and the few ways it changes.
+@dev Running state of a batch is this storage itself: a word's second access costs the same 100 gas that transient storage
+     would, so nothing is copied in and written back. Fixed arrays instead of mappings spare a hash per access.
+"""
+
+from . import units
+
+INSURANCE_FUND: constant(uint256) = 1
+FEE_ACCOUNT: constant(uint256) = 2
+FIRST_USER_ACCOUNT: constant(uint256) = 3
+MAX_OPEN_MARKETS: constant(uint256) = 16
+
+# Bit offsets inside the words.
+A_TAKER_SEQUENCE: constant(uint256) = 96
+A_MIN_SEQUENCE: constant(uint256) = 144
+A_OPEN_POSITIONS: constant(uint256) = 192
+B_SUB_ACCOUNT: constant(uint256) = 160
+B_ACTION_SEQUENCE: constant(uint256) = 176
+B_REGISTERED: constant(uint256) = 224
+P_PRICE_BAND: constant(uint256) = 32
+P_LIQUIDATION_FEE: constant(uint256) = 56
+P_MAX_PRICE_AGE: constant(uint256) = 72
+P_OPEN_INTEREST_CAP: constant(uint256) = 88
+P_FUND_CAP: constant(uint256) = 152
+P_THIRD_TIER: constant(uint256) = 216
+S_OPEN_INTEREST: constant(uint256) = 128
+S_LAST_HOUR: constant(uint256) = 192
+SLOT_TRIGGERED: constant(uint256) = 110
+
+accounts_a: uint256[2**32]
+accounts_b: uint256[2**32]
+positions: uint256[2**38]  # account id << 6 | market id
+slots: uint256[2**47]  # account id << 15 | slot >> 1
+agents: HashMap[uint256, HashMap[address, uint256]]
+account_ids: HashMap[uint256, uint256]  # owner | sub-account << 160
+markets_p: uint256[64]
+markets_t0: uint256[64]
+markets_t1: uint256[64]
+markets_h: bytes32[64]
+markets_s: uint256[64]
+market_count: uint256
+claims: uint256[2**64]
+pool: uint256  # funding pool int128, dust u64
+counters: uint256  # last batch id u48, inbox head u64, account count u32, claim count u64
+credited: uint256  # tokens that collateral, pool and claims share out
+
+
+@deploy
+def __init__():
+    """
+    @dev Reserved accounts begin with a taker sequence of 1: their word is then never zero, and no first use is dear.
+    """
+    self.accounts_a[INSURANCE_FUND] = 1 << A_TAKER_SEQUENCE
+    self.accounts_a[FEE_ACCOUNT] = 1 << A_TAKER_SEQUENCE
+    self.counters = 1 << 48 | 2 << 112
+    self.pool = 0
+
+
+@pure
+@internal
+def collateral_of(a: uint256) -> int256:
+    return convert(convert(a << 160, bytes32), int256) >> 160
+
+
+@pure
+@internal
+def with_collateral(a: uint256, collateral: int256) -> uint256:
+    """
+    @dev Word A with another collateral, which must fit 96 bits.
+    """
+    if collateral > units.MAX_COLLATERAL or collateral < -units.MAX_COLLATERAL:
+        units.fail("vault: collateral out of range")
+    return a >> 96 << 96 | convert(convert(collateral, bytes32), uint256) & units.U96
+
+
+@internal
+def credit(account: uint256, amount: int256):
+    a: uint256 = self.accounts_a[account]
+    self.accounts_a[account] = self.with_collateral(a, self.collateral_of(a) + amount)
+
+
+@internal
+def claim_for(account: uint256, amount: uint256) -> uint256:
+    """
+    @dev Moves `amount` out of the account's collateral into a new claim of its owner.
+    """
+    self.credit(account, -convert(amount, int256))
+    counters: uint256 = self.counters
+    claim: uint256 = (counters >> 144) + 1
+    self.counters = counters & (2**144 - 1) | claim << 144
+    self.claims[claim] = self.accounts_b[account] & units.U160 | amount << 160
+    return claim
+
+
+@internal
+def settle_funding(size: int256, elapsed: int256) -> int256:
+    """
+    @dev What a position of `size` owes after the cumulative index moved by `elapsed`: ceil(size * elapsed / 1e12), paid to the
+         pool. What rounding added goes to the dust, and each whole unit of dust from the pool to the insurance fund.
+    """
+    exact: int256 = size * elapsed
+    owed: int256 = units.ceil_div(exact, units.FUNDING_SCALE)
+    word: uint256 = self.pool
+    pool: int256 = units.signed(word & units.U128, 128) + owed
+    dust: int256 = convert(word >> 128, int256) + owed * units.FUNDING_SCALE - exact
+    if dust >= units.FUNDING_SCALE:
+        dust -= units.FUNDING_SCALE
+        pool -= 1
+        self.credit(INSURANCE_FUND, 1)
+    self.pool = units.bits(pool) & units.U128 | units.bits(dust) << 128
+    return owed
+
+
+@view
+@internal
+def initial_margin(market: uint256, third_tier_from: uint256, notional: uint256) -> uint256:
+    """
+    @dev `margin.initial_margin`. A tier is: lower notional in whole USDC u48, initial fraction ppm u24, deduction u56.
+         The second word of tiers is read only for a notional that reaches it.
+    """
+    tiers: uint256 = 0
+    if third_tier_from != 0 and notional >= third_tier_from * units.USDC:
+        tiers = self.markets_t1[market]
+    else:
+        tiers = self.markets_t0[market]
+    tier: uint256 = tiers >> 128
+    if tier == 0 or notional < (tier & units.U48) * units.USDC:
+        tier = tiers & units.U128
+    return (notional * (tier >> 48 & units.U24) + units.PPM - 1) // units.PPM - (tier >> 72)
+
+
+@internal
+def register(owner: address, sub_account: uint16) -> uint256:
+    """
+    @dev Opens the account under the next id.
+    """
+    counters: uint256 = self.counters
+    account: uint256 = (counters >> 112 & units.U32) + 1
+    self.counters = unsafe_add(counters, 1 << 112)
+    named: uint256 = convert(owner, uint256) | convert(sub_account, uint256) << B_SUB_ACCOUNT
+    self.accounts_b[account] = named | 1 << B_REGISTERED
+    self.account_ids[named] = account
+    return account

@@ -1,0 +1,287 @@
+# pragma version 0.4.3
+"""
+@title tables
+@license Apache-2.0
+@notice The tables of the running batch, in transient storage, and the margin of an account over them.
+@dev Two batches may share a transaction, so nothing here is read before the batch itself wrote it: account, pair and row
+     entries are bounded by the batch's counts and written when loaded, base values are guarded by a flag of such an
+     entry, and a market's entry carries the batch id.
+
+     `context` packs what every step needs: now u40, batch id u48 at 40, accounts u16 at 88, pairs u16 at 104, rows u16 at 120,
+     fee classes u8 at 136, offset of the fee classes u16 at 144.
+"""
+
+from . import codec
+from . import ledger
+from . import units
+
+uses: ledger
+
+MAX_ACCOUNTS: constant(uint256) = 512
+MAX_PAIRS: constant(uint256) = 1024
+MAX_ROWS: constant(uint256) = 1024
+
+ACCOUNT_TOUCHED: constant(uint256) = 1 << 64  # its base collateral is recorded
+PAIR_CHANGED: constant(uint256) = 1 << 56  # its base position is recorded
+# What an account's positions did in this batch, in both words; a target may do nothing else.
+ROLE_ORDER: constant(uint256) = 1 << 65
+ROLE_TARGET: constant(uint256) = 1 << 66
+ROLE_FUND: constant(uint256) = 1 << 67
+ROLES: constant(uint256) = ROLE_ORDER | ROLE_TARGET | ROLE_FUND
+
+# Account: id u32, first pair u16 at 32, number of pairs u16 at 48, flags.
+accounts: transient(uint256[MAX_ACCOUNTS])
+account_base: transient(int256[MAX_ACCOUNTS])  # collateral after sections 1 to 3
+# Pair: account id u32, market id u8 at 32, account index u16 at 40, flags.
+pairs: transient(uint256[MAX_PAIRS])
+pair_base: transient(uint256[MAX_PAIRS])  # the stored position
+# Market: index u32, mark u32 at 32, updated at u40 at 64, batch id u48 at 128, open interest before u64 at 176.
+markets: transient(uint256[64])
+
+
+struct Margin:
+    equity: int256
+    initial: uint256
+    maintenance: uint256
+    notional: uint256
+    fresh: bool  # every open market has a fresh price
+
+
+@internal
+def load_accounts(at: uint256, count: uint256):
+    """
+    @dev Ids ascend strictly, so no entry can alias another.
+    """
+    last: uint256 = 0
+    for i: uint256 in range(count, bound=MAX_ACCOUNTS):
+        account: uint256 = codec.word(unsafe_add(at, unsafe_mul(4, unsafe_add(i, 1)))) & units.U32
+        if account <= last:
+            units.fail("vault: accounts not ascending")
+        last = account
+        self.accounts[i] = account
+
+
+@internal
+def load_pairs(at: uint256, count: uint256, accounts: uint256, batch_id: uint256):
+    """
+    @dev Ascending strictly by (account index, market), each market of the batch's market table.
+    """
+    last: uint256 = 0
+    entry: uint256 = 0
+    for i: uint256 in range(count, bound=MAX_PAIRS):
+        pair: uint256 = codec.word(unsafe_add(at, unsafe_mul(3, unsafe_add(i, 1)))) & units.U24
+        if pair <= last and i != 0:
+            units.fail("vault: pairs not ascending")
+        index: uint256 = pair >> 8
+        if i == 0 or index != last >> 8:
+            if i != 0:
+                self.accounts[last >> 8] = entry
+            if index >= accounts:
+                units.fail("vault: no such account index")
+            entry = self.accounts[index] | i << 32
+        last = pair
+        market: uint256 = pair & units.U8
+        self.check_market(market, batch_id)
+        entry = unsafe_add(entry, 1 << 48)
+        self.pairs[i] = entry & units.U32 | market << 32 | index << 40
+    if count != 0:
+        self.accounts[last >> 8] = entry
+
+
+@view
+@internal
+def check_market(market: uint256, batch_id: uint256):
+    if market > 63 or self.markets[market] >> 128 & units.U48 != batch_id:
+        units.fail("vault: market not in table")
+
+
+@view
+@internal
+def account_at(index: uint256, context: uint256) -> uint256:
+    if index >= context >> 88 & units.U16:
+        units.fail("vault: no such account index")
+    return self.accounts[index]
+
+
+@view
+@internal
+def pair_at(index: uint256, context: uint256) -> uint256:
+    if index >= context >> 104 & units.U16:
+        units.fail("vault: no such pair")
+    return self.pairs[index]
+
+
+@internal
+def touch(index: uint256, role: uint256):
+    """
+    @dev Records the baseline before the account's first change in section 4, and what it does there.
+    """
+    entry: uint256 = self.accounts[index]
+    if entry & ROLE_TARGET | role & ROLE_TARGET != 0 and (entry | role) & (ROLE_ORDER | ROLE_FUND) != 0:
+        units.fail("vault: target also trades")
+    if entry & ACCOUNT_TOUCHED == 0:
+        self.account_base[index] = ledger.collateral_of(ledger.accounts_a[entry & units.U32])
+    self.accounts[index] = entry | role | ACCOUNT_TOUCHED
+
+
+@internal
+def reward(index: uint256, context: uint256, amount: int256):
+    """
+    @dev Pays a liquidation keeper's share; it must be a user's account.
+    """
+    account: uint256 = self.account_at(index, context) & units.U32
+    if ledger.accounts_b[account] == 0:
+        units.fail("vault: keeper not registered")
+    self.touch(index, 0)
+    ledger.credit(account, amount)
+
+
+@internal
+def trade(index: uint256, role: uint256, delta: int256, debit: int256, funding_index: int256, mark: uint256) -> int256:
+    """
+    @dev Changes a position by `delta` lots and its account's collateral by -`debit` and by the funding that it owed.
+    @return What the change adds to the market's open interest, counted on the long side.
+    """
+    pair: uint256 = self.pairs[index]
+    account: uint256 = pair & units.U32
+    key: uint256 = account << 6 | (pair >> 32 & units.U8)
+    word: uint256 = ledger.positions[key]
+    if pair & role == 0:
+        self.touch(pair >> 40 & units.U16, role)
+        if pair & PAIR_CHANGED == 0:
+            self.pair_base[index] = word
+        self.pairs[index] = pair | role | PAIR_CHANGED
+    size: int256 = convert(convert(word << 192, bytes32), int256) >> 192
+    entry: int256 = convert(convert(word << 64, bytes32), int256) >> 128
+    entry_mark: uint256 = word >> 192 & units.U32
+    new_size: int256 = unsafe_add(size, delta)
+    cost: int256 = debit
+    if size != 0 and entry != funding_index:
+        cost += ledger.settle_funding(size, unsafe_sub(funding_index, entry))
+    a: uint256 = ledger.accounts_a[account]
+    a = ledger.with_collateral(a, unsafe_sub(ledger.collateral_of(a), cost))
+    old_abs: uint256 = convert(abs(size), uint256)
+    new_abs: uint256 = convert(abs(new_size), uint256)
+    if new_abs > units.MAX_SIZE_LOTS:
+        units.fail("vault: position too large")
+    if size == 0:
+        if a >> ledger.A_OPEN_POSITIONS >= ledger.MAX_OPEN_MARKETS:
+            units.fail("vault: too many open markets")
+        a = unsafe_add(a, 1 << ledger.A_OPEN_POSITIONS)
+        entry_mark = mark
+    elif new_size == 0:
+        a = unsafe_sub(a, 1 << ledger.A_OPEN_POSITIONS)
+    elif size ^ new_size < 0:
+        entry_mark = mark
+    elif new_abs > old_abs:
+        entry_mark = unsafe_div(
+            unsafe_add(unsafe_mul(old_abs, entry_mark), unsafe_mul(unsafe_sub(new_abs, old_abs), mark)), new_abs
+        )
+    ledger.accounts_a[account] = a
+    ledger.positions[key] = (
+        units.bits(new_size) & units.U64 | (units.bits(funding_index) & units.U128) << 64 | entry_mark << 192
+    )
+    return unsafe_sub(max(new_size, 0), max(size, 0))
+
+
+@view
+@internal
+def margin(index: uint256, now: uint256, base: bool) -> Margin:
+    """
+    @dev `margin.AccountMargin` of an account at the pinned round, running or, with `base`, as it was after sections 1 to 3.
+         The batch must name all open positions of the account; the running count is checked.
+    """
+    entry: uint256 = self.accounts[index]
+    a: uint256 = ledger.accounts_a[entry & units.U32]
+    sum: Margin = empty(Margin)
+    sum.fresh = True
+    if base:
+        sum.equity = self.account_base[index]
+    else:
+        sum.equity = ledger.collateral_of(a)
+    unnamed: uint256 = a >> ledger.A_OPEN_POSITIONS
+    first: uint256 = entry >> 32 & units.U16
+    for i: uint256 in range(first, unsafe_add(first, entry >> 48 & units.U16), bound=64):
+        pair: uint256 = self.pairs[i]
+        market: uint256 = pair >> 32 & units.U8
+        word: uint256 = 0
+        if base and pair & PAIR_CHANGED != 0:
+            word = self.pair_base[i]
+        else:
+            word = ledger.positions[(pair & units.U32) << 6 | market]
+        size: int256 = convert(convert(word << 192, bytes32), int256) >> 192
+        if size == 0:
+            continue
+        unnamed = unsafe_sub(unnamed, 1)
+        p: uint256 = ledger.markets_p[market]
+        price: uint256 = self.markets[market]
+        value: int256 = size * convert((price >> 32 & units.U32) * (p & units.U32), int256)
+        notional: uint256 = convert(abs(value), uint256)
+        entry_index: int256 = convert(convert(word << 64, bytes32), int256) >> 128
+        funding_index: int256 = convert(convert(ledger.markets_s[market] << 128, bytes32), int256) >> 128
+        if entry_index != funding_index:
+            value -= units.ceil_div(size * unsafe_sub(funding_index, entry_index), units.FUNDING_SCALE)
+        initial: uint256 = ledger.initial_margin(market, p >> ledger.P_THIRD_TIER & units.U32, notional)
+        sum.equity += value
+        sum.initial = unsafe_add(sum.initial, initial)
+        sum.maintenance = unsafe_add(sum.maintenance, unsafe_add(initial, 1) >> 1)
+        sum.notional = unsafe_add(sum.notional, notional)
+        if unsafe_add(price >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < now:
+            sum.fresh = False
+    if not base and unnamed != 0:
+        units.fail("vault: positions not named")
+    return sum
+
+
+@view
+@internal
+def withdrawable(sum: Margin) -> uint256:
+    """
+    @dev Equity above max(initial margin, 20 % of notional), not below zero.
+    """
+    kept: uint256 = max(sum.initial, unsafe_add(sum.notional, 4) // 5)
+    if sum.equity <= convert(kept, int256):
+        return 0
+    return unsafe_sub(convert(sum.equity, uint256), kept)
+
+
+@view
+@internal
+def grew(index: uint256) -> bool:
+    """
+    @dev Whether some position of the account is larger than, or opposite to, what it was before the batch.
+    """
+    entry: uint256 = self.accounts[index]
+    first: uint256 = entry >> 32 & units.U16
+    for i: uint256 in range(first, unsafe_add(first, entry >> 48 & units.U16), bound=64):
+        pair: uint256 = self.pairs[i]
+        if pair & PAIR_CHANGED == 0:
+            continue
+        before: int256 = units.signed(self.pair_base[i], 192)
+        after: int256 = units.signed(ledger.positions[(pair & units.U32) << 6 | (pair >> 32 & units.U8)], 192)
+        if abs(after) > abs(before) or (after != 0 and after ^ before < 0):
+            return True
+    return False
+
+
+@view
+@internal
+def check_closing(index: uint256, now: uint256):
+    """
+    @dev `margin.closing_check`, and no growth on a stale price anywhere in the account.
+    """
+    after: Margin = self.margin(index, now, False)
+    if after.fresh and after.equity >= convert(after.initial, int256):
+        return
+    if self.grew(index):
+        if after.fresh:
+            units.fail("vault: below initial margin")
+        units.fail("vault: grew on a stale price")
+    before: Margin = self.margin(index, now, True)
+    if after.equity >= convert(after.initial, int256):
+        return
+    if before.equity < 0:
+        if after.equity < before.equity:
+            units.fail("vault: deficit grew")
+    elif after.equity * convert(before.maintenance, int256) < before.equity * convert(after.maintenance, int256):
+        units.fail("vault: margin ratio fell")

@@ -1,0 +1,48 @@
+"""What commands print: tables for people, one JSON value for scripts. Results go to stdout."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+stdout = Console()
+stderr = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """One plain line for the person at the keyboard, on stderr."""
+    stderr.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on one line of stdout."""
+    print(json.dumps(value, default=_plain), flush=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose columns align right unless their name starts with `<`."""
+    made = Table(title=title or None, title_justify="left", header_style="bold")
+    for column in columns:
+        left = column.startswith("<")
+        made.add_column(column.lstrip("<"), justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print `table(...)` on stdout."""
+    stdout.print(table(title, columns, rows))
+
+
+def print_fields(fields: dict[str, str]) -> None:
+    """Name and value, one pair a line."""
+    width = max(len(name) for name in fields)
+    for name, value in fields.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _plain(value: Any) -> Any:
+    return "0x" + value.hex() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,97 @@
+"""Human units at the edge: decimal text in, decimal text out, integers between. No float anywhere."""
+
+import re
+from datetime import UTC, datetime
+
+from evermark.cli.errors import CliError
+from evermark.protocol.markets import Market
+
+USDC_DECIMALS = 6
+RATE_DECIMALS = 7  # one ppb is 1e-7 per cent
+_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", re.ASCII)
+
+
+def parse_scaled(text: str, decimals: int, what: str) -> int:
+    """Exact decimal text -> integer of 10^-decimals; refuses signs, exponents, further digits."""
+    plain = text.replace("_", "").replace(",", "")
+    if not _DECIMAL.fullmatch(plain):
+        raise CliError(f"{what}: {text!r} is no plain decimal number")
+    whole, _, fraction = plain.partition(".")
+    if len(fraction.rstrip("0")) > decimals:
+        raise CliError(f"{what}: {text} has more than {decimals} decimals")
+    return int((whole or "0") + fraction[:decimals].ljust(decimals, "0"))
+
+
+def format_scaled(value: int, decimals: int, least: int = 0) -> str:
+    """Integer of 10^-decimals -> decimal text with thousands separators and at least `least` decimals."""
+    sign, digits = "-" if value < 0 else "", str(abs(value)).rjust(decimals + 1, "0")
+    whole, fraction = digits[: len(digits) - decimals], digits[len(digits) - decimals :]
+    fraction = fraction.rstrip("0").ljust(least, "0")
+    return f"{sign}{int(whole):,}" + (f".{fraction}" if fraction else "")
+
+
+def parse_usdc(text: str, what: str = "amount") -> int:
+    """USDC as people write it -> quote units of 1e-6."""
+    amount = parse_scaled(text, USDC_DECIMALS, what)
+    if amount == 0:
+        raise CliError(f"{what}: must be above zero")
+    return amount
+
+
+def format_usdc(amount: int | str) -> str:
+    """Quote units -> USDC with at least two decimals."""
+    return format_scaled(int(amount), USDC_DECIMALS, least=2)
+
+
+def parse_size(text: str, market: Market) -> int:
+    """Base size -> lots of `market`."""
+    lots = parse_scaled(text, market.size_decimals, f"size in {market.base}")
+    if lots == 0:
+        raise CliError(f"size in {market.base}: must be above zero")
+    return lots
+
+
+def format_size(lots: int, market: Market) -> str:
+    """Lots, signed for positions -> base size."""
+    return format_scaled(lots, market.size_decimals)
+
+
+def parse_price(text: str, market: Market) -> int:
+    """Price in quote per base -> ticks of `market`."""
+    ticks = parse_scaled(text, market.price_decimals, f"price of {market.symbol}")
+    if ticks == 0:
+        raise CliError(f"price of {market.symbol}: must be above zero")
+    return ticks
+
+
+def format_price(ticks: int, market: Market) -> str:
+    """Ticks -> price with all the decimals of the market."""
+    return format_scaled(ticks, market.price_decimals, least=market.price_decimals)
+
+
+def format_rate(rate_ppb: int) -> str:
+    """Hourly funding rate in ppb -> per cent text."""
+    return format_scaled(rate_ppb, RATE_DECIMALS, least=4) + " %/h"
+
+
+def find_market(name: str, markets: tuple[Market, ...]) -> Market:
+    """`BTC-PERP`, `btc-perp` or `btc` -> the market; refuses with the list of what exists."""
+    wanted = name.upper()
+    for market in markets:
+        if wanted in (market.symbol, market.base):
+            return market
+    raise CliError(f"no market {name!r}; there are {', '.join(market.symbol for market in markets)}")
+
+
+def parse_time(text: str) -> int:
+    """ISO 8601 date and time, UTC unless it names a zone -> unix seconds."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CliError(f"time: {text!r} is not like 2025-10-10T20:50:00Z") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def format_time(time_s: int) -> str:
+    """Unix seconds -> `2025-10-10 20:50:00` in UTC."""
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,23 @@
+"""The client of an Evermark exchange: `EvermarkClient` (async) and `Evermark` (plain)."""
+
+from evermark.client.client import EvermarkClient
+from evermark.client.errors import (
+    EvermarkError,
+    NotFound,
+    NotRepresentable,
+    OutcomeUnknown,
+    Refused,
+    Unreachable,
+)
+from evermark.client.plain import Evermark
+
+__all__ = [
+    "Evermark",
+    "EvermarkClient",
+    "EvermarkError",
+    "NotFound",
+    "NotRepresentable",
+    "OutcomeUnknown",
+    "Refused",
+    "Unreachable",
+]

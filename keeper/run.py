@@ -1,0 +1,255 @@
+"""Starts the roles of one keeper process and keeps them running until it is told to stop.
+
+Everything is rebuilt at the start (prices from the sources, samples from disk), so a process may be killed at
+any moment.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from evermark.client.errors import EvermarkError
+from evermark.client.models import ExchangeInfo
+from evermark.client.signed import parse_address
+from evermark.protocol.funding import HOUR_S
+from evermark.protocol.markets import Market, load_markets
+from evermark.protocol.signing import Signer
+from evermark.status import RoleStatus, StatusFile
+from keeper.bot import run_bot
+from keeper.clock import RpcClock, report_stride, sample_interval_s
+from keeper.collectors import FundingCollector, LiquidatorCollector, OracleCollector
+from keeper.config import KeeperConfig, PricesConfig
+from keeper.exchange import Exchange
+from keeper.executors import (
+    FundingExecutor,
+    OracleExecutor,
+    ReportSender,
+    TriggerExecutor,
+    make_domains,
+)
+from keeper.funding import SAMPLE_S, FundingRules, FundingStrategy
+from keeper.keystore import load_signer
+from keeper.liquidator import LiquidatorStrategy
+from keeper.oracle import OracleStrategy
+from keeper.samples import SampleStore
+from keeper.sources.live import LiveSource
+from keeper.sources.quotes import PriceSource, SourceRules
+from keeper.sources.sim import SimSource
+from keeper.sources.tape import TapeSource
+
+WAIT_FOR_EXCHANGE_S = 0.5
+
+log = structlog.get_logger("keeper")
+
+
+async def run_keepers(config: KeeperConfig) -> None:
+    """Run every role that the configuration has a key for, until SIGTERM, SIGINT or cancellation.
+
+    Raises KeyRefused, SourceUnavailable or ValueError when it cannot start.
+    """
+    signers = {role: await asyncio.to_thread(load_signer, key) for role, key in config.keys.items()}
+    process = KeeperProcess(config, signers)
+    try:
+        await process.run()
+    finally:
+        await process.close()
+
+
+async def run_oracle_keeper(config: KeeperConfig) -> None:
+    """The oracle role alone, whatever else the configuration has keys for."""
+    await run_keepers(_only(config, "oracle"))
+
+
+async def run_funding_keeper(config: KeeperConfig) -> None:
+    """The funding role alone."""
+    await run_keepers(_only(config, "funding"))
+
+
+async def run_liquidator(config: KeeperConfig) -> None:
+    """The liquidation role alone."""
+    await run_keepers(_only(config, "liquidator"))
+
+
+def make_source(prices: PricesConfig, markets: Sequence[Market]) -> PriceSource:
+    """The configured source, not started yet. Raises ValueError when a tape source has no directory."""
+    if prices.kind == "live":
+        return LiveSource(markets, prices.venues)
+    if prices.kind == "tape":
+        rules = source_rules(prices)
+        root = prices.tape_root
+        return TapeSource(root, markets, seed=prices.seed, synthetic=prices.synthetic, rules=rules)
+    return SimSource(markets, prices.seed)
+
+
+def source_rules(prices: PricesConfig) -> SourceRules:
+    """When a quote counts, as configured."""
+    return SourceRules(max_age_s=prices.max_age_s, max_spread_ppm=prices.max_spread_ppm)
+
+
+class KeeperProcess:
+    """The parts that the roles of a process share: sources, books, clock, status file."""
+
+    def __init__(self, config: KeeperConfig, signers: dict[str, Signer]) -> None:
+        self._config = config
+        self._signers = signers
+        self._exchange = Exchange(config.gateway_url)
+        self._clock = RpcClock(config.rpc_url)
+        self._source: PriceSource | None = None
+        self._status = StatusFile(Path(config.status_path) if config.status_path else None, config.name)
+
+    async def run(self) -> None:
+        """Wait for the chain and the exchange, then run the roles.
+
+        A role that crashes takes the process down.
+        """
+        for role in self._signers:
+            self._status.role(role).facts["address"] = "0x" + self._signers[role].address.hex()
+        work = asyncio.create_task(self._work(), name="roles")
+        writer = asyncio.create_task(self._status.keep_writing(), name="status")
+        with stop_on_signals(work):
+            try:
+                await work
+            except asyncio.CancelledError:
+                log.info("stopped", name=self._config.name)
+            finally:
+                writer.cancel()
+                self._status.write()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._source is not None:
+            await self._source.close()
+        await self._exchange.close()
+        await self._clock.close()
+
+    async def _work(self) -> None:
+        # Sources first: a keeper that has no prices says so at once, whether or not the exchange is up yet.
+        info = None
+        if set(self._signers) & {"oracle", "funding"} and self._config.prices.kind == "live":
+            self._source = make_source(self._config.prices, _packaged_markets())
+            await self._source.start()
+        info = await self._wait_for_exchange()
+        if set(self._signers) & {"oracle", "funding"} and self._source is None:
+            self._source = make_source(self._config.prices, info.markets)
+            await self._source.start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._clock.keep_reading(), name="clock")
+            for role, signer in self._signers.items():
+                group.create_task(self._role(role, signer, info), name=role)
+
+    async def _wait_for_exchange(self) -> ExchangeInfo:
+        """The exchange's facts, once chain and gateway answer; the status says what it waits for."""
+        while True:
+            try:
+                await self._clock.read()
+                info = await self._exchange.info()
+                if self._config.manifest:
+                    agree_with_manifest(info, Path(self._config.manifest))
+                return info
+            except EvermarkError as error:
+                for status in self._status.roles.values():
+                    status.failed(f"waiting: {error}")
+                await asyncio.sleep(WAIT_FOR_EXCHANGE_S)
+
+    def _role(self, role: str, signer: Signer, info: ExchangeInfo) -> Coroutine[Any, Any, None]:
+        domains = make_domains(info.chain_id, parse_address(info.oracle), parse_address(info.vault))
+        sender = ReportSender(self._exchange, signer, domains)
+        status = self._status.role(role)
+        if role == "oracle":
+            return self._oracle(sender, status, info)
+        if role == "funding":
+            return self._funding(sender, status, info)
+        collector = LiquidatorCollector(info.markets, self._exchange, status)
+        return run_bot(collector, LiquidatorStrategy(info.markets), TriggerExecutor(sender), status)
+
+    def _oracle(
+        self, sender: ReportSender, status: RoleStatus, info: ExchangeInfo
+    ) -> Coroutine[Any, Any, None]:
+        stride = report_stride(info.round_seconds, self._clock.speed)
+        status.facts |= {"prices": self._config.prices.kind, "rounds_apart": stride}
+        collector = OracleCollector(
+            info.markets,
+            self._prices(),
+            self._exchange,
+            self._clock,
+            round_seconds=info.round_seconds,
+            stride=stride,
+            status=status,
+        )
+        useful_s = max(0.5, stride * info.round_seconds / self._clock.speed)
+        executor = OracleExecutor(sender, info.markets, useful_s, status)
+        return run_bot(
+            collector, OracleStrategy(info.markets, source_rules(self._config.prices)), executor, status
+        )
+
+    def _funding(
+        self, sender: ReportSender, status: RoleStatus, info: ExchangeInfo
+    ) -> Coroutine[Any, Any, None]:
+        rules = FundingRules(
+            sample_s=sample_interval_s(SAMPLE_S, self._clock.speed),
+            min_share_ppm=self._config.funding_min_share_ppm,
+        )
+        status.facts |= {"sample_s": rules.sample_s, "samples_an_hour": HOUR_S // rules.sample_s}
+        store = SampleStore(Path(self._config.state_dir))
+        strategy = FundingStrategy(info.markets, rules, store.load(self._clock.now_s()))
+        collector = FundingCollector(
+            info.markets,
+            self._prices(),
+            self._exchange,
+            self._clock,
+            rules=rules,
+            source_rules=source_rules(self._config.prices),
+        )
+        return run_bot(collector, strategy, FundingExecutor(sender, store, status), status)
+
+    def _prices(self) -> PriceSource:
+        if self._source is None:
+            raise RuntimeError("keeper: prices used before they were opened")
+        return self._source
+
+
+def agree_with_manifest(info: ExchangeInfo, manifest: Path) -> None:
+    """A gateway cannot make a keeper sign for another chain or contract.
+
+    Raises ValueError naming the difference.
+    """
+    raw = msgspec.json.decode(manifest.read_bytes(), type=dict[str, Any])
+    addresses = {str(name).lower(): str(value).lower() for name, value in dict(raw["addresses"]).items()}
+    facts = {
+        "chain id": (info.chain_id, int(raw["chain_id"])),
+        "oracle": (info.oracle.lower(), addresses["oracle"]),
+        "vault": (info.vault.lower(), addresses["vault"]),
+    }
+    for name, (told, known) in facts.items():
+        if told != known:
+            raise ValueError(f"keeper: the gateway's {name} is {told}, the manifest's {known}")
+
+
+@contextlib.contextmanager
+def stop_on_signals(task: asyncio.Task[Any]) -> Any:
+    """Cancel `task` on SIGTERM and SIGINT while the context lasts."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _only(config: KeeperConfig, role: str) -> KeeperConfig:
+    if role not in config.keys:
+        raise ValueError(f"keeper: the configuration has no key for the {role} role")
+    return msgspec.structs.replace(config, keys={role: config.keys[role]})
+
+
+def _packaged_markets() -> tuple[Market, ...]:
+    return load_markets()

@@ -1,0 +1,98 @@
+"""The sequencer's configuration: one JSON or TOML file, checked whole before anything starts."""
+
+import os
+import tomllib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+from eth_account import Account
+
+MAX_CONFIRMATIONS = 64
+MIN_CAPACITY = 64
+
+
+class ConfigRefused(ValueError):
+    """One line that names the setting and the fact."""
+
+
+class SequencerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Relative paths are relative to the configuration file."""
+
+    rpc_url: str
+    manifest: Path  # addresses and parameters, as the deployment wrote them
+    directory: Path  # journal.db and history.db; made where it does not exist
+    keystore: Path  # the sequencer's key, encrypted, readable by its owner only
+    password_file: Path | None = None  # else the environment variable EVERMARK_PASSWORD
+    host: str = "127.0.0.1"
+    port: int = 8645  # 0 picks a free one
+    confirmations: int = (
+        0  # blocks on top of one that is acted upon; 0 only where the chain cannot reorganise
+    )
+    capacity: int = 4_096  # commands waiting, at most
+
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self.directory / "journal.db"
+
+    @property
+    def history(self) -> Path:
+        """The query projection's file; it may be deleted, the journal rebuilds it."""
+        return self.directory / "history.db"
+
+
+def load_config(path: Path) -> SequencerConfig:
+    """Read and check a configuration file. Raises ConfigRefused."""
+    try:
+        text = path.read_bytes()
+        raw = tomllib.loads(text.decode()) if path.suffix == ".toml" else msgspec.json.decode(text)
+        config = msgspec.convert(raw, SequencerConfig)
+    except OSError as error:
+        raise ConfigRefused(f"config: {path} does not read: {error.strerror}") from None
+    except (ValueError, tomllib.TOMLDecodeError) as error:
+        raise ConfigRefused(f"config: {path}: {error}") from None
+    base = path.resolve().parent
+    config = msgspec.structs.replace(
+        config,
+        manifest=base / config.manifest,
+        directory=base / config.directory,
+        keystore=base / config.keystore,
+        password_file=base / config.password_file if config.password_file else None,
+    )
+    validate(config)
+    return config
+
+
+def validate(config: SequencerConfig) -> None:
+    """Raises ConfigRefused for the first setting that cannot work."""
+    rules = {
+        f"rpc_url: {config.rpc_url} is no http(s) address": urlsplit(config.rpc_url).scheme
+        in ("http", "https"),
+        f"manifest: no file {config.manifest}": config.manifest.is_file(),
+        f"keystore: no file {config.keystore}": config.keystore.is_file(),
+        f"port: {config.port} is not within 0 to 65535": 0 <= config.port < 2**16,
+        f"confirmations: {config.confirmations} is not within 0 to 64": 0
+        <= config.confirmations
+        <= MAX_CONFIRMATIONS,
+        f"capacity: {config.capacity} is below {MIN_CAPACITY}": config.capacity >= MIN_CAPACITY,
+    }
+    for fact, holds in rules.items():
+        if not holds:
+            raise ConfigRefused(f"config: {fact}")
+
+
+def open_key(config: SequencerConfig) -> bytes:
+    """The sequencer's private key. Raises ConfigRefused; never repeats the password or the key."""
+    if config.keystore.stat().st_mode & 0o077:
+        raise ConfigRefused(f"config: keystore: {config.keystore} is readable by others; chmod 600")
+    if config.password_file is not None:
+        if not config.password_file.is_file():
+            raise ConfigRefused(f"config: password_file: no file {config.password_file}")
+        password = config.password_file.read_text().rstrip("\n")
+    else:
+        password = os.environ.get("EVERMARK_PASSWORD", "")
+    try:
+        return bytes(Account.decrypt(config.keystore.read_text(), password))
+    except (ValueError, KeyError, TypeError):
+        raise ConfigRefused(f"config: keystore: {config.keystore} does not open with this password") from None

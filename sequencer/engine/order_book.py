@@ -1,0 +1,209 @@
+"""The order book of one market: price levels with sorted keys, a linked queue of orders at each, O(1) cancel.
+
+It knows prices, sizes and arrival, and nothing of margin or money.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+from evermark.protocol.orders import Order, Side, Signature
+from evermark.protocol.units import check
+
+
+class RestingOrder:
+    """An order that the engine has accepted, while it matches or waits; also a node of its level's queue."""
+
+    __slots__ = (
+        "account",
+        "client_id",
+        "expiry",
+        "fee_reserve",
+        "filled",
+        "level",
+        "market_id",
+        "next",
+        "order",
+        "order_hash",
+        "previous",
+        "price",
+        "reduce_only",
+        "sequence",
+        "side",
+        "signature",
+        "signer",
+        "size",
+        "slot",
+    )
+
+    def __init__(
+        self,
+        account: int,
+        market_id: int,
+        order: Order,
+        order_hash: bytes,
+        signature: Signature,
+        signer: bytes,
+        client_id: str,
+        filled: int,
+    ) -> None:
+        self.account = account
+        self.market_id = market_id
+        self.order = order
+        self.order_hash = order_hash
+        self.signature = signature
+        self.signer = signer
+        self.client_id = client_id
+        self.filled = filled
+        self.side = order.side
+        self.price = order.limit_price
+        self.size = order.size
+        self.slot = order.slot
+        self.sequence = order.sequence
+        self.expiry = order.expiry
+        self.reduce_only = order.reduce_only
+        self.fee_reserve = 0  # quote units held back for fees while it rests
+        self.level: Level | None = None
+        self.previous: RestingOrder | None = None
+        self.next: RestingOrder | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Lots not yet traded."""
+        return self.size - self.filled
+
+
+class Level:
+    """All orders at one price of one side, oldest first; `total` is their remaining size."""
+
+    __slots__ = ("count", "head", "price", "tail", "total")
+
+    def __init__(self, price: int) -> None:
+        self.price = price
+        self.total = 0
+        self.count = 0
+        self.head: RestingOrder | None = None
+        self.tail: RestingOrder | None = None
+
+    def orders(self) -> Iterator[RestingOrder]:
+        """Oldest first. The level must not change meanwhile."""
+        order = self.head
+        while order is not None:
+            yield order
+            order = order.next
+
+
+class BookSide:
+    """One side; `keys` ascend with the best price last (an ask's key is its negated price)."""
+
+    __slots__ = ("keys", "levels", "sign")
+
+    def __init__(self, side: Side) -> None:
+        self.sign = side.sign
+        self.keys: list[int] = []
+        self.levels: dict[int, Level] = {}
+
+    def best(self) -> Level | None:
+        """The best level, None on an empty side."""
+        return self.levels[self.keys[-1] * self.sign] if self.keys else None
+
+    def best_first(self) -> Iterator[Level]:
+        """Levels from the best price on. The side must not change meanwhile."""
+        for key in reversed(self.keys):
+            yield self.levels[key * self.sign]
+
+    def level_at(self, price: int) -> Level:
+        """The level at `price`, made when absent."""
+        level = self.levels.get(price)
+        if level is None:
+            level = self.levels[price] = Level(price)
+            insort(self.keys, price * self.sign)
+        return level
+
+    def drop(self, level: Level) -> None:
+        """Forget an empty level."""
+        del self.levels[level.price]
+        key = level.price * self.sign
+        if self.keys[-1] == key:
+            self.keys.pop()
+        else:
+            del self.keys[bisect_left(self.keys, key)]
+
+
+class OrderBook:
+    """Both sides of a market."""
+
+    __slots__ = ("asks", "bids")
+
+    def __init__(self) -> None:
+        self.bids = BookSide(Side.BUY)
+        self.asks = BookSide(Side.SELL)
+
+    def side(self, side: Side) -> BookSide:
+        """The side on which orders of `side` wait."""
+        return self.bids if side == Side.BUY else self.asks
+
+    def opposite(self, side: Side) -> BookSide:
+        """The side that an order of `side` trades with."""
+        return self.asks if side == Side.BUY else self.bids
+
+    def add(self, order: RestingOrder) -> None:
+        """Queue behind all orders of the same price."""
+        level = self.side(order.side).level_at(order.price)
+        order.level, order.previous, order.next = level, level.tail, None
+        if level.tail is None:
+            level.head = order
+        else:
+            level.tail.next = order
+        level.tail = order
+        level.total += order.size - order.filled
+        level.count += 1
+
+    def remove(self, order: RestingOrder) -> None:
+        """Take an order out of its queue."""
+        level = order.level
+        if level is None:
+            check(False, "book: the order rests nowhere")
+            return
+        before, after = order.previous, order.next
+        if before is None:
+            level.head = after
+        else:
+            before.next = after
+        if after is None:
+            level.tail = before
+        else:
+            after.previous = before
+        order.level = order.previous = order.next = None
+        level.total -= order.size - order.filled
+        level.count -= 1
+        if level.count == 0:
+            self.side(order.side).drop(level)
+
+    def fill(self, order: RestingOrder, lots: int) -> None:
+        """Count `lots` of a waiting order as traded; a finished order leaves."""
+        level = order.level
+        if level is None or not 0 < lots <= order.size - order.filled:
+            check(False, "book: a fill beyond what rests")
+            return
+        order.filled += lots
+        level.total -= lots
+        if order.filled == order.size:
+            self.remove(order)
+
+    def replace(self, old: RestingOrder, new: RestingOrder) -> None:
+        """Put `new` in the place of `old` in the queue; same side and price, not larger."""
+        level = old.level
+        if level is None or new.price != old.price or new.side != old.side or new.remaining > old.remaining:
+            check(False, "book: a replacement that may not keep its priority")
+            return
+        new.level, new.previous, new.next = level, old.previous, old.next
+        if new.previous is None:
+            level.head = new
+        else:
+            new.previous.next = new
+        if new.next is None:
+            level.tail = new
+        else:
+            new.next.previous = new
+        level.total += new.remaining - old.remaining
+        old.level = old.previous = old.next = None

@@ -1,0 +1,209 @@
+"""The engine's state: everything that the journal determines, and caches that can be recomputed from it.
+
+Only `apply` changes it. A gateway may read it between two commands (see `views.py`).
+"""
+
+from evermark.protocol.markets import Market
+from evermark.protocol.oracle import MarketPrice, Round
+from sequencer.engine.batch_builder import OpenBatch
+from sequencer.engine.commands import Genesis, MarketMode
+from sequencer.engine.order_book import OrderBook, RestingOrder
+
+MAX_UNSETTLED_BATCHES = 200  # sealed and not confirmed; at the bound only reducing orders are taken
+MAX_UNSETTLED_NOTIONAL = 50_000_000 * 1_000_000  # quote units traded in them
+MAX_ROUND_AGE_MS = 60_000  # a round older than this carries no new effects: its batch could miss the 120 s window
+MAX_OPEN_BATCH_AGE_MS = 20_000  # without new rounds a batch is sealed after this, so that it still settles in time
+
+
+class SlotState:
+    """A slot's nonce: the highest sequence seen, and what the last order that traded there left on the chain."""
+
+    __slots__ = ("filled", "sequence", "used_sequence")
+
+    def __init__(self, sequence: int = 0, used_sequence: int = 0, filled: int = 0) -> None:
+        self.sequence = sequence
+        self.used_sequence = used_sequence
+        self.filled = filled  # of the order with `used_sequence`; an amend carries it over
+
+
+class Position:
+    """An account's position in one market, with its open orders there summed up.
+
+    The last five fields are a cache at the account's epoch (see `risk.py`).
+    """
+
+    __slots__ = (
+        "buy_lots",
+        "entry_cumulative",
+        "entry_mark",
+        "entry_notional",
+        "initial",
+        "maintenance",
+        "notional",
+        "reduce_orders",
+        "sell_lots",
+        "size",
+        "value",
+        "worst",
+    )
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.entry_cumulative = 0
+        self.entry_mark = 0
+        self.entry_notional = 0  # signed cost of the open size, for display
+        self.buy_lots = 0  # waiting orders that may grow the position
+        self.sell_lots = 0
+        self.reduce_orders = 0  # waiting reduce-only orders
+        self.value = 0
+        self.initial = 0
+        self.maintenance = 0
+        self.notional = 0
+        self.worst = 0
+
+
+class Account:
+    """A margin pool. `epoch` says for which prices the sums of its positions are cached."""
+
+    __slots__ = (
+        "account_id",
+        "action_sequence",
+        "collateral",
+        "epoch",
+        "initial",
+        "maintenance",
+        "min_sequence",
+        "notional",
+        "open_positions",
+        "order_fees",
+        "order_loss",
+        "orders",
+        "owner",
+        "positions",
+        "slots",
+        "sub_account",
+        "taker_sequence",
+        "used_taker_sequence",
+        "value",
+        "worst",
+    )
+
+    def __init__(self, account_id: int, owner: bytes, sub_account: int) -> None:
+        self.account_id = account_id
+        self.owner = owner
+        self.sub_account = sub_account
+        self.collateral = 0
+        self.action_sequence = 0
+        self.min_sequence = 0  # orders at or below are void
+        self.taker_sequence = 0  # highest slot-0 sequence seen
+        self.used_taker_sequence = 0  # highest slot-0 sequence that traded, as the vault stores it
+        self.open_positions = 0
+        self.positions: dict[int, Position] = {}
+        self.slots: dict[int, SlotState] = {}
+        self.orders: dict[int, RestingOrder] = {}  # by slot
+        self.order_fees = 0  # fees that the waiting orders may cost
+        self.epoch = -1
+        self.value = 0  # signed value of the positions at the mark, less funding owed
+        self.initial = 0
+        self.maintenance = 0
+        self.notional = 0
+        self.worst = 0  # initial margin with the worst case of open orders
+        self.order_loss = 0  # what the waiting orders would lose against the mark
+
+
+class MarketState:
+    """One market: its parameters, mode, funding index, open interest and book."""
+
+    __slots__ = ("book", "cumulative", "funding_hour", "market", "mode", "open_interest", "price", "stale")
+
+    def __init__(self, market: Market, price: MarketPrice) -> None:
+        self.market = market
+        self.mode = MarketMode.NORMAL  # as commanded; `stale` restricts it further
+        self.price = price
+        self.stale = True
+        self.cumulative = 0
+        self.funding_hour = 0
+        self.open_interest = 0
+        self.book = OrderBook()
+
+    @property
+    def mark(self) -> int:
+        """Mark price in ticks, 0 before the first price."""
+        return self.price.mark_ticks
+
+    @property
+    def effective_mode(self) -> MarketMode:
+        """The commanded mode, at least reduce-only while the price is stale."""
+        return max(self.mode, MarketMode.REDUCE_ONLY) if self.stale else self.mode
+
+
+class EngineState:
+    """Everything. A new one accepts nothing but Genesis."""
+
+    __slots__ = (
+        "account_ids",
+        "accounts",
+        "agents",
+        "batch",
+        "claim_count",
+        "claimed",
+        "confirmed_batch",
+        "credited",
+        "dust",
+        "entry_count",
+        "epoch",
+        "expiries",
+        "funding_hour",
+        "funding_pool",
+        "genesis",
+        "market_ids",
+        "markets",
+        "round",
+        "sealed_batch",
+        "sequence",
+        "stale_markets",
+        "stamp_ms",
+        "trade_count",
+        "unsettled",
+    )
+
+    def __init__(self) -> None:
+        self.genesis: Genesis | None = None
+        self.sequence = 0  # last applied command
+        self.stamp_ms = 0
+        self.accounts: dict[int, Account] = {}
+        self.account_ids: dict[tuple[bytes, int], int] = {}
+        self.agents: dict[tuple[int, bytes], tuple[int, int]] = {}  # (expiry, transfer cap)
+        self.markets: list[MarketState] = []
+        self.market_ids: dict[str, int] = {}
+        self.round = Round(0, 0, ())
+        self.funding_hour = 0  # last applied
+        self.funding_pool = 0
+        self.dust = 0  # 1e-12 quote units, below one unit
+        self.credited = 0  # deposits and donations consumed
+        self.claimed = 0  # withdrawals, paid or not
+        self.claim_count = 0
+        self.entry_count = 0  # inbox entries consumed
+        self.trade_count = 0
+        self.batch = OpenBatch()
+        self.sealed_batch = 0
+        self.confirmed_batch = 0
+        self.unsettled: list[int] = []  # notional of each batch after `confirmed_batch`, oldest first
+        self.epoch = 0  # counts changes of prices and funding; a cache key, not part of the hash
+        self.expiries: list[tuple[int, int, int, int]] = []  # heap of (expiry, account, slot, sequence), lazy
+        self.stale_markets = 0
+
+    @property
+    def now(self) -> int:
+        """Engine time in unix seconds: the last round's."""
+        return self.round.timestamp
+
+    @property
+    def next_entry_id(self) -> int:
+        """Id of the inbox entry that must come next."""
+        return self.entry_count + 1
+
+    @property
+    def unsettled_notional(self) -> int:
+        """Traded and not confirmed on the chain, the open batch included, quote units."""
+        return sum(self.unsettled) + self.batch.notional

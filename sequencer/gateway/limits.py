@@ -1,0 +1,85 @@
+"""Rate limits: token buckets per address and per account, cancels with a larger budget of their own.
+
+Times are the machine's monotonic seconds; the limits protect this process and take no part in the exchange's state.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+
+import msgspec
+
+from evermark.protocol.reject import RejectCode
+from sequencer.gateway.refusal import refuse
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """`per_second` on average, at most `burst` at once."""
+
+    per_second: float
+    burst: int
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sender may do; generous enough for a market maker on one machine."""
+
+    requests_per_ip: Rate = Rate(500.0, 1_000)
+    orders_per_account: Rate = Rate(100.0, 200)
+    cancels_per_account: Rate = Rate(400.0, 800)
+    keeper_messages: Rate = Rate(20.0, 60)
+    sockets_per_ip: int = 128
+    sockets: int = 2_000
+    tracked: int = 100_000  # buckets kept; the longest unused one is forgotten first
+
+
+class Buckets:
+    """Token buckets by key, bounded in number. A forgotten bucket starts full again, which an attacker with
+    that many addresses could have anyway."""
+
+    def __init__(self, rate: Rate, tracked: int) -> None:
+        self._rate, self._tracked = rate, tracked
+        self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: Hashable, now: float | None = None) -> float:
+        """0.0 when a token was taken, else the seconds until there is one."""
+        now = time.monotonic() if now is None else now
+        level, then = self._levels.pop(key, (float(self._rate.burst), now))
+        level = min(float(self._rate.burst), level + (now - then) * self._rate.per_second)
+        taken = level >= 1.0
+        self._levels[key] = (level - 1.0 if taken else level, now)
+        if len(self._levels) > self._tracked:
+            self._levels.popitem(last=False)
+        return 0.0 if taken else (1.0 - level) / self._rate.per_second
+
+
+class Limiter:
+    """The gate's budgets; each verb raises a Refusal (RATE_LIMITED with `retry_after_ms`) when one is spent."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._requests = Buckets(limits.requests_per_ip, limits.tracked)
+        self._orders = Buckets(limits.orders_per_account, limits.tracked)
+        self._cancels = Buckets(limits.cancels_per_account, limits.tracked)
+        self._keepers = Buckets(limits.keeper_messages, limits.tracked)
+
+    def request(self, ip: str) -> None:
+        """Any request or WebSocket message from an address."""
+        _spend(self._requests, ip, "requests of this address")
+
+    def order(self, account: int) -> None:
+        """An order, withdrawal or approval of an account."""
+        _spend(self._orders, account, "orders of this account")
+
+    def cancel(self, account: int) -> None:
+        """A cancel of an account; its budget is separate, so that a busy account can always leave."""
+        _spend(self._cancels, account, "cancels of this account")
+
+    def keeper(self, signer: bytes) -> None:
+        """A report or trigger of a keeper."""
+        _spend(self._keepers, signer, "messages of this keeper")
+
+
+def _spend(buckets: Buckets, key: Hashable, what: str) -> None:
+    wait = buckets.take(key)
+    if wait:
+        raise refuse(RejectCode.RATE_LIMITED, f"too many {what}", retry_after_ms=int(wait * 1000) + 1)

@@ -1,0 +1,93 @@
+"""What a journal holds and the protocol that every journal speaks.
+
+Record k carries h_k = sha256(h_(k-1) || sequence u64 || stamp_ms u64 || payload), so the head's hash names
+the whole history; h_0 is 32 zero bytes.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+GENESIS_HASH = bytes(32)
+
+Entry = tuple[int, bytes]  # (stamp_ms, payload): what is appended, before it has a sequence
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One durable record. `sequence` counts from 1; `stamp_ms` is chain time and never falls."""
+
+    sequence: int
+    stamp_ms: int
+    payload: bytes
+    hash: bytes
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The newest record's position; all zero before the first."""
+
+    sequence: int
+    stamp_ms: int
+    hash: bytes
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """All entries are durable, from `first_sequence` on; one chain hash each."""
+
+    first_sequence: int
+    hashes: tuple[bytes, ...]
+
+
+class Fenced(msgspec.Struct, frozen=True):
+    """Nothing was written: somebody else owns the journal or has moved its head. The only answer is to
+    exit."""
+
+    epoch: int
+    head_sequence: int
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """The outcome was not learned; the head tells. Replicated journals alone answer so."""
+
+    reason: str
+
+
+class JournalRefused(RuntimeError):
+    """The journal cannot be used: in use elsewhere, tampered with, of another format, or its disk failed.
+
+    The message is one line that names the place and the fact.
+    """
+
+
+def chain_hash(previous: bytes, sequence: int, stamp_ms: int, payload: bytes) -> bytes:
+    """h_k from h_(k-1) and the record's content."""
+    return hashlib.sha256(
+        previous + sequence.to_bytes(8, "big") + stamp_ms.to_bytes(8, "big") + payload
+    ).digest()
+
+
+class Journal(Protocol):
+    """An append-only log with one owner at a time, told apart by its epoch."""
+
+    def append(
+        self, entries: Sequence[Entry], expected_sequence: int, epoch: int
+    ) -> Appended | Fenced | Unknown:
+        """Make `entries` durable, the first one as record `expected_sequence`, all or none."""
+        ...
+
+    def read(self, from_sequence: int = 1) -> Iterator[Record]:
+        """Records in order, each checked against the chain."""
+        ...
+
+    def head(self) -> Head:
+        """The newest durable record."""
+        ...
+
+    def take_epoch(self) -> int:
+        """Become the owner: every earlier epoch is fenced from now on."""
+        ...
+
+    def close(self) -> None:
+        """Release files and locks."""
+        ...

@@ -1,0 +1,198 @@
+"""The embedded journal: one SQLite file in WAL mode with synchronous=FULL, so a commit that returned is on
+disk.
+
+Single ownership stands on two legs: an exclusive lock on a file beside it (refuses a second process on this
+machine at once) and an epoch row checked inside every append (fences an owner that lost the file and did not
+notice). SQLite's own frame checksums cut a torn tail; the hash chain refuses a changed byte anywhere else.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sequencer.journal.records import (
+    GENESIS_HASH,
+    Appended,
+    Entry,
+    Fenced,
+    Head,
+    JournalRefused,
+    Record,
+    Unknown,
+    chain_hash,
+)
+
+FORMAT = 1  # PRAGMA user_version; another layout gets another number and an explicit migration
+PAGE_RECORDS = 2_000  # records fetched at once by a reader
+COLUMNS = "SELECT sequence, stamp_ms, payload, hash FROM record"
+
+SCHEMA = """
+CREATE TABLE record (
+    sequence INTEGER PRIMARY KEY, stamp_ms INTEGER NOT NULL, payload BLOB NOT NULL, hash BLOB NOT NULL
+) STRICT;
+CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL) STRICT;
+INSERT INTO owner VALUES (1, 0);
+CREATE TRIGGER record_is_final BEFORE UPDATE ON record BEGIN SELECT RAISE(ABORT, 'journal: append-only'); END;
+CREATE TRIGGER record_stays BEFORE DELETE ON record BEGIN SELECT RAISE(ABORT, 'journal: append-only'); END;
+"""
+
+
+class SqliteJournal:
+    """The `Journal` protocol on one SQLite file. Use one instance from one thread at a time."""
+
+    def __init__(self, path: Path, *, read_only: bool = False, busy_timeout_s: float = 5.0) -> None:
+        """Open or create. Raises JournalRefused when another process owns it or it is no journal of this
+        format."""
+        self.path = path
+        self.read_only = read_only
+        self._lock_file = None if read_only else _lock(path)
+        try:
+            self._db = self._connect(busy_timeout_s)
+            self._head = self._stored_head()
+        except sqlite3.Error as error:
+            self._unlock()
+            raise JournalRefused(f"journal: {path} cannot be opened: {error}") from error
+        except JournalRefused:
+            self._unlock()
+            raise
+
+    def append(
+        self, entries: Sequence[Entry], expected_sequence: int, epoch: int
+    ) -> Appended | Fenced | Unknown:
+        """One transaction: check the epoch and the head, insert, commit with fsync.
+
+        A disk that refuses (full, I/O error) raises JournalRefused and is not tried again: after a failed
+        fsync nobody knows what is on disk, and only a restart reads it back.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            owner = int(self._db.execute("SELECT epoch FROM owner").fetchone()[0])
+            head = self._stored_head()
+            if owner != epoch or head.sequence + 1 != expected_sequence:
+                self._db.execute("ROLLBACK")
+                return Fenced(owner, head.sequence)
+            records = _chained(head, entries)
+            self._db.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", records)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise JournalRefused(f"journal: {self.path} could not be written: {error}") from error
+        hashes = tuple(record[3] for record in records)
+        if records:
+            self._head = Head(records[-1][0], records[-1][1], records[-1][3])
+        return Appended(expected_sequence, hashes)
+
+    def read(self, from_sequence: int = 1) -> Iterator[Record]:
+        """Records from `from_sequence` to the head, each checked. Raises JournalRefused at the first broken
+        one."""
+        previous = self._hash_before(from_sequence)
+        at = from_sequence
+        while True:
+            rows = self._query(f"{COLUMNS} WHERE sequence >= ? ORDER BY sequence LIMIT ?", (at, PAGE_RECORDS))
+            for row in rows:
+                record = Record(*row)
+                _check_record(record, at, previous)
+                yield record
+                previous, at = record.hash, at + 1
+            if len(rows) < PAGE_RECORDS:
+                return
+
+    def record(self, sequence: int) -> Record:
+        """One record by its sequence. Raises KeyError beyond the head."""
+        rows = self._query(f"{COLUMNS} WHERE sequence = ?", (sequence,))
+        if not rows:
+            raise KeyError(sequence)
+        return Record(*rows[0])
+
+    def head(self) -> Head:
+        """The newest durable record."""
+        return self._stored_head() if self.read_only else self._head
+
+    def take_epoch(self) -> int:
+        """Raise the epoch durably and return it; whoever held a lower one can append no more."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("UPDATE owner SET epoch = epoch + 1")
+            epoch = int(self._db.execute("SELECT epoch FROM owner").fetchone()[0])
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise JournalRefused(f"journal: {self.path} could not be taken over: {error}") from error
+        return epoch
+
+    def close(self) -> None:
+        """Close the database and give up the file lock."""
+        self._db.close()
+        self._unlock()
+
+    def _connect(self, busy_timeout_s: float) -> sqlite3.Connection:
+        if self.read_only:
+            if not self.path.exists():
+                raise JournalRefused(f"journal: {self.path} does not exist")
+            db = sqlite3.connect(
+                f"file:{self.path}?mode=ro", uri=True, check_same_thread=False, isolation_level=None
+            )
+        else:
+            db = sqlite3.connect(self.path, busy_timeout_s, check_same_thread=False, isolation_level=None)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        if version == 0 and not self.read_only:
+            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
+        elif version != FORMAT:
+            db.close()
+            raise JournalRefused(f"journal: {self.path} has format {version}, this version reads {FORMAT}")
+        return db
+
+    def _stored_head(self) -> Head:
+        rows = self._query("SELECT sequence, stamp_ms, hash FROM record ORDER BY sequence DESC LIMIT 1", ())
+        return Head(*rows[0]) if rows else Head(0, 0, GENESIS_HASH)
+
+    def _hash_before(self, sequence: int) -> bytes:
+        if sequence <= 1:
+            return GENESIS_HASH
+        rows = self._query("SELECT hash FROM record WHERE sequence = ?", (sequence - 1,))
+        if not rows:
+            raise JournalRefused(f"journal: {self.path} has no record {sequence - 1} to continue from")
+        return bytes(rows[0][0])
+
+    def _query(self, sql: str, values: tuple[int, ...]) -> list[tuple[int, int, bytes, bytes]]:
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise JournalRefused(f"journal: {self.path} cannot be read: {error}") from error
+
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+
+def _lock(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise JournalRefused(f"journal: {path} is in use by another sequencer") from None
+    return descriptor
+
+
+def _chained(head: Head, entries: Sequence[Entry]) -> list[tuple[int, int, bytes, bytes]]:
+    records = []
+    previous, sequence = head.hash, head.sequence
+    for stamp_ms, payload in entries:
+        sequence += 1
+        previous = chain_hash(previous, sequence, stamp_ms, payload)
+        records.append((sequence, stamp_ms, payload, previous))
+    return records
+
+
+def _check_record(record: Record, expected_sequence: int, previous: bytes) -> None:
+    if record.sequence != expected_sequence:
+        raise JournalRefused(f"journal: record {expected_sequence} is missing, {record.sequence} follows")
+    if record.hash != chain_hash(previous, record.sequence, record.stamp_ms, record.payload):
+        raise JournalRefused(
+            f"journal: record {record.sequence} does not match its hash: it was changed or is damaged"
+        )

@@ -1,0 +1,212 @@
+"""THE LOOP: stamp -> journal -> apply -> publish. Whatever changes the exchange passes here, one after
+another.
+
+No future resolves and no subscriber hears of a command before it is durable. While one group of commands is
+being written, the next one gathers; while the engine applies a group, the journal already writes the one
+after it.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from evermark.protocol.reject import Reject, RejectCode
+from sequencer import metrics
+from sequencer.engine.apply import apply
+from sequencer.engine.commands import (
+    AnyCommand,
+    BatchConfirmed,
+    CancelOrder,
+    FundingHour,
+    InboxEntry,
+    OracleRound,
+    TriggerLiquidation,
+)
+from sequencer.engine.events import CommandRejected, Event
+from sequencer.engine.state import EngineState
+from sequencer.journal import Appended, JournalWriter, encode_command
+from sequencer.replay import Applied, Subscriber
+
+CAPACITY = 4_096  # commands waiting, at most; at 5,000 a second it empties in less than one
+URGENT_RESERVE = 1_024  # places that only urgent commands may take
+GROUP = 256  # records of one commit; bounds how long the engine holds the event loop
+SLICE = 64  # commands applied between two looks at the sockets
+
+URGENT = (CancelOrder, TriggerLiquidation, OracleRound, FundingHour, InboxEntry, BatchConfirmed)
+
+
+class PipelineStopped(RuntimeError):
+    """The loop ended before this command's outcome was known to it; the journal knows."""
+
+
+class _Waiting:
+    __slots__ = ("command", "done", "payload")
+
+    def __init__(self, command: AnyCommand, payload: bytes, done: "asyncio.Future[list[Event]]") -> None:
+        self.command = command
+        self.payload = payload
+        self.done = done
+
+
+class Pipeline:
+    """Owns the engine state. `state` is for reading only, between two awaits, on the event loop."""
+
+    def __init__(
+        self,
+        writer: JournalWriter,
+        state: EngineState,
+        now_ms: Callable[[], int],
+        *,
+        capacity: int = CAPACITY,
+        urgent_reserve: int = URGENT_RESERVE,
+    ) -> None:
+        """`now_ms` is chain time; stamps never fall even when it does."""
+        self.state = state
+        self.sequence = writer.head.sequence  # last applied record
+        self._stamp_ms = writer.head.stamp_ms
+        self._writer = writer
+        self._now_ms = now_ms
+        self._capacity = capacity
+        self._urgent_reserve = urgent_reserve
+        self._urgent: deque[_Waiting] = deque()
+        self._normal: deque[_Waiting] = deque()
+        self._normal_of: Counter[int] = Counter()  # commands in the normal queue by account
+        self._arrived = asyncio.Event()
+        self._stopping = False
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Call `subscriber` for every applied command, in order, before its submitter hears of it."""
+        self._subscribers.append(subscriber)
+
+    @property
+    def waiting(self) -> int:
+        """Commands that are not yet handed to the journal."""
+        return len(self._urgent) + len(self._normal)
+
+    def submit(self, command: AnyCommand) -> "asyncio.Future[list[Event]]":
+        """Queue a command; the future gives its events once they are durable and applied.
+
+        With the queue full it gives a CommandRejected at once, and nothing is journaled.
+        """
+        done: asyncio.Future[list[Event]] = asyncio.get_running_loop().create_future()
+        limit = self._capacity + (self._urgent_reserve if isinstance(command, URGENT) else 0)
+        if self._stopping:
+            done.set_result([_refusal(command, RejectCode.NOT_READY, "the sequencer is stopping", {})])
+        elif self.waiting >= limit:
+            metrics.OVERLOADED.inc()
+            details: dict[str, int | str] = {"waiting": self.waiting, "limit": limit}
+            done.set_result(
+                [_refusal(command, RejectCode.OVERLOADED, "the sequencer is overloaded", details)]
+            )
+        else:
+            self._enqueue(_Waiting(command, encode_command(command), done))
+        return done
+
+    def stop(self) -> None:
+        """Take no more commands; `run` returns when all that wait are applied."""
+        self._stopping = True
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Work until stopped. Raises JournalRefused when the journal fails, BrokenInvariant and the like on a
+        bug; either way the engine is not to be trusted any further and the process has to end."""
+        durable: tuple[list[_Waiting], list[int], Appended] | None = None
+        group: list[_Waiting] = []
+        try:
+            while True:
+                if durable is None and not await self._wait():
+                    return
+                group = self._take()
+                stamps = [self._stamp() for _ in group]
+                commit = asyncio.ensure_future(self._commit(group, stamps)) if group else None
+                if durable is not None:
+                    if commit is not None:
+                        await asyncio.sleep(
+                            0
+                        )  # lets the journal's thread begin before the engine takes the core
+                    await self._apply(*durable)
+                durable = (group, stamps, await commit) if commit is not None else None
+        finally:
+            self._stopping = True
+            self._abandon([*(durable[0] if durable else ()), *group, *self._urgent, *self._normal])
+
+    def _enqueue(self, item: _Waiting) -> None:
+        """Urgent commands overtake, but never an earlier one of the same account: a cancel stays behind its
+        order."""
+        account = getattr(item.command, "account", 0)
+        if isinstance(item.command, URGENT) and not self._normal_of[account]:
+            self._urgent.append(item)
+        else:
+            self._normal.append(item)
+            self._normal_of[account] += 1
+        self._arrived.set()
+
+    async def _wait(self) -> bool:
+        """True when there is something to take, False when stopped and empty."""
+        while not self.waiting:
+            if self._stopping:
+                return False
+            self._arrived.clear()
+            await self._arrived.wait()
+        return True
+
+    def _take(self) -> list[_Waiting]:
+        """The next group. What must not wait behind a crowd goes first: cancels, liquidations, prices, the
+        chain."""
+        group = []
+        while self._urgent and len(group) < GROUP:
+            group.append(self._urgent.popleft())
+        while self._normal and len(group) < GROUP:
+            item = self._normal.popleft()
+            account = getattr(item.command, "account", 0)
+            self._normal_of[account] -= 1
+            if not self._normal_of[account]:
+                del self._normal_of[account]
+            group.append(item)
+        metrics.QUEUED.set(self.waiting)
+        return group
+
+    def _stamp(self) -> int:
+        self._stamp_ms = max(self._stamp_ms, self._now_ms())
+        return self._stamp_ms
+
+    async def _commit(self, group: Sequence[_Waiting], stamps: Sequence[int]) -> Appended:
+        began = time.perf_counter()
+        payloads = [item.payload for item in group]
+        appended = await self._writer.append(list(zip(stamps, payloads, strict=True)))
+        metrics.COMMIT_SECONDS.observe(time.perf_counter() - began)
+        metrics.COMMIT_RECORDS.observe(len(group))
+        return appended
+
+    async def _apply(self, group: Sequence[_Waiting], stamps: Sequence[int], appended: Appended) -> None:
+        for at, (item, stamp_ms, hash_) in enumerate(zip(group, stamps, appended.hashes, strict=True)):
+            if at and at % SLICE == 0:
+                await asyncio.sleep(0)
+            sequence = appended.first_sequence + at
+            events = apply(self.state, item.command, sequence, stamp_ms)
+            self.sequence = sequence
+            applied = Applied(sequence, stamp_ms, item.command, events, hash_)
+            for subscriber in self._subscribers:
+                subscriber(applied)
+            if not item.done.done():  # a submitter that went away does not matter
+                item.done.set_result(events)
+            metrics.COMMANDS.labels(type(item.command).__name__).inc()
+        metrics.JOURNAL_HEAD.set(self.sequence)
+
+    def _abandon(self, waiting: Sequence[_Waiting]) -> None:
+        for item in waiting:
+            if not item.done.done():
+                item.done.set_exception(PipelineStopped("pipeline: stopped before the outcome was known"))
+
+
+def _refusal(
+    command: AnyCommand, code: RejectCode, message: str, details: dict[str, int | str]
+) -> CommandRejected:
+    return CommandRejected(
+        account=getattr(command, "account", 0),
+        reject=Reject(code=code, message=message, details=details),
+        order_hash=getattr(command, "order_hash", b""),
+        client_id=getattr(command, "client_id", ""),
+    )

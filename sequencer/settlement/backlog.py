@@ -1,0 +1,120 @@
+"""What the chain has not confirmed yet, rebuilt from the journal: sealed batches and where their reports are.
+
+Nothing here is stored: a restart replays the journal, and the vault's last batch id says where to go on.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from evermark.protocol.batch import Batch
+from evermark.protocol.oracle import Round, SignedFundingReport, SignedPriceReport
+from evermark.protocol.units import check
+from sequencer import metrics
+from sequencer.engine.commands import BatchConfirmed, FundingHour, OracleRound
+from sequencer.engine.events import BatchSealed, CommandRejected, FundingApplied, RoundApplied
+from sequencer.journal import Record, decode_command
+from sequencer.replay import Applied
+
+
+class SealedBatch(msgspec.Struct, frozen=True):
+    """A batch ready for the chain: journal hash filled in, with the round that it pins."""
+
+    batch: Batch
+    round: Round
+
+
+class Backlog:
+    """Sealed and unconfirmed batches, and an index from rounds and hours to the records that hold their
+    reports."""
+
+    def __init__(self, record: Callable[[int], Record], round_seconds: int) -> None:
+        """`record` reads one journal record by sequence."""
+        self._record = record
+        self._round_seconds = round_seconds
+        self._batches: dict[int, SealedBatch] = {}
+        self._round_records: dict[int, int] = {}
+        self._hour_records: dict[int, int] = {}
+        self._hashes: tuple[tuple[int, bytes], ...] = ()  # of the last two records
+        self.newest_round: Round | None = None
+        self.last_sealed = 0
+        self.last_confirmed = 0
+        self.changed = asyncio.Event()
+
+    def observe(self, applied: Applied) -> None:
+        """Subscriber of the pipeline and of replay."""
+        self._hashes = (*self._hashes[-1:], (applied.sequence, applied.hash))
+        for event in applied.events:
+            if isinstance(event, BatchSealed):
+                self._seal(event)
+            elif isinstance(event, RoundApplied):
+                self.newest_round = event.round
+                self._round_records[event.round.round] = applied.sequence
+                self.changed.set()
+            elif isinstance(event, FundingApplied):
+                self._hour_records[event.hour] = applied.sequence
+        if isinstance(applied.command, BatchConfirmed):
+            if not any(isinstance(event, CommandRejected) for event in applied.events):
+                self._confirm(applied.command.batch_id)
+
+    def sealed(self, batch_id: int) -> SealedBatch | None:
+        """The batch with this id, while it is sealed and not confirmed."""
+        return self._batches.get(batch_id)
+
+    def price_reports(self, round_: int) -> tuple[SignedPriceReport, ...]:
+        """The reports that made a round."""
+        command = self._command(self._round_records[round_])
+        check(isinstance(command, OracleRound), "settlement: the round's record is no round")
+        return command.reports  # type: ignore[union-attr]
+
+    def funding_reports(self, hour: int) -> tuple[SignedFundingReport, ...]:
+        """The reports that made a funding hour."""
+        command = self._command(self._hour_records[hour])
+        check(isinstance(command, FundingHour), "settlement: the hour's record is no funding hour")
+        return command.reports  # type: ignore[union-attr]
+
+    def rounds_to_post(self, round_: Round, lane_round: int) -> list[int]:
+        """See the function of this name."""
+        return rounds_to_post(round_, lane_round, self._round_seconds)
+
+    def _seal(self, event: BatchSealed) -> None:
+        hashes = dict(self._hashes)
+        sequence = event.batch.journal_sequence
+        hash_ = hashes[sequence] if sequence in hashes else self._record(sequence).hash
+        batch = msgspec.structs.replace(event.batch, journal_hash=hash_)
+        check(
+            batch.batch_id == self.last_sealed + 1,
+            f"settlement: batch {batch.batch_id} after {self.last_sealed}",
+        )
+        self._batches[batch.batch_id] = SealedBatch(batch, event.round)
+        self.last_sealed = batch.batch_id
+        metrics.BATCHES_SEALED.set(batch.batch_id)
+        self.changed.set()
+
+    def _confirm(self, batch_id: int) -> None:
+        final_round = 0
+        for confirmed in [key for key in self._batches if key <= batch_id]:
+            batch = self._batches.pop(confirmed).batch
+            final_round = max(final_round, batch.round)
+            for hour in batch.funding_hours:
+                self._hour_records.pop(hour, None)
+        self._round_records = {key: at for key, at in self._round_records.items() if key > final_round}
+        self.last_confirmed = max(self.last_confirmed, batch_id)
+        metrics.BATCHES_SETTLED.set(self.last_confirmed)
+
+    def _command(self, sequence: int) -> object:
+        record = self._record(sequence)
+        return decode_command(record.payload, record.sequence)
+
+
+def rounds_to_post(round_: Round, lane_round: int, round_seconds: int) -> list[int]:
+    """Rounds that have to be in the sequencer lane, ascending, so that `round_` aggregates to the engine's
+    prices.
+
+    A market without a quorum in a round keeps its last price, in the engine from the round before, on the
+    chain from the last *posted* one. Posting the round in which each such market was last priced makes
+    both the same.
+    """
+    sources = {price.updated_at // round_seconds for price in round_.prices if price.updated_at}
+    return sorted(number for number in sources | {round_.round} if number > lane_round)

@@ -1,0 +1,188 @@
+"""The line to the vault: one batch after another, in order, each exactly once.
+
+Every step starts from what the chain says. The vault takes only batch last + 1, so a crash at any point, a
+lost answer or a reorg is handled by asking for the last batch id again and going on from there; nothing is
+stored. A batch that the vault refuses for good stops the line with an alarm. Isolating the operation that
+is to blame by bisection is not built: the line waits for an operator, and trading is bounded by the
+engine's unsettled limits.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+
+from evermark.protocol.batch import encode_batch
+from evermark.protocol.oracle import Round
+from sequencer import metrics
+from sequencer.engine.commands import AnyCommand, BatchConfirmed
+from sequencer.engine.events import Event
+from sequencer.settlement.backlog import Backlog, SealedBatch
+from sequencer.settlement.chain import ExchangeChain, Refused, Unreachable
+from sequencer.settlement.claims import ClaimPayer
+
+HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
+POLL_S = 0.5  # wall time between looks at the chain while nothing happens
+FIRST_RETRY_S, LAST_RETRY_S = 0.25, 15.0
+STOPPED_RETRY_S = (
+    10.0  # a refused batch is simulated again this often, in case an operator has cured the reason
+)
+
+log = structlog.get_logger("settlement")
+
+Submit = Callable[[AnyCommand], Awaitable[list[Event]]]
+
+
+class SettlementStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the status page and the alarms read."""
+
+    last_sealed: int
+    last_settled: int  # in the newest block
+    last_confirmed: int  # deep enough, and known to the engine
+    alarm: str  # empty, or why the line stands still
+    retrying: str  # empty, or the last temporary failure
+    last_settle_gas: int
+    last_settle_seconds: float
+
+
+class SettlementLine:
+    """Settles the backlog until cancelled."""
+
+    def __init__(
+        self, chain: ExchangeChain, backlog: Backlog, submit: Submit, now_s: Callable[[], int]
+    ) -> None:
+        """`submit` is the pipeline's, `now_s` chain time."""
+        self._chain = chain
+        self._backlog = backlog
+        self._submit = submit
+        self._now_s = now_s
+        self._claims = ClaimPayer(chain)
+        self._settled = 0
+        self._alarm = ""
+        self._retrying = ""
+        self._gas = 0
+        self._seconds = 0.0
+
+    def status(self) -> SettlementStatus:
+        """A snapshot of the line."""
+        return SettlementStatus(
+            last_sealed=self._backlog.last_sealed,
+            last_settled=self._settled,
+            last_confirmed=self._backlog.last_confirmed,
+            alarm=self._alarm,
+            retrying=self._retrying,
+            last_settle_gas=self._gas,
+            last_settle_seconds=self._seconds,
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled. Ends by itself only through a bug, and then with its error."""
+        delay = FIRST_RETRY_S
+        while True:
+            try:
+                worked = await self.step()
+            except Unreachable as error:
+                metrics.SETTLE_RETRIES.inc()
+                self._retrying = str(error)
+                log.warning("settlement will be tried again", reason=str(error), delay_s=delay)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LAST_RETRY_S)
+            except Refused as error:
+                self._stand_still(error)
+                await asyncio.sleep(STOPPED_RETRY_S)
+            else:
+                self._go_on()
+                delay = FIRST_RETRY_S
+                if not worked:
+                    await self._rest()
+
+    async def step(self) -> bool:
+        """One unit of work: confirm what is deep enough, then settle one batch or post a due round.
+
+        Returns False when there was nothing to do. Raises Unreachable or Refused.
+        """
+        self._settled, final = await self._chain.last_batch_ids()
+        confirmed = await self._confirm(final)
+        sealed = self._backlog.sealed(self._settled + 1)
+        if sealed is not None:
+            await self._settle(sealed)
+            await self._claims.step()
+            return True
+        if self._settled > self._backlog.last_sealed:
+            raise Refused(
+                f"the vault has settled batch {self._settled}, this journal ends at {self._backlog.last_sealed}: "
+                "another journal settles here"
+            )
+        return bool(await self._claims.step()) or await self._heartbeat() or confirmed
+
+    async def _confirm(self, final: int) -> bool:
+        """Tell the engine of every batch that is deep enough, in order."""
+        first = self._backlog.last_confirmed + 1
+        for batch_id in range(first, min(final, self._backlog.last_sealed) + 1):
+            block = await self._chain.settled_block(batch_id)
+            await self._submit(BatchConfirmed(batch_id=batch_id, block_number=block))
+        return final >= first
+
+    async def _settle(self, sealed: SealedBatch) -> None:
+        began = time.monotonic()
+        batch = sealed.batch
+        await self._post_round(sealed.round, (await self._chain.last_round()).round)
+        for hour in batch.funding_hours:
+            if not await self._chain.has_funding(hour):
+                await self._chain.post_funding(self._backlog.funding_reports(hour))
+        data = encode_batch(batch)
+        await self._chain.simulate_settle(data)
+        receipt = await self._chain.settle(data)
+        self._gas, self._seconds = receipt.gas_used, time.monotonic() - began
+        metrics.SETTLE_GAS.inc(receipt.gas_used)
+        metrics.SETTLE_SECONDS.observe(self._seconds)
+        log.info(
+            "batch settled",
+            batch=batch.batch_id,
+            block=receipt.block_number,
+            gas=receipt.gas_used,
+            fills=len(batch.fills),
+            orders=len(batch.orders),
+            inbox=len(batch.inbox),
+            bytes=len(data),
+            seconds=round(self._seconds, 3),
+            age_s=self._now_s() - sealed.round.timestamp,
+        )
+
+    async def _post_round(self, round_: Round, lane_round: int) -> None:
+        for number in self._backlog.rounds_to_post(round_, lane_round):
+            await self._chain.post_round(self._backlog.price_reports(number))
+
+    async def _heartbeat(self) -> bool:
+        """Post the newest round when the lane's last one is old; only with nothing waiting that pins an
+        older one."""
+        newest = self._backlog.newest_round
+        if newest is None or self._backlog.last_sealed > self._settled:
+            return False
+        lane = await self._chain.last_round()
+        due = newest.round > lane.round and newest.timestamp >= lane.timestamp + HEARTBEAT_S
+        if not due:
+            return False
+        await self._post_round(newest, lane.round)
+        return True
+
+    async def _rest(self) -> None:
+        self._backlog.changed.clear()
+        try:
+            await asyncio.wait_for(self._backlog.changed.wait(), POLL_S)
+        except TimeoutError:
+            pass  # time to look at the chain again
+
+    def _stand_still(self, error: Refused) -> None:
+        metrics.SETTLE_ALARM.set(1)
+        if self._alarm != str(error):
+            log.error("SETTLEMENT STANDS STILL", batch=self._settled + 1, reason=str(error))
+        self._alarm = str(error)
+
+    def _go_on(self) -> None:
+        if self._alarm:
+            log.warning("settlement goes on", was=self._alarm)
+            metrics.SETTLE_ALARM.set(0)
+        self._alarm = self._retrying = ""
