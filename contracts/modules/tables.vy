@@ -165,7 +165,7 @@ def trade(index: uint256, role: uint256, delta: int256, debit: int256, funding_i
     if new_abs > units.MAX_SIZE_LOTS:
         units.fail("vault: position too large")
     if size == 0:
-        if a >> ledger.A_OPEN_POSITIONS >= ledger.MAX_OPEN_MARKETS:
+        if a >> ledger.A_OPEN_POSITIONS & units.U8 >= ledger.MAX_OPEN_MARKETS:
             units.fail("vault: too many open markets")
         a = unsafe_add(a, 1 << ledger.A_OPEN_POSITIONS)
         entry_mark = mark
@@ -199,7 +199,7 @@ def margin(index: uint256, now: uint256, base: bool) -> Margin:
         sum.equity = self.account_base[index]
     else:
         sum.equity = ledger.collateral_of(a)
-    unnamed: uint256 = a >> ledger.A_OPEN_POSITIONS
+    unnamed: uint256 = a >> ledger.A_OPEN_POSITIONS & units.U8
     first: uint256 = entry >> 32 & units.U16
     for i: uint256 in range(first, unsafe_add(first, entry >> 48 & units.U16), bound=64):
         pair: uint256 = self.pairs[i]

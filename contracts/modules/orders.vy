@@ -1,0 +1,335 @@
+# pragma version 0.4.3
+"""
+@title orders
+@license Apache-2.0
+@notice Order rows of a batch: their EIP-712 digests, signers and limits, and what a fill uses up of them.
+"""
+
+from . import codec
+from . import eip712
+from . import ledger
+from . import tables
+from . import units
+
+uses: ledger
+uses: tables
+
+TYPE_HASH: constant(bytes32) = keccak256(
+    "Order(address owner,uint16 subAccount,string market,string side,uint64 size,uint32 limitPrice,uint32 maxFeePpm,address builder,uint32 maxBuilderFeePpm,uint16 slot,uint48 sequence,uint64 expiry,bool amend,bool reduceOnly,string timeInForce,bool postOnly,string trigger,uint32 triggerPrice,uint32 trailingOffset,uint64 displaySize,uint32 twapInterval,uint16 bracketLink)"
+)
+BUY: constant(bytes32) = keccak256("buy")
+SELL: constant(bytes32) = keccak256("sell")
+GTC: constant(bytes32) = keccak256("GTC")
+GTD: constant(bytes32) = keccak256("GTD")
+IOC: constant(bytes32) = keccak256("IOC")
+FOK: constant(bytes32) = keccak256("FOK")
+NO_TRIGGER: constant(bytes32) = keccak256("none")
+MARK_ABOVE: constant(bytes32) = keccak256("mark above")
+MARK_BELOW: constant(bytes32) = keccak256("mark below")
+LAST_ABOVE: constant(bytes32) = keccak256("last above")
+LAST_BELOW: constant(bytes32) = keccak256("last below")
+
+# Flags of a row in calldata, as in `evermark/protocol/batch.py`.
+FLAG_POST_ONLY: constant(uint256) = 1 << 3
+FLAG_REDUCE_ONLY: constant(uint256) = 1 << 4
+FLAG_AMEND: constant(uint256) = 1 << 5
+FLAG_EXTENSION: constant(uint256) = 1 << 13
+HEAD_BYTES: constant(uint256) = 23  # flags to expiry
+SIGNATURE_BYTES: constant(uint256) = 64
+EXTENSION_BYTES: constant(uint256) = 44
+
+# A verified row in transient storage: size u62, sell bit 62, reduce-only bit 63, limit price u32 at 64, pair u16 at 96, market u8 at
+# 112, account id u32 at 120, slot u16 at 152, sequence u48 at 168, maker rate i16 at 216, taker rate u16 at 232, flags.
+ROW_SELL: constant(uint256) = 1 << 62
+ROW_REDUCE_ONLY: constant(uint256) = 1 << 63
+ROW_NEVER_MAKER: constant(uint256) = 1 << 248  # IOC, FOK or slot 0
+ROW_POST_ONLY: constant(uint256) = 1 << 249
+ROW_AMEND: constant(uint256) = 1 << 250
+ROW_TRIGGER: constant(uint256) = 1 << 251  # wakes by the slot's triggered bit
+ROW_MAKER_FEE_HIGH: constant(uint256) = 1 << 252  # the rate is above the signed maximum
+ROW_TAKER_FEE_HIGH: constant(uint256) = 1 << 253
+# What its fills use up: filled u64 (slot 0 only), used bit 64, fee numerator int128 at 128.
+USED: constant(uint256) = 1 << 64
+
+rows: transient(uint256[tables.MAX_ROWS])
+running: transient(uint256[tables.MAX_ROWS])
+
+
+@pure
+@internal
+def skip(start: uint256, count: uint256) -> uint256:
+    """
+    @dev Where the rows end. They are verified after sections 1 to 3, which decide owners and agents, but stand before them.
+    """
+    at: uint256 = start
+    for i: uint256 in range(count, bound=tables.MAX_ROWS):
+        flags: uint256 = codec.word(unsafe_add(at, 2))
+        at = unsafe_add(at, HEAD_BYTES + SIGNATURE_BYTES + 1 + (flags >> 10 & 7))
+        if flags & FLAG_EXTENSION != 0:
+            at = unsafe_add(at, EXTENSION_BYTES)
+    return at
+
+
+@internal
+def load(start: uint256, count: uint256, context: uint256):
+    """
+    @dev Verifies every row and writes its packed words; rows ascend strictly by (account index, slot, sequence).
+    """
+    at: uint256 = start
+    last: uint256 = 0
+    separator: bytes32 = eip712.separator()
+    for i: uint256 in range(count, bound=tables.MAX_ROWS):
+        head: uint256 = codec.word(unsafe_add(at, HEAD_BYTES))
+        pair: uint256 = tables.pair_at(head >> 152 & units.U16, context)
+        order_key: uint256 = (pair >> 40 & units.U16) << 64 | (head >> 80 & units.U64)
+        if order_key <= last and i != 0:
+            units.fail("vault: rows not ascending")
+        last = order_key
+        at = unsafe_add(at, HEAD_BYTES + 1 + (head >> 178 & 7))
+        size: uint256 = codec.word(at) & unsafe_sub(256 << ((head >> 178 & 7) << 3), 1)
+        row: uint256 = self._pack(head, size, pair, context)
+        self.rows[i] = row
+        self.running[i] = 0
+        at = unsafe_add(at, SIGNATURE_BYTES)
+        struct_hash: bytes32 = self._struct_hash(head, size, pair, at)
+        self.check_signer(
+            pair & units.U32,
+            eip712.signer(
+                separator,
+                struct_hash,
+                codec.word(unsafe_sub(at, 32)),
+                codec.word(at),
+                unsafe_add(27, head >> 174 & 1),
+            ),
+            context & units.U40,
+        )
+        if head >> 168 & FLAG_EXTENSION != 0:
+            at = unsafe_add(at, EXTENSION_BYTES)
+
+
+@view
+@internal
+def check_signer(account: uint256, signer: address, now: uint256):
+    """
+    @dev The account's owner, or its agent that has not expired.
+    """
+    owner: uint256 = ledger.accounts_b[account] & units.U160
+    if convert(signer, uint256) != owner and ledger.agents[account][signer] & units.U64 < now:
+        units.fail("vault: not owner nor live agent")
+
+
+@view
+@internal
+def _pack(head: uint256, size: uint256, pair: uint256, context: uint256) -> uint256:
+    """
+    @dev The checks of a row that need no signature, and its packed word.
+    """
+    flags: uint256 = head >> 168 & units.U16
+    if flags >> 14 != 0:
+        units.fail("vault: scheme reserved")
+    slot: uint256 = head >> 128 & units.U16
+    sequence: uint256 = head >> 80 & units.U48
+    now: uint256 = context & units.U40
+    if head & units.U32 < now:
+        units.fail("vault: order expired")
+    if size > units.U62:
+        units.fail("vault: order too large")
+    if sequence > (now + units.DAY_S) * 1000:
+        units.fail("vault: sequence too far ahead")
+    account: uint256 = pair & units.U32
+    if sequence <= ledger.accounts_a[account] >> ledger.A_MIN_SEQUENCE & units.U48:
+        units.fail("vault: order voided")
+    fee_class: uint256 = head >> 144 & units.U8
+    if fee_class >= context >> 136 & units.U8:
+        units.fail("vault: no such fee class")
+    rates: uint256 = codec.word((context >> 144 & units.U16) + 4 * (fee_class + 1))
+    max_fee: uint256 = head >> 32 & units.U16
+    row: uint256 = (
+        size
+        | (flags & 1) << 62
+        | (flags & FLAG_REDUCE_ONLY) << 59
+        | (head >> 48 & units.U32) << 64
+        | (head >> 152 & units.U16) << 96
+        | (pair >> 32 & units.U8) << 112
+        | account << 120
+        | slot << 152
+        | sequence << 168
+        | (rates >> 16 & units.U16) << 216
+        | (rates & units.U16) << 232
+        | (flags & FLAG_POST_ONLY) << 246
+        | (flags & FLAG_AMEND) << 245
+    )
+    if flags & 4 != 0:
+        row |= ROW_NEVER_MAKER
+    elif slot == 0:
+        units.fail("vault: slot 0 never rests")
+    if slot == 0:
+        row |= ROW_NEVER_MAKER
+    trigger: uint256 = flags >> 7 & 7
+    if trigger == 1 or trigger == 2:
+        row |= ROW_TRIGGER
+    if rates >> 31 & 1 == 0 and rates >> 16 & units.U16 > max_fee:
+        row |= ROW_MAKER_FEE_HIGH
+    if rates & units.U16 > max_fee:
+        row |= ROW_TAKER_FEE_HIGH
+    return row
+
+
+@view
+@internal
+def _struct_hash(head: uint256, size: uint256, pair: uint256, signature_end: uint256) -> bytes32:
+    flags: uint256 = head >> 168 & units.U16
+    prices: uint256 = 0
+    link: uint256 = 0
+    if flags & FLAG_EXTENSION != 0:
+        prices = codec.word(unsafe_add(signature_end, 22))
+        link = codec.word(unsafe_add(signature_end, EXTENSION_BYTES))
+    b: uint256 = ledger.accounts_b[pair & units.U32]
+    if b == 0:
+        units.fail("vault: unknown account")
+    return keccak256(
+        abi_encode(
+            TYPE_HASH,
+            b & units.U160,
+            b >> ledger.B_SUB_ACCOUNT & units.U16,
+            ledger.markets_h[pair >> 32 & units.U8],
+            SELL if flags & 1 != 0 else BUY,
+            size,
+            head >> 48 & units.U32,
+            head >> 32 & units.U16,
+            link >> 16 & units.U160,
+            link & units.U16,
+            head >> 128 & units.U16,
+            head >> 80 & units.U48,
+            head & units.U32,
+            flags >> 5 & 1,
+            flags >> 4 & 1,
+            self._time_in_force(flags >> 1 & 3),
+            flags >> 3 & 1,
+            self._trigger(flags >> 7 & 7),
+            prices >> 144 & units.U32,
+            prices >> 112 & units.U32,
+            prices >> 48 & units.U64,
+            prices >> 16 & units.U32,
+            prices & units.U16,
+        )
+    )
+
+
+@pure
+@internal
+def _time_in_force(value: uint256) -> bytes32:
+    if value == 0:
+        return GTC
+    if value == 2:
+        return IOC
+    return GTD if value == 1 else FOK
+
+
+@pure
+@internal
+def _trigger(value: uint256) -> bytes32:
+    if value == 0:
+        return NO_TRIGGER
+    if value == 1:
+        return MARK_ABOVE
+    if value == 2:
+        return MARK_BELOW
+    if value == 3:
+        return LAST_ABOVE
+    if value != 4:
+        units.fail("vault: unknown trigger")
+    return LAST_BELOW
+
+
+@view
+@internal
+def row_at(index: uint256, context: uint256) -> uint256:
+    if index >= context >> 120 & units.U16:
+        units.fail("vault: no such order row")
+    return self.rows[index]
+
+
+@internal
+def use(index: uint256, row: uint256, size: uint256, notional: int256, rate: int256) -> int256:
+    """
+    @dev Fills `size` lots of a row at `rate`: replay protection by (slot, sequence), remaining size, reduce-only.
+    @return What the fill adds to the row's fee: the rounded total after it less the rounded total before.
+    """
+    used: uint256 = self.running[index]
+    filled: uint256 = 0
+    slot: uint256 = row >> 152 & units.U16
+    if slot == 0:
+        filled = self._use_taker(row, used) + size
+        used = used & ~units.U64 | filled | USED
+    else:
+        filled = self._use_slot(row, slot, size)
+    if filled > row & units.U62:
+        units.fail("vault: order overfilled")
+    if row & ROW_REDUCE_ONLY != 0:
+        self.check_shrinks(row, size)
+    charged: int256 = convert(convert(used, bytes32), int256) >> 128
+    numerator: int256 = unsafe_add(charged, unsafe_mul(notional, rate))
+    self.running[index] = used & units.U128 | units.bits(numerator) << 128
+    return unsafe_sub(units.ceil_div(numerator, 10**6), units.ceil_div(charged, 10**6))
+
+
+@internal
+def _use_taker(row: uint256, used: uint256) -> uint256:
+    """
+    @dev Slot 0: its sequence rises with the row's first use; all its fills lie in this batch.
+    """
+    account: uint256 = row >> 120 & units.U32
+    sequence: uint256 = row >> 168 & units.U48
+    a: uint256 = ledger.accounts_a[account]
+    stored: uint256 = a >> ledger.A_TAKER_SEQUENCE & units.U48
+    if used & USED != 0:
+        if sequence != stored:
+            units.fail("vault: order replaced")
+        return used & units.U64
+    if sequence <= stored:
+        units.fail("vault: taker sequence too low")
+    ledger.accounts_a[account] = a ^ (stored ^ sequence) << ledger.A_TAKER_SEQUENCE
+    return 0
+
+
+@internal
+def _use_slot(row: uint256, slot: uint256, size: uint256) -> uint256:
+    """
+    @dev A slot >= 1: an equal sequence continues, a higher one replaces (with `amend` it keeps what was filled).
+    """
+    key: uint256 = (row >> 120 & units.U32) << 15 | slot >> 1
+    shift: uint256 = (slot & 1) << 7
+    word: uint256 = ledger.slots[key]
+    state: uint256 = word >> shift & units.U128
+    sequence: uint256 = row >> 168 & units.U48
+    stored: uint256 = state & units.U48
+    triggered: uint256 = state & 1 << ledger.SLOT_TRIGGERED
+    filled: uint256 = 0
+    if sequence == stored:
+        filled = state >> 48 & units.U62
+    elif sequence < stored:
+        units.fail("vault: slot sequence too low")
+    else:
+        triggered = 0
+        if row & ROW_AMEND != 0:
+            filled = state >> 48 & units.U62
+    if row & ROW_TRIGGER != 0 and triggered == 0:
+        units.fail("vault: order not triggered")
+    filled += size
+    ledger.slots[key] = word ^ (state ^ (sequence | (filled & units.U62) << 48 | triggered)) << shift
+    return filled
+
+
+@view
+@internal
+def check_shrinks(row: uint256, size: uint256):
+    """
+    @dev The row's position is opposite to it and at least as large as the fill, at this moment.
+    """
+    key: uint256 = (row >> 120 & units.U32) << 6 | (row >> 112 & units.U8)
+    position: int256 = units.signed(ledger.positions[key], 192)
+    if row & ROW_SELL == 0:
+        position = -position
+    if position < convert(size, int256):
+        units.fail("vault: fill does not reduce")
