@@ -20,16 +20,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def find_anvil() -> Path | None:
-    """The real node: from PATH, else from the npm package.
-
-    The package's own binary is preferred to its launcher: killing a launcher may leave the node behind.
-    """
-    packaged = ROOT / "node_modules"
-    return _first(
-        shutil.which("anvil"),
-        *packaged.glob("@foundry-rs/anvil-*/bin/anvil"),
-        packaged / ".bin" / "anvil",
-    )
+    """The real node: from PATH, else from the npm package of package.json."""
+    return _first(shutil.which("anvil"), ROOT / "node_modules" / ".bin" / "anvil")
 
 
 def find_chromium() -> Path | None:
