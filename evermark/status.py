@@ -1,9 +1,11 @@
-"""What a keeper or actor tells the screen: a small JSON file, replaced every second."""
+"""What long-running keepers and actors share: a small status file, replaced every second, and stopping."""
 
 import asyncio
+import contextlib
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +106,17 @@ class StatusFile:
         while True:
             self.write()
             await asyncio.sleep(WRITE_EVERY_S)
+
+
+@contextlib.contextmanager
+def stop_on_signals(task: "asyncio.Future[None]") -> Iterator[None]:
+    """Cancel `task` on SIGTERM and SIGINT while the context lasts."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -100,7 +100,7 @@ class LiquidatorCollector:
         marks = {}
         for market in self._markets:
             view = status.markets.get(market.symbol)
-            if view is not None and view.mark > 0 and (view.price_age_s or 0) <= market.max_price_age_s:
+            if view is not None and view.mark and (view.price_age_s or 0) <= market.max_price_age_s:
                 marks[market.market_id] = view.mark
         accounts = await self._exchange.liquidatable(self._markets)
         self._status.facts["listed"] = len(accounts)

@@ -24,6 +24,7 @@ class PricesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_age_s: int = 60
     max_spread_ppm: int = 10_000
     venues: tuple[Venue, ...] = DEFAULT_VENUES
+    proxy: str = ""  # HTTP proxy for live venues, such as http://127.0.0.1:3128
 
     def __post_init__(self) -> None:
         if self.kind not in PRICES:

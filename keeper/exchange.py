@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from evermark.client.errors import EvermarkError
+from evermark.client.errors import EvermarkError, Unreachable
 from evermark.client.models import AccountInfo, ExchangeInfo
 from evermark.client.reads import PublicReads
 from evermark.protocol.markets import Market
@@ -26,6 +26,7 @@ BOOK_AGE_S = 0.4  # wall seconds that a book may be used again; several roles of
 ACCOUNT_PAGES = 10
 ACCOUNT_PAGE = 200
 
+Decoded = TypeVar("Decoded")
 Report = PriceReport | FundingReport | Liquidate
 
 
@@ -46,8 +47,8 @@ class MarketView(msgspec.Struct, frozen=True):
     """A market's part of GET /v1/status."""
 
     mode: str | int
-    index: int = 0
-    mark: int = 0
+    index: int | None = None
+    mark: int | None = None
     price_age_s: int | None = None
     open_interest: int = 0
     funding_rate_ppb: int = 0
@@ -77,8 +78,11 @@ class Exchange:
         self.book_error = ""
 
     async def info(self) -> ExchangeInfo:
-        """The exchange's fixed facts."""
-        return await self.reads.exchange()
+        """The exchange's fixed facts. Raises Unreachable while it has none yet."""
+        info = _decode(await self.reads.transport.get("/v1/exchange"), ExchangeInfo)
+        if info.round_seconds < 1 or not info.markets:
+            raise Unreachable(f"the exchange at {self.reads.transport.url} has no genesis yet")
+        return info
 
     async def close(self) -> None:
         """Close the connections."""
@@ -96,9 +100,7 @@ class Exchange:
 
     async def status(self) -> StatusView:
         """Prices and modes of every market. Raises EvermarkError."""
-        return msgspec.json.decode(
-            await self.reads.transport.get("/v1/status"), type=StatusView, strict=False
-        )
+        return _decode(await self.reads.transport.get("/v1/status"), StatusView)
 
     async def liquidatable(self, markets: Sequence[Market]) -> tuple[AccountView, ...]:
         """Accounts that the gateway lists as liquidatable; at most ACCOUNT_PAGES pages.
@@ -111,7 +113,7 @@ class Exchange:
         for _ in range(ACCOUNT_PAGES):
             params = {"liquidatable": 1, "after": after, "limit": ACCOUNT_PAGE}
             raw = await self.reads.transport.get("/v1/accounts", params)
-            page = msgspec.json.decode(raw, type=_Page, strict=False)
+            page = _decode(raw, _Page)
             found += [view for view in (account_view(one, ids) for one in page.accounts) if view is not None]
             if not page.next or page.next <= after:
                 break
@@ -123,7 +125,7 @@ class Exchange:
         path, name = REPORT_PATHS[type(report).__name__]
         body = {name: report_json(report), "signature": "0x" + signature.to_bytes().hex()}
         raw = await self.reads.transport.post(path, body, True)  # a repetition changes nothing
-        return msgspec.json.decode(raw, type=dict[str, Any])
+        return _decode(raw, dict[str, Any])
 
     async def _book(self, market: Market) -> BookState | None:
         try:
@@ -152,6 +154,14 @@ def report_json(report: Report) -> dict[str, Any]:
     fields = TYPES[type(report).__name__]
     values = msgspec.structs.astuple(report)
     return {field: _json_value(value) for (_, field), value in zip(fields, values, strict=True)}
+
+
+def _decode(raw: bytes, kind: type[Decoded]) -> Decoded:
+    """Typed decoding; an answer of another shape is no answer."""
+    try:
+        return msgspec.json.decode(raw, type=kind, strict=False)
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"the exchange's answer is not understood: {error}") from error
 
 
 def _json_value(value: Any) -> Any:

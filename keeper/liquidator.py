@@ -89,6 +89,11 @@ class LiquidatorStrategy:
         pause = min(LAST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(times, 10))
         self._next_try[action.account] = self._wall_s + pause
 
+    @property
+    def waiting(self) -> int:
+        """Accounts that a refusal keeps waiting."""
+        return len(self._next_try)
+
     def _forget(self, listed: set[int], wall_s: float) -> None:
         """Accounts that left the list start afresh once their wait is over, so that memory stays bounded."""
         for account, until in list(self._next_try.items()):

@@ -5,8 +5,6 @@ any moment.
 """
 
 import asyncio
-import contextlib
-import signal
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from evermark.client.signed import parse_address
 from evermark.protocol.funding import HOUR_S
 from evermark.protocol.markets import Market, load_markets
 from evermark.protocol.signing import Signer
-from evermark.status import RoleStatus, StatusFile
+from evermark.status import RoleStatus, StatusFile, stop_on_signals
 from keeper.bot import run_bot
 from keeper.clock import RpcClock, report_stride, sample_interval_s
 from keeper.collectors import FundingCollector, LiquidatorCollector, OracleCollector
@@ -79,7 +77,7 @@ async def run_liquidator(config: KeeperConfig) -> None:
 def make_source(prices: PricesConfig, markets: Sequence[Market]) -> PriceSource:
     """The configured source, not started yet. Raises ValueError when a tape source has no directory."""
     if prices.kind == "live":
-        return LiveSource(markets, prices.venues)
+        return LiveSource(markets, prices.venues, prices.proxy)
     if prices.kind == "tape":
         rules = source_rules(prices)
         root = prices.tape_root
@@ -229,20 +227,6 @@ def agree_with_manifest(info: ExchangeInfo, manifest: Path) -> None:
     for name, (told, known) in facts.items():
         if told != known:
             raise ValueError(f"keeper: the gateway's {name} is {told}, the manifest's {known}")
-
-
-@contextlib.contextmanager
-def stop_on_signals(task: asyncio.Task[Any]) -> Any:
-    """Cancel `task` on SIGTERM and SIGINT while the context lasts."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 def _only(config: KeeperConfig, role: str) -> KeeperConfig:

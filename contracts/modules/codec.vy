@@ -8,10 +8,20 @@
 """
 
 
-@pure
+@view
 @internal
 def word(end: uint256) -> uint256:
     """
     @dev The 32 bytes of calldata that end before offset `end`.
     """
     return convert(slice(msg.data, end - 32, 32), uint256)
+
+
+@view
+@internal
+def sized(end: uint256, width_minus_one: uint256) -> uint256:
+    """
+    @dev The integer of 1 to 8 bytes that ends before offset `end`.
+    """
+    limit: uint256 = 256
+    return self.word(end) & unsafe_sub(limit << (width_minus_one << 3), 1)

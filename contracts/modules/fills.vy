@@ -47,7 +47,7 @@ def apply(start: uint256, count: uint256, context: uint256) -> uint256:
         if width > 7:
             units.fail("vault: fill too wide")
         at = unsafe_add(at, unsafe_add(width, 1))
-        size: uint256 = codec.word(at) & unsafe_sub(256 << (width << 3), 1)
+        size: uint256 = codec.sized(at, width)
         if size == 0 or size > units.U62:
             units.fail("vault: fill size out of range")
         if kind == ORDERS:
@@ -124,7 +124,7 @@ def _add_open_interest(market: uint256, s: uint256, change: int256):
     if change != 0:
         open_interest: int256 = convert(s >> ledger.S_OPEN_INTEREST & units.U64, int256) + change
         if open_interest < 0 or open_interest > convert(units.U64, int256):
-            units.fail("vault: open interest out of range")
+            units.fail("vault: open interest too large")
         ledger.markets_s[market] = s & ~(units.U64 << 128) | convert(open_interest, uint256) << 128
 
 

@@ -8,6 +8,7 @@
 """
 
 from . import units
+from ..interfaces import IMarginVault
 
 INSURANCE_FUND: constant(uint256) = 1
 FEE_ACCOUNT: constant(uint256) = 2
@@ -84,7 +85,7 @@ def credit(account: uint256, amount: int256):
 
 
 @internal
-def claim_for(account: uint256, amount: uint256) -> uint256:
+def claim_for(account: uint256, amount: uint256):
     """
     @dev Moves `amount` out of the account's collateral into a new claim of its owner.
     """
@@ -92,8 +93,9 @@ def claim_for(account: uint256, amount: uint256) -> uint256:
     counters: uint256 = self.counters
     claim: uint256 = (counters >> 144) + 1
     self.counters = counters & (2**144 - 1) | claim << 144
-    self.claims[claim] = self.accounts_b[account] & units.U160 | amount << 160
-    return claim
+    owner: uint256 = self.accounts_b[account] & units.U160
+    self.claims[claim] = owner | amount << 160
+    log IMarginVault.ClaimCreated(claim=claim, account=account, owner=convert(owner, address), amount=amount)
 
 
 @internal

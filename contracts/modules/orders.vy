@@ -11,6 +11,7 @@ from . import ledger
 from . import tables
 from . import units
 
+uses: eip712
 uses: ledger
 uses: tables
 
@@ -34,6 +35,7 @@ FLAG_POST_ONLY: constant(uint256) = 1 << 3
 FLAG_REDUCE_ONLY: constant(uint256) = 1 << 4
 FLAG_AMEND: constant(uint256) = 1 << 5
 FLAG_EXTENSION: constant(uint256) = 1 << 13
+FEES_AT: constant(uint256) = 86  # calldata offset of the fee classes: selector, header, count
 HEAD_BYTES: constant(uint256) = 23  # flags to expiry
 SIGNATURE_BYTES: constant(uint256) = 64
 EXTENSION_BYTES: constant(uint256) = 44
@@ -55,7 +57,7 @@ rows: transient(uint256[tables.MAX_ROWS])
 running: transient(uint256[tables.MAX_ROWS])
 
 
-@pure
+@view
 @internal
 def skip(start: uint256, count: uint256) -> uint256:
     """
@@ -86,7 +88,7 @@ def load(start: uint256, count: uint256, context: uint256):
             units.fail("vault: rows not ascending")
         last = order_key
         at = unsafe_add(at, HEAD_BYTES + 1 + (head >> 178 & 7))
-        size: uint256 = codec.word(at) & unsafe_sub(256 << ((head >> 178 & 7) << 3), 1)
+        size: uint256 = codec.sized(at, head >> 178 & 7)
         row: uint256 = self._pack(head, size, pair, context)
         self.rows[i] = row
         self.running[i] = 0
@@ -142,7 +144,7 @@ def _pack(head: uint256, size: uint256, pair: uint256, context: uint256) -> uint
     fee_class: uint256 = head >> 144 & units.U8
     if fee_class >= context >> 136 & units.U8:
         units.fail("vault: no such fee class")
-    rates: uint256 = codec.word((context >> 144 & units.U16) + 4 * (fee_class + 1))
+    rates: uint256 = codec.word(unsafe_add(FEES_AT, unsafe_mul(4, unsafe_add(fee_class, 1))))
     max_fee: uint256 = head >> 32 & units.U16
     row: uint256 = (
         size
@@ -218,26 +220,26 @@ def _struct_hash(head: uint256, size: uint256, pair: uint256, signature_end: uin
 
 @pure
 @internal
-def _time_in_force(value: uint256) -> bytes32:
-    if value == 0:
+def _time_in_force(code: uint256) -> bytes32:
+    if code == 0:
         return GTC
-    if value == 2:
+    if code == 2:
         return IOC
-    return GTD if value == 1 else FOK
+    return GTD if code == 1 else FOK
 
 
 @pure
 @internal
-def _trigger(value: uint256) -> bytes32:
-    if value == 0:
+def _trigger(code: uint256) -> bytes32:
+    if code == 0:
         return NO_TRIGGER
-    if value == 1:
+    if code == 1:
         return MARK_ABOVE
-    if value == 2:
+    if code == 2:
         return MARK_BELOW
-    if value == 3:
+    if code == 3:
         return LAST_ABOVE
-    if value != 4:
+    if code != 4:
         units.fail("vault: unknown trigger")
     return LAST_BELOW
 
@@ -299,9 +301,9 @@ def _use_slot(row: uint256, slot: uint256, size: uint256) -> uint256:
     @dev A slot >= 1: an equal sequence continues, a higher one replaces (with `amend` it keeps what was filled).
     """
     key: uint256 = (row >> 120 & units.U32) << 15 | slot >> 1
-    shift: uint256 = (slot & 1) << 7
+    offset: uint256 = (slot & 1) << 7
     word: uint256 = ledger.slots[key]
-    state: uint256 = word >> shift & units.U128
+    state: uint256 = word >> offset & units.U128
     sequence: uint256 = row >> 168 & units.U48
     stored: uint256 = state & units.U48
     triggered: uint256 = state & 1 << ledger.SLOT_TRIGGERED
@@ -317,7 +319,7 @@ def _use_slot(row: uint256, slot: uint256, size: uint256) -> uint256:
     if row & ROW_TRIGGER != 0 and triggered == 0:
         units.fail("vault: order not triggered")
     filled += size
-    ledger.slots[key] = word ^ (state ^ (sequence | (filled & units.U62) << 48 | triggered)) << shift
+    ledger.slots[key] = word ^ (state ^ (sequence | (filled & units.U62) << 48 | triggered)) << offset
     return filled
 
 
@@ -333,3 +335,16 @@ def check_shrinks(row: uint256, size: uint256):
         position = -position
     if position < convert(size, int256):
         units.fail("vault: fill does not reduce")
+
+
+@internal
+def void_slot(account: uint256, slot: uint256, sequence: uint256):
+    """
+    @dev Nothing of the slot up to `sequence` fills again: it counts as wholly filled.
+    """
+    key: uint256 = account << 15 | slot >> 1
+    offset: uint256 = (slot & 1) << 7
+    word: uint256 = ledger.slots[key]
+    state: uint256 = word >> offset & units.U128
+    if sequence > state & units.U48:
+        ledger.slots[key] = word ^ (state ^ (sequence | units.U62 << 48)) << offset

@@ -8,7 +8,7 @@
      entry, and a market's entry carries the batch id.
 
      `context` packs what every step needs: now u40, batch id u48 at 40, accounts u16 at 88, pairs u16 at 104, rows u16 at 120,
-     fee classes u8 at 136, offset of the fee classes u16 at 144.
+     fee classes u8 at 136.
 """
 
 from . import codec

@@ -1,10 +1,9 @@
 """What all actors share: keys, a request budget, staying alive while the exchange restarts."""
 
 import asyncio
-import contextlib
-import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from evermark.client import EvermarkClient
 from evermark.client.errors import EvermarkError, Refused
 from evermark.protocol.markets import Market
 from evermark.protocol.signing import Signer
-from evermark.status import RoleStatus, StatusFile
+from evermark.status import RoleStatus, StatusFile, stop_on_signals
 
 # The mnemonic that development chains have always used: public, worthless, funded on a devnet only.
 DEV_MNEMONIC = "test test test test test test test test test test test junk"
@@ -26,10 +25,16 @@ log = structlog.get_logger("actor")
 
 
 def dev_signer(index: int) -> Signer:
-    """Key of development account `index` (m/44'/60'/0'/0/index)."""
-    Account.enable_unaudited_hdwallet_features()  # type: ignore[no-untyped-call]
+    """Signer of development account `index`."""
+    return Signer(dev_signer_key(index))
+
+
+@lru_cache
+def dev_signer_key(index: int) -> bytes:
+    """Private key of development account `index` (m/44'/60'/0'/0/index)."""
+    Account.enable_unaudited_hdwallet_features()
     account = Account.from_mnemonic(DEV_MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}")
-    return Signer(bytes(account.key))
+    return bytes(account.key)
 
 
 class RateLimiter:
@@ -53,7 +58,9 @@ class RateLimiter:
 
     async def take(self) -> None:
         """Wait for one."""
-        while not self.try_take():
+        while True:
+            if self.try_take():
+                return
             await asyncio.sleep((1.0 - self._held) / self._per_s)
 
 
@@ -131,17 +138,3 @@ def lots_for(market: Market, usdc: int, price_ticks: int) -> int:
 def least_lots(market: Market, price_ticks: int) -> int:
     """The smallest order that reaches the market's minimum notional at `price_ticks`."""
     return max(1, -(-market.min_notional // (price_ticks * market.lot_tick_value)))
-
-
-@contextlib.contextmanager
-def stop_on_signals(task: "asyncio.Future[None]") -> Iterator[None]:
-    """Cancel `task` on SIGTERM and SIGINT while the context lasts."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)

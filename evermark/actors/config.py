@@ -4,7 +4,10 @@ import msgspec
 
 
 class ActorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all actors need. `dev_account` is an index of the development mnemonic; only a devnet funds those."""
+    """What all actors need.
+
+    `dev_account` is an index of the development mnemonic; only a devnet funds those.
+    """
 
     url: str
     rpc_url: str
@@ -27,7 +30,8 @@ class MakerConfig(ActorConfig, frozen=True, kw_only=True):
     half_spread_ppm: int = 300
     step_ppm: int = 400  # between two levels
     level_usdc: int = 12_000
-    max_position_usdc: int = 400_000  # at this position the quotes have moved by `skew_ppm`, and one side ends
+    # at this position the quotes have moved by `skew_ppm`, and one side ends
+    max_position_usdc: int = 400_000
     skew_ppm: int = 1_500
     requote_ppm: int = 120  # a quote nearer than this to where it should be stays
     orders_per_s: float = 8.0

@@ -1,4 +1,7 @@
-"""The flow that takers follow: a tape's trades at the chain's pace, or a generated one, thinned to a rate. Pure."""
+"""The flow that takers follow: a tape's trades at the chain's pace, or a generated one, thinned to a rate.
+
+Pure.
+"""
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
@@ -57,7 +60,8 @@ class Intent(msgspec.Struct, frozen=True):
 class Sampler:
     """Keeps about `per_s` trades a wall second of what happens, and says which fraction that is.
 
-    Whether a trade is kept depends on the seed and its id alone, at the share that the flow's recent rate allows.
+    Whether a trade is kept depends on the seed and its id alone, at the share that the flow's recent rate
+    allows.
     """
 
     def __init__(self, per_s: float, seed: int) -> None:
@@ -91,7 +95,7 @@ def draw(seed: int, label: str, trade_id: str) -> int:
 
 
 def open_flows(markets: Sequence[Market], config: TakersConfig, now_s: int) -> tuple[MarketFlow, ...]:
-    """A flow for every market from `now_s` on: its largest spot tape, or a generated one where there is none."""
+    """A flow for every market from `now_s` on: its largest spot tape, or without tapes a generated one."""
     tapes = largest_spot_tapes(discover(Path(config.tapes), markets)) if config.tapes else {}
     flows = []
     for market in markets:

@@ -1,8 +1,8 @@
-"""Leveraged accounts: a small deposit, a position near the greatest leverage, and again after a liquidation."""
+"""Leveraged accounts: a small deposit, a position near the greatest leverage, and again after its loss."""
 
 import asyncio
 
-from evermark.actors.bank import Bank
+from evermark.actors.bank import make_bank
 from evermark.actors.common import Actor, chosen_markets, dev_signer, least_lots
 from evermark.actors.config import LeveragedConfig
 from evermark.client import EvermarkClient
@@ -18,7 +18,8 @@ async def run_leveraged(config: LeveragedConfig) -> None:
     actor = Actor(config.name or "leveraged", config.status_path)
     signer = dev_signer(config.dev_account)
     clients = [
-        EvermarkClient(config.url, signer, number, rpc_url=config.rpc_url) for number in range(config.accounts)
+        EvermarkClient(config.url, signer, number, rpc_url=config.rpc_url)
+        for number in range(config.accounts)
     ]
     try:
         await actor.run(Leveraged(config, clients, actor).run)
@@ -27,7 +28,7 @@ async def run_leveraged(config: LeveragedConfig) -> None:
 
 
 def position_lots(market: Market, equity: int, mark_ticks: int, share_ppm: int) -> int:
-    """Lots whose initial margin at the first tier is `share_ppm` of `equity`; 0 when that is below the minimum."""
+    """Lots whose initial margin in the first tier is `share_ppm` of `equity`; 0 below the minimum order."""
     notional = equity * share_ppm // market.tiers[0].initial_fraction_ppm
     lots = notional // (mark_ticks * market.lot_tick_value)
     return lots if lots >= least_lots(market, mark_ticks) else 0
@@ -80,8 +81,8 @@ class Leveraged:
         await self._open(number, client, account)
 
     async def _deposit(self, number: int, client: EvermarkClient) -> None:
-        bank = Bank(client, self._config.rpc_url, self._config.manifest)
-        await bank.ensure(self._config.deposit_usdc)
+        async with make_bank(client, self._config) as bank:
+            await bank.ensure(self._config.deposit_usdc)
         self._deposits[number] += 1
 
     async def _open(self, number: int, client: EvermarkClient, account: AccountInfo) -> None:
@@ -100,4 +101,6 @@ class Leveraged:
         )
         if answer.filled:
             self._opened[number] = 1
-            self._actor.status.acted(f"account {account.account}: {market.symbol} {answer.side} {answer.filled}")
+            self._actor.status.acted(
+                f"account {account.account}: {market.symbol} {answer.side} {answer.filled}"
+            )

@@ -5,7 +5,7 @@ import time
 
 import structlog
 
-from evermark.actors.bank import Bank
+from evermark.actors.bank import make_bank
 from evermark.actors.common import Actor, RateLimiter, chosen_markets, dev_signer
 from evermark.actors.config import MakerConfig
 from evermark.actors.quoting import Quote, quotes_to_move, wanted_quotes
@@ -26,7 +26,7 @@ log = structlog.get_logger("maker")
 
 
 async def run_maker(config: MakerConfig) -> None:
-    """Make markets until SIGTERM, SIGINT or cancellation; quotes are left to the next start, which adopts them."""
+    """Make markets until told to stop; quotes are left resting, and the next start adopts them."""
     actor = Actor(config.name or "maker", config.status_path)
     signer = dev_signer(config.dev_account)
     async with EvermarkClient(config.url, signer, order_entry="websocket", rpc_url=config.rpc_url) as client:
@@ -50,9 +50,11 @@ class Maker:
 
     async def run(self) -> None:
         """Get money once, then quote for ever."""
-        self._markets = await self._actor.until_done(lambda: chosen_markets(self._client, self._config.markets))
-        bank = Bank(self._client, self._config.rpc_url, self._config.manifest)
-        await self._actor.until_done(lambda: bank.ensure(self._config.deposit_usdc))
+        self._markets = await self._actor.until_done(
+            lambda: chosen_markets(self._client, self._config.markets)
+        )
+        async with make_bank(self._client, self._config) as bank:
+            await self._actor.until_done(lambda: bank.ensure(self._config.deposit_usdc))
         await self._actor.persist(self.step)
 
     async def step(self) -> None:
@@ -125,7 +127,8 @@ class Maker:
             self._forget(quote.slot)
         elif refused.name in ("SLOT_OCCUPIED", "STALE_SEQUENCE"):
             self._rebuilt_at = 0.0  # read what rests before the next look
-        elif refused.name != "POST_ONLY_WOULD_CROSS":  # the book has moved past us: the next look has new prices
+        # the book has moved past us: the next look has new prices
+        elif refused.name != "POST_ONLY_WOULD_CROSS":
             raise refused
 
     async def _cancel(self, slot: int) -> None:
@@ -170,5 +173,3 @@ class Maker:
     def _forget(self, slot: int) -> None:
         self._live.pop(slot, None)
         self._orders.pop(slot, None)
-
-

@@ -27,7 +27,9 @@ def slot_of(market_id: int, side: Side, level: int, levels: int) -> int:
     return 1 + (2 * market_id + side) * levels + level
 
 
-def wanted_quotes(market: Market, mark_ticks: int, position_lots: int, config: MakerConfig) -> tuple[Quote, ...]:
+def wanted_quotes(
+    market: Market, mark_ticks: int, position_lots: int, config: MakerConfig
+) -> tuple[Quote, ...]:
     """Quotes around the mark, moved against the position; none on the side that would exceed the limit.
 
     Bids round down and asks up, and the nearest two are at least a tick apart.

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from functools import partial
 
-from evermark.actors.bank import Bank
+from evermark.actors.bank import make_bank
 from evermark.actors.common import Actor, RateLimiter, chosen_markets, dev_signer, lots_for
 from evermark.actors.config import TakersConfig
 from evermark.actors.flow import Intent, MarketFlow, Sampler, choose_account, intent, open_flows
@@ -52,8 +53,8 @@ class Takers:
         markets = await self._actor.until_done(lambda: chosen_markets(first, self._config.markets))
         self._markets = {market.symbol: market for market in markets}
         for client in self._clients:
-            bank = Bank(client, self._config.rpc_url, self._config.manifest)
-            await self._actor.until_done(lambda bank=bank: bank.ensure(self._config.deposit_usdc))
+            async with make_bank(client, self._config) as bank:
+                await self._actor.until_done(partial(bank.ensure, self._config.deposit_usdc))
         status = await self._actor.until_done(first.status)
         # Skipping to the moment takes a second for a large tape: not on the event loop.
         self._flows = await asyncio.to_thread(open_flows, markets, self._config, int(status["chain_time"]))

@@ -1,9 +1,10 @@
-"""A person's way through the exchange, once: deposit, buy, sell, withdraw, and see the money arrive on-chain."""
+"""A person's way through the exchange, once: deposit, buy, sell, withdraw, and see the money arrive."""
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
-from evermark.actors.bank import Bank
+from evermark.actors.bank import Bank, make_bank
 from evermark.actors.common import Actor, chosen_markets, dev_signer, lots_for
 from evermark.actors.config import WalletConfig
 from evermark.client import EvermarkClient
@@ -25,15 +26,15 @@ async def run_wallet(config: WalletConfig) -> None:
     actor = Actor(config.name or "wallet", config.status_path)
     signer = dev_signer(config.dev_account)
     async with EvermarkClient(config.url, signer, rpc_url=config.rpc_url) as client:
-        await actor.run(Wallet(config, client, actor).run)
+        async with make_bank(client, config) as bank:
+            await actor.run(Wallet(config, client, bank, actor).run)
 
 
 class Wallet:
     """The steps; each is repeated while the exchange is not ready for it."""
 
-    def __init__(self, config: WalletConfig, client: EvermarkClient, actor: Actor) -> None:
-        self._config, self._client, self._actor = config, client, actor
-        self._bank = Bank(client, config.rpc_url, config.manifest)
+    def __init__(self, config: WalletConfig, client: EvermarkClient, bank: Bank, actor: Actor) -> None:
+        self._config, self._client, self._bank, self._actor = config, client, bank, actor
 
     async def run(self) -> None:
         """Deposit, buy, sell, withdraw, wait for the tokens."""
@@ -47,9 +48,9 @@ class Wallet:
         self._actor.status.facts["step"] = "done"
         self._actor.status.acted(f"withdrew {paid} quote units, paid on-chain")
 
-    async def _step(self, name: str, work: object) -> None:
+    async def _step(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         self._actor.status.facts["step"] = name
-        await self._actor.until_done(work, TRIES)  # type: ignore[arg-type]
+        await self._actor.until_done(work, TRIES)
 
     async def _trade(self, market: Market, side: Side) -> None:
         mark = int((await self._client.status())["markets"][market.symbol]["mark"] or 0)
@@ -58,7 +59,9 @@ class Wallet:
         lots = lots_for(market, self._config.trade_usdc, mark)
         answer = await self._client.place_market(market.symbol, side, size_lots=lots)
         if not answer.filled:
-            raise Refused({"code": 0, "name": "NOT_FILLED", "message": f"{market.symbol}: nothing to trade with"})
+            raise Refused(
+                {"code": 0, "name": "NOT_FILLED", "message": f"{market.symbol}: nothing to trade with"}
+            )
         self._actor.status.acted(f"{market.symbol} {answer.side} {answer.filled}")
 
     async def _close(self, market: Market) -> None:
@@ -82,5 +85,7 @@ class Wallet:
         deadline = time.monotonic() + self._config.payout_timeout_s
         while await self._bank.tokens() < tokens:
             if time.monotonic() > deadline:
-                raise PayoutMissing(f"wallet: {tokens} quote units not there in {self._config.payout_timeout_s} s")
+                raise PayoutMissing(
+                    f"wallet: {tokens} quote units not there in {self._config.payout_timeout_s} s"
+                )
             await asyncio.sleep(POLL_S)

@@ -1,19 +1,19 @@
-"""What the whole exchange looks like at one moment: gathered from chain, gateway and the roles' status files."""
+"""What the whole exchange looks like at one moment, from chain, gateway and the roles' status files."""
 
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 
+from evermark.cli import chain
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import Gateway
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """One look. `status` is GET /v1/status, or None while nobody answers; `roles` the status files by name."""
+    """One look. `status` is GET /v1/status, None while nobody answers; `roles` the status files by name."""
 
     block: int | None
     chain_time_s: int | None
@@ -33,8 +33,8 @@ class Observer:
 
     async def look(self) -> Overview:
         """One overview; what does not answer is None, never an error."""
-        block = await rpc_result(self._rpc_url, "eth_blockNumber")
-        clock = await rpc_result(self._rpc_url, "devnet_clock")
+        block = await chain.result_or_none(self._rpc_url, "eth_blockNumber")
+        clock = await chain.result_or_none(self._rpc_url, "devnet_clock")
         try:
             status = await self._gateway.get("/v1/status")
         except CliError:
@@ -58,20 +58,8 @@ class Observer:
         return max(0.0, (sequence - last[1]) / (now - last[0]))
 
 
-async def rpc_result(url: str, method: str, *params: Any) -> Any:
-    """Result of one JSON-RPC call, None when nobody answers or it is refused."""
-    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
-    try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
-            async with session.post(url, json=body) as response:
-                answer = await response.json()
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-        return None
-    return answer.get("result") if isinstance(answer, dict) else None
-
-
 def read_roles(directory: Path) -> dict[str, dict[str, Any]]:
-    """The status files of keepers and actors by name; one that does not read is skipped until its next second."""
+    """The status files of keepers and actors by name; what does not read is left out."""
     roles = {}
     for path in sorted(directory.glob("*.json")):
         try:

@@ -12,8 +12,10 @@ from evermark.cli.errors import CliError
 
 LAYOUT_VERSION = 1
 ORACLE_KEEPERS = 3  # all three sign: the quorum of a devnet
-KEEPERS = tuple(f"keeper-{number}" for number in range(1, ORACLE_KEEPERS + 1))
-ROLES = ("sequencer", *KEEPERS, "liquidator")
+KEEPER_NUMBERS = range(1, ORACLE_KEEPERS + 1)
+ORACLE_ROLES = tuple(f"oracle-{number}" for number in KEEPER_NUMBERS)
+FUNDING_ROLES = tuple(f"funding-{number}" for number in KEEPER_NUMBERS)
+ROLES = ("sequencer", *ORACLE_ROLES, *FUNDING_ROLES, "liquidator")
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):

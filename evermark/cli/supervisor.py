@@ -37,7 +37,7 @@ class Supervisor:
     async def ready(
         self, child: Child, probe: Callable[[], Awaitable[bool]], what: str, timeout_s: float
     ) -> None:
-        """Wait until `probe` holds. A first start that ends instead is a refusal: its last words are the reason."""
+        """Wait until `probe` holds. A first start that ends instead is a refusal; its log says why."""
         deadline = time.monotonic() + timeout_s
         while not await probe():
             if child.last_exit:

@@ -1,4 +1,6 @@
-"""The asynchronous client: sign, trade, withdraw, subscribe. Slots, sequences and expiries take care of themselves."""
+"""The asynchronous client: sign, trade, withdraw, subscribe. Slots, sequences and expiries take care of
+themselves.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,9 +11,9 @@ from evermark.client.errors import NotFound, OutcomeUnknown, Refused
 from evermark.client.models import AgentReceipt, Cancelled, OrderStatus, WithdrawReceipt
 from evermark.client.reads import PublicReads
 from evermark.client.signed import Domain, parse_address
+from evermark.client.slots import SlotAllocator
 from evermark.client.stream import Stream
 from evermark.client.units import Human, to_lots, to_quote_units, to_ticks
-from evermark.client.slots import SlotAllocator
 from evermark.protocol.markets import Market
 from evermark.protocol.orders import MAX_EXPIRY_S, ApproveAgent, Cancel, Order, Side, TimeInForce, Withdraw
 from evermark.protocol.signing import Signer
@@ -29,8 +31,9 @@ ATTEMPTS = 8  # a slot held by another session, or a sequence it raised, costs o
 class EvermarkClient(PublicReads):
     """One account on one exchange. Use as `async with EvermarkClient(url, signer) as client`.
 
-    `signer` is the owner's key, or an agent's with `owner` naming the account's owner. Sizes, prices and amounts are
-    human units (Decimal, str or int); `*_lots`, `*_ticks` and `*_units` arguments take raw integers instead.
+    `signer` is the owner's key, or an agent's with `owner` naming the account's owner. Sizes, prices and
+    amounts are human units (Decimal, str or int); `*_lots`, `*_ticks` and `*_units` arguments take raw
+    integers instead.
     """
 
     def __init__(
@@ -107,7 +110,9 @@ class EvermarkClient(PublicReads):
             side=_side(side),
             size=lots,
             limit_price=ticks,
-            max_fee_ppm=max(terms.maker_fee_ppm, terms.taker_fee_ppm, 0) if max_fee_ppm is None else max_fee_ppm,
+            max_fee_ppm=max(terms.maker_fee_ppm, terms.taker_fee_ppm, 0)
+            if max_fee_ppm is None
+            else max_fee_ppm,
             slot=0,
             sequence=0,
             expiry=self._expiry(kind, expires_in_s),
@@ -153,11 +158,19 @@ class EvermarkClient(PublicReads):
         expires_in_s: int | None = None,
         client_id: str = "",
     ) -> OrderStatus:
-        """Replace a resting order in its slot; what has filled carries over, and the size means the new total."""
+        """Replace a resting order in its slot; what has filled carries over, and the size means the new
+        total.
+        """
         old = await self._resting(order)
         terms = await self.market(old.market)
         lots = size_lots if size_lots is not None else old.size if size is None else to_lots(terms, size)
-        ticks = price_ticks if price_ticks is not None else old.limit_price if price is None else to_ticks(terms, price)
+        ticks = (
+            price_ticks
+            if price_ticks is not None
+            else old.limit_price
+            if price is None
+            else to_ticks(terms, price)
+        )
         await self._hear_time()
         new = Order(
             owner=self.owner,
@@ -201,7 +214,11 @@ class EvermarkClient(PublicReads):
         return cancelled
 
     async def withdraw(
-        self, amount: Human | None = None, *, amount_units: int | None = None, max_fee_units: int = WITHDRAW_MAX_FEE
+        self,
+        amount: Human | None = None,
+        *,
+        amount_units: int | None = None,
+        max_fee_units: int = WITHDRAW_MAX_FEE,
     ) -> WithdrawReceipt:
         """Withdraw collateral to the owner's address on-chain; only the owner's key may. Raises Refused."""
         units = amount_units if amount_units is not None else to_quote_units(_given(amount, "amount"))
@@ -234,10 +251,11 @@ class EvermarkClient(PublicReads):
         return msgspec.convert(answer, AgentReceipt, strict=False)
 
     async def subscribe(self, channel: str, market: str = "") -> AsyncIterator[dict[str, Any]]:
-        """Messages of `book`, `trades`, `prices`, `status` or `account` (this one), for ever, across reconnects.
+        """Messages of `book`, `trades`, `prices`, `status` or `account` (this one), for ever, across
+        reconnects.
 
-        After a reconnect a {"type": "reconnected"} message precedes the new snapshot; a gap in the book's sequence leads
-        to a new snapshot by itself.
+        After a reconnect a {"type": "reconnected"} message precedes the new snapshot; a gap in the book's
+        sequence leads to a new snapshot by itself.
         """
         owner = self.owner_text if channel == "account" else ""
         subscription = await self.stream.subscribe(channel, market, owner, self.sub_account)
@@ -248,7 +266,9 @@ class EvermarkClient(PublicReads):
             await self.stream.unsubscribe(subscription)
 
     async def _place(self, draft: Order, client_id: str) -> OrderStatus:
-        """Give the draft a slot and a sequence and send it; take another one when another session was first."""
+        """Give the draft a slot and a sequence and send it; take another one when another session was
+        first.
+        """
         rests = draft.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
         if rests and self._slots.wants_refresh:
             self._slots.refresh([order.slot for order in await self.open_orders()])
@@ -322,7 +342,8 @@ class EvermarkClient(PublicReads):
         return self.clock.now_s() + ACTION_DEADLINE_S
 
     def _expiry(self, kind: TimeInForce, expires_in_s: int | None) -> int:
-        # A replayed tape may run far faster than the machine; five machine seconds are the least that a trip needs.
+        # A replayed tape may run far faster than the machine; five machine seconds are the least that a trip
+        # needs.
         least = max(IMMEDIATE_EXPIRY_S, int(5 * self.clock.pace))
         default = least if kind in (TimeInForce.IOC, TimeInForce.FOK) else RESTING_EXPIRY_S
         return min(MAX_EXPIRY_S, self.clock.now_s() + (default if expires_in_s is None else expires_in_s))

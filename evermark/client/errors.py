@@ -8,7 +8,9 @@ class EvermarkError(Exception):
 
 
 class Refused(EvermarkError):
-    """The exchange said no. `code` and `name` are stable (see the reject codes); `details` has the deciding numbers."""
+    """The exchange said no. `code` and `name` are stable (see the reject codes); `details` has the deciding
+    numbers.
+    """
 
     def __init__(self, error: dict[str, Any], http_status: int = 0, order_hash: str = "") -> None:
         self.code = int(error.get("code", 0))
@@ -27,7 +29,11 @@ class Refused(EvermarkError):
         return None if value is None else int(value) / 1000
 
     def _numbers(self) -> str:
-        return " [" + ", ".join(f"{key}={value}" for key, value in self.details.items()) + "]" if self.details else ""
+        return (
+            " [" + ", ".join(f"{key}={value}" for key, value in self.details.items()) + "]"
+            if self.details
+            else ""
+        )
 
 
 class NotRepresentable(EvermarkError, ValueError):
@@ -43,7 +49,9 @@ class Unreachable(EvermarkError):
 
 
 class OutcomeUnknown(EvermarkError):
-    """The connection broke after a request had been sent. Ask for the order's status, or look at the account."""
+    """The connection broke after a request had been sent. Ask for the order's status, or look at the
+    account.
+    """
 
 
 class NotFound(EvermarkError, LookupError):

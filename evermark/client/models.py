@@ -1,4 +1,6 @@
-"""What the exchange answers, as frozen structs. Integers are lots, ticks and quote units unless a name says otherwise."""
+"""What the exchange answers, as frozen structs. Integers are lots, ticks and quote units unless a name says
+otherwise.
+"""
 
 from decimal import Decimal
 from typing import Any

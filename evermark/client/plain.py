@@ -25,7 +25,9 @@ Result = TypeVar("Result")
 
 
 class Evermark:
-    """`EvermarkClient` for plain code: use as `with Evermark(url, key) as exchange`. Arguments are the same."""
+    """`EvermarkClient` for plain code: use as `with Evermark(url, key) as exchange`. Arguments are the
+    same.
+    """
 
     def __init__(self, url: str, signer: Signer | bytes | str, sub_account: int = 0, **options: Any) -> None:
         self._client = EvermarkClient(url, signer, sub_account, **options)

@@ -54,16 +54,28 @@ class PublicReads:
 
     async def trades(self, symbol: str, limit: int = 100) -> list[dict[str, Any]]:
         """Latest trades of a market, newest first."""
-        return _decode(await self.transport.get(f"/v1/markets/{symbol}/trades", {"limit": limit}), list[dict[str, Any]])
+        return _decode(
+            await self.transport.get(f"/v1/markets/{symbol}/trades", {"limit": limit}), list[dict[str, Any]]
+        )
 
-    async def candles(self, symbol: str, interval: str = "1m", start_s: int = 0, end_s: int = 0) -> list[dict[str, Any]]:
+    async def candles(
+        self, symbol: str, interval: str = "1m", start_s: int = 0, end_s: int = 0
+    ) -> list[dict[str, Any]]:
         """Candles {t, o, h, l, c, v, n}, oldest first; `interval` is 1m, 5m, 15m, 1h, 4h or 1d."""
-        params = {"interval": interval} | ({"start": start_s} if start_s else {}) | ({"end": end_s} if end_s else {})
-        return _decode(await self.transport.get(f"/v1/markets/{symbol}/candles", params), list[dict[str, Any]])
+        params = (
+            {"interval": interval}
+            | ({"start": start_s} if start_s else {})
+            | ({"end": end_s} if end_s else {})
+        )
+        return _decode(
+            await self.transport.get(f"/v1/markets/{symbol}/candles", params), list[dict[str, Any]]
+        )
 
     async def funding_rates(self, symbol: str, limit: int = 100) -> list[dict[str, Any]]:
         """Applied funding hours of a market, newest first."""
-        return _decode(await self.transport.get(f"/v1/markets/{symbol}/funding", {"limit": limit}), list[dict[str, Any]])
+        return _decode(
+            await self.transport.get(f"/v1/markets/{symbol}/funding", {"limit": limit}), list[dict[str, Any]]
+        )
 
     async def account(self) -> AccountInfo:
         """Balance, margin and positions. Raises Refused (UNKNOWN_ACCOUNT) before the first deposit."""
@@ -84,11 +96,15 @@ class PublicReads:
 
     async def orders(self, limit: int = 100, before: int = 0) -> list[OrderStatus]:
         """Orders of any status, newest first; `before` is a journal sequence to page from."""
-        return _decode(await self.transport.get(self._account_path("/orders"), _page(limit, before)), list[OrderStatus])
+        return _decode(
+            await self.transport.get(self._account_path("/orders"), _page(limit, before)), list[OrderStatus]
+        )
 
     async def fills(self, limit: int = 100, before: int = 0) -> list[Fill]:
         """Executions, newest first; `before` is a trade id to page from."""
-        return _decode(await self.transport.get(self._account_path("/fills"), _page(limit, before)), list[Fill])
+        return _decode(
+            await self.transport.get(self._account_path("/fills"), _page(limit, before)), list[Fill]
+        )
 
     async def funding_payments(self, limit: int = 100, before: int = 0) -> list[dict[str, Any]]:
         """Funding settled on the account's positions, newest first."""
@@ -101,7 +117,9 @@ class PublicReads:
         return _decode(raw, list[dict[str, Any]])
 
     async def order_status(self, order_hash: str = "", *, client_id: str = "") -> OrderStatus:
-        """The truth about an order, by hash or by client id: open, filled, cancelled, rejected or never_seen."""
+        """The truth about an order, by hash or by client id: open, filled, cancelled, rejected or
+        never_seen.
+        """
         if order_hash:
             return _decode(await self.transport.get(f"/v1/orders/{order_hash}"), OrderStatus)
         params = {"owner": self.owner_text, "sub_account": self.sub_account, "client_id": client_id}

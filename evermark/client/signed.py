@@ -1,4 +1,6 @@
-"""Signed request bodies: a message, its digest under the exchange's domain, and the JSON that carries both."""
+"""Signed request bodies: a message, its digest under the exchange's domain, and the JSON that carries
+both.
+"""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Nonces without anybody seeing one: which slot an order lies in, and the sequence that must grow per slot.
 
-Slot 0 is for orders that never rest. A slot that was used before is the cheapest to use again on-chain, so the
-lowest free one is chosen.
+Slot 0 is for orders that never rest. A slot that was used before is the cheapest to use again on-chain, so
+the lowest free one is chosen.
 """
 
 import time
@@ -13,7 +13,9 @@ LAST_SLOT = 2**16 - 1
 
 
 class SlotAllocator:
-    """Slots of one account: `take` the lowest free one, `refresh` from the exchange's list, `release` what ended."""
+    """Slots of one account: `take` the lowest free one, `refresh` from the exchange's list, `release` what
+    ended.
+    """
 
     def __init__(self) -> None:
         self._used: set[int] = set()
@@ -27,7 +29,9 @@ class SlotAllocator:
         return len(self._used) >= self._refresh_at
 
     def refresh(self, open_slots: Iterable[int]) -> None:
-        """The exchange's list of slots with live orders replaces what was believed, except for orders under way."""
+        """The exchange's list of slots with live orders replaces what was believed, except for orders under
+        way.
+        """
         self._used = {slot for slot in open_slots if slot} | self._pending
         self._lowest = 1
         self._refresh_at = 2 * len(self._used) + 64
@@ -58,9 +62,11 @@ class SlotAllocator:
 
 
 class ChainClock:
-    """Chain time as this client estimates it: the last time heard, carried on at the pace between the last two.
+    """Chain time as this client estimates it: the last time heard, carried on at the pace between the last
+    two.
 
-    Recorded tapes run at another time and pace than the machine, so the machine's clock only measures distances.
+    Recorded tapes run at another time and pace than the machine, so the machine's clock only measures
+    distances.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,6 @@
-"""One WebSocket to the gateway for subscriptions and order entry: it reconnects, subscribes again and finds gaps."""
+"""One WebSocket to the gateway for subscriptions and order entry: it reconnects, subscribes again and finds
+gaps.
+"""
 
 import asyncio
 import contextlib
@@ -26,7 +28,9 @@ class Lagging(EvermarkError):
 
 
 class Subscription:
-    """Messages of one channel, as an async iterator. A "reconnected" marker comes before each new snapshot."""
+    """Messages of one channel, as an async iterator. A "reconnected" marker comes before each new
+    snapshot.
+    """
 
     def __init__(self, key: Key, request: dict[str, Any]) -> None:
         self.key, self.request = key, request
@@ -71,7 +75,9 @@ class Stream:
         self.reconnects = -1  # the first connection makes it 0
 
     async def request(self, op: str, body: dict[str, Any]) -> Any:
-        """Send a signed request; the decoded result. Raises Refused, Unreachable (not sent), OutcomeUnknown (sent)."""
+        """Send a signed request; the decoded result. Raises Refused, Unreachable (not sent), OutcomeUnknown
+        (sent).
+        """
         socket = await self._open_socket()
         number = next(self._ids)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -80,7 +86,9 @@ class Stream:
             await socket.send_bytes(msgspec.json.encode({"op": op, "id": number, **body}))
             return await asyncio.wait_for(answer, self._timeout_s)
         except (TimeoutError, ConnectionError, aiohttp.ClientError) as error:
-            raise OutcomeUnknown(f"{op} {number}: no answer before the connection or the time ended") from error
+            raise OutcomeUnknown(
+                f"{op} {number}: no answer before the connection or the time ended"
+            ) from error
         finally:
             self._waiting.pop(number, None)
 
@@ -104,7 +112,11 @@ class Stream:
         readers = self._subscriptions.get(subscription.key, [])
         if subscription in readers:
             readers.remove(subscription)
-        if not readers and self._subscriptions.pop(subscription.key, None) is not None and self._socket is not None:
+        if (
+            not readers
+            and self._subscriptions.pop(subscription.key, None) is not None
+            and self._socket is not None
+        ):
             await self._send(self._socket, {**subscription.request, "op": "unsubscribe"})
 
     async def close(self) -> None:
@@ -166,7 +178,9 @@ class Stream:
                 answer.set_exception(ConnectionError("connection lost"))
 
     async def _send(self, socket: aiohttp.ClientWebSocketResponse, message: dict[str, Any]) -> None:
-        with contextlib.suppress(ConnectionError, aiohttp.ClientError):  # _run notices a dead socket by itself
+        with contextlib.suppress(
+            ConnectionError, aiohttp.ClientError
+        ):  # _run notices a dead socket by itself
             await socket.send_bytes(msgspec.json.encode(message))
 
     async def _dispatch(self, socket: aiohttp.ClientWebSocketResponse, data: str | bytes) -> None:

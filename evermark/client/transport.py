@@ -36,7 +36,9 @@ class Transport:
         return await self._with_retries("GET", path, params, None)
 
     async def post(self, path: str, body: dict[str, Any], idempotent: bool) -> bytes:
-        """POST -> the answer's bytes; repeated only when `idempotent`. Raises Refused, Unreachable, OutcomeUnknown."""
+        """POST -> the answer's bytes; repeated only when `idempotent`. Raises Refused, Unreachable,
+        OutcomeUnknown.
+        """
         raw = msgspec.json.encode(body)
         if idempotent:
             return await self._with_retries("POST", path, None, raw)
@@ -52,7 +54,9 @@ class Transport:
         if self._session is not None:
             await self._session.close()
 
-    async def _with_retries(self, method: str, path: str, params: dict[str, Any] | None, raw: bytes | None) -> bytes:
+    async def _with_retries(
+        self, method: str, path: str, params: dict[str, Any] | None, raw: bytes | None
+    ) -> bytes:
         for pause in RETRY_PAUSES_S:
             try:
                 return await self._once(method, path, params, raw)
@@ -65,7 +69,9 @@ class Transport:
 
     async def _once(self, method: str, path: str, params: dict[str, Any] | None, raw: bytes | None) -> bytes:
         headers = {"Content-Type": "application/json"} if raw is not None else None
-        async with self.session.request(method, self.url + path, params=params, data=raw, headers=headers) as answer:
+        async with self.session.request(
+            method, self.url + path, params=params, data=raw, headers=headers
+        ) as answer:
             chain_time = answer.headers.get("X-Chain-Time-Ms", "")
             if chain_time.isascii() and chain_time.isdigit() and len(chain_time) < 16:
                 self._on_chain_time(int(chain_time))
@@ -85,7 +91,9 @@ class Transport:
 
 
 def refusal(data: bytes, http_status: int) -> Refused:
-    """The Refused that an error body stands for; a body that is none of ours becomes code 0 with its first words."""
+    """The Refused that an error body stands for; a body that is none of ours becomes code 0 with its first
+    words.
+    """
     try:
         body = msgspec.json.decode(data, type=dict[str, Any])
         return Refused(dict(body["error"]), http_status, str(body.get("order_hash", "")))

@@ -16,12 +16,16 @@ MAX_DIGITS = 40  # no exact amount here needs more; bounds the work that a hosti
 
 
 def to_lots(market: Market, size: Human) -> int:
-    """Size in base units -> lots. Raises NotRepresentable (OFF_LOT) when inexact, not above 0 or too large."""
+    """Size in base units -> lots. Raises NotRepresentable (OFF_LOT) when inexact, not above 0 or too
+    large.
+    """
     return _scaled(size, market.size_decimals, MAX_SIZE_LOTS, "OFF_LOT", f"{market.symbol} size", 1)
 
 
 def to_ticks(market: Market, price: Human) -> int:
-    """Price in quote per base -> ticks. Raises NotRepresentable (OFF_TICK) when inexact, not above 0 or too large."""
+    """Price in quote per base -> ticks. Raises NotRepresentable (OFF_TICK) when inexact, not above 0 or too
+    large.
+    """
     return _scaled(price, market.price_decimals, MAX_PRICE_TICKS, "OFF_TICK", f"{market.symbol} price", 1)
 
 
@@ -55,7 +59,7 @@ def _scaled(value: Human, decimals: int, most: int, name: str, what: str, least:
     scaled, rest = (magnitude * 10**shift, 0) if shift >= 0 else divmod(magnitude, 10**-shift)
     if rest:
         raise NotRepresentable(name, f"{what} {value} has more than {decimals} decimals")
-    if sign and scaled or not least <= scaled <= most:
+    if (sign and scaled) or not least <= scaled <= most:
         raise NotRepresentable(name, f"{what} {value} is outside the permitted range")
     return scaled
 

@@ -19,7 +19,9 @@ class Rounding(enum.StrEnum):
 
 
 def to_steps(value: Decimal, decimals: int, rounding: Rounding) -> int:
-    """`value` in steps of 10^-decimals. Raises decimal.InvalidOperation for NaN, infinity or absurd sizes."""
+    """`value` in steps of 10^-decimals. Raises ArithmeticError for NaN, infinity or absurd sizes."""
+    if not value.is_finite():
+        raise ArithmeticError(f"{value} is no amount")
     scaled = value.scaleb(decimals, _EXACT)
     return int(scaled.to_integral_value(rounding=rounding.value))
 

@@ -58,9 +58,12 @@ class _Seen(msgspec.Struct, frozen=True):
 class LiveSource:
     """Polls every venue until closed; quotes keep their age, so that a venue that falls silent goes stale."""
 
-    def __init__(self, markets: Sequence[Market], venues: Sequence[Venue] = DEFAULT_VENUES) -> None:
+    def __init__(
+        self, markets: Sequence[Market], venues: Sequence[Venue] = DEFAULT_VENUES, proxy: str = ""
+    ) -> None:
         self._markets = tuple(markets)
         self._venues = tuple(venues)
+        self._proxy = proxy
         self._seen: dict[tuple[str, int], tuple[SourceKind, _Seen]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._clients: list[Any] = []
@@ -79,6 +82,8 @@ class LiveSource:
             options = {"timeout": REQUEST_TIMEOUT_S * 1000, "enableRateLimit": True, "session": self._session}
             client = exchange(options)
             client.number = str  # exact text instead of floats
+            if self._proxy:
+                client.httpsProxy = self._proxy
             self._clients.append(client)
             self._tasks.append(asyncio.create_task(self._poll(venue, client), name=f"venue {venue.name}"))
         deadline = time.monotonic() + START_TIMEOUT_S

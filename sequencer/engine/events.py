@@ -25,6 +25,7 @@ class CancelReason(enum.StrEnum):
     PRICE_BAND = "price_band"
     LIQUIDATION = "liquidation"
     MARKET_HALTED = "market_halted"
+    OPEN_INTEREST_CAP = "open_interest_cap"
     AGENT_REVOKED = "agent_revoked"
 
 

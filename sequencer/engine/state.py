@@ -5,14 +5,19 @@ Only `apply` changes it. A gateway may read it between two commands (see `views.
 
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
+from evermark.protocol.units import USDC
 from sequencer.engine.batch_builder import OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.order_book import OrderBook, RestingOrder
 
 MAX_UNSETTLED_BATCHES = 200  # sealed and not confirmed; at the bound only reducing orders are taken
-MAX_UNSETTLED_NOTIONAL = 50_000_000 * 1_000_000  # quote units traded in them
-MAX_ROUND_AGE_MS = 60_000  # a round older than this carries no new effects: its batch could miss the 120 s window
-MAX_OPEN_BATCH_AGE_MS = 20_000  # without new rounds a batch is sealed after this, so that it still settles in time
+MAX_UNSETTLED_NOTIONAL = 50_000_000 * USDC  # quote units traded in them
+MAX_ROUND_AGE_MS = (
+    60_000  # a round older than this carries no new effects: its batch could miss the 120 s window
+)
+MAX_OPEN_BATCH_AGE_MS = (
+    20_000  # without new rounds a batch is sealed after this, so that it still settles in time
+)
 
 
 class SlotState:

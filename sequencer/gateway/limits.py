@@ -1,6 +1,7 @@
 """Rate limits: token buckets per address and per account, cancels with a larger budget of their own.
 
-Times are the machine's monotonic seconds; the limits protect this process and take no part in the exchange's state.
+Times are the machine's monotonic seconds; the limits protect this process and take no part in the exchange's
+state.
 """
 
 import time
@@ -53,7 +54,9 @@ class Buckets:
 
 
 class Limiter:
-    """The gate's budgets; each verb raises a Refusal (RATE_LIMITED with `retry_after_ms`) when one is spent."""
+    """The gate's budgets; each verb raises a Refusal (RATE_LIMITED with `retry_after_ms`) when one is
+    spent.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits

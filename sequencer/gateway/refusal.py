@@ -1,4 +1,6 @@
-"""A refusal on its way out of the gate: a Reject, the order it belongs to, and the HTTP status it travels under."""
+"""A refusal on its way out of the gate: a Reject, the order it belongs to, and the HTTP status it travels
+under.
+"""
 
 from typing import Any
 

@@ -38,6 +38,7 @@ class Backlog:
         self._hour_records: dict[int, int] = {}
         self._hashes: tuple[tuple[int, bytes], ...] = ()  # of the last two records
         self.newest_round: Round | None = None
+        self.fills_settled = 0
         self.last_sealed = 0
         self.last_confirmed = 0
         self.changed = asyncio.Event()
@@ -54,13 +55,19 @@ class Backlog:
                 self.changed.set()
             elif isinstance(event, FundingApplied):
                 self._hour_records[event.hour] = applied.sequence
-        if isinstance(applied.command, BatchConfirmed):
-            if not any(isinstance(event, CommandRejected) for event in applied.events):
-                self._confirm(applied.command.batch_id)
+        refused = any(isinstance(event, CommandRejected) for event in applied.events)
+        if isinstance(applied.command, BatchConfirmed) and not refused:
+            self._confirm(applied.command.batch_id)
 
     def sealed(self, batch_id: int) -> SealedBatch | None:
         """The batch with this id, while it is sealed and not confirmed."""
         return self._batches.get(batch_id)
+
+    @property
+    def oldest_round_s(self) -> int | None:
+        """Time of the round that the oldest unconfirmed batch pins, None without one."""
+        oldest = self._batches.get(self.last_confirmed + 1)
+        return None if oldest is None else oldest.round.timestamp
 
     def price_reports(self, round_: int) -> tuple[SignedPriceReport, ...]:
         """The reports that made a round."""
@@ -97,6 +104,7 @@ class Backlog:
         for confirmed in [key for key in self._batches if key <= batch_id]:
             batch = self._batches.pop(confirmed).batch
             final_round = max(final_round, batch.round)
+            self.fills_settled += len(batch.fills)
             for hour in batch.funding_hours:
                 self._hour_records.pop(hour, None)
         self._round_records = {key: at for key, at in self._round_records.items() if key > final_round}

@@ -5,7 +5,8 @@ need not.
 import structlog
 
 from sequencer import metrics
-from sequencer.settlement.chain import ExchangeChain, Refused
+from sequencer.settlement.chain import ExchangeChain
+from sequencer.settlement.errors import Refused
 
 LOOK_BACK = 1_000  # claims looked at after a restart; older unpaid ones were refused by the token before
 

@@ -20,8 +20,9 @@ from sequencer import metrics
 from sequencer.engine.commands import AnyCommand, BatchConfirmed
 from sequencer.engine.events import Event
 from sequencer.settlement.backlog import Backlog, SealedBatch
-from sequencer.settlement.chain import ExchangeChain, Refused, Unreachable
+from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.claims import ClaimPayer
+from sequencer.settlement.errors import Refused, Unreachable
 
 HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
 POLL_S = 0.5  # wall time between looks at the chain while nothing happens
@@ -112,8 +113,8 @@ class SettlementLine:
             return True
         if self._settled > self._backlog.last_sealed:
             raise Refused(
-                f"the vault has settled batch {self._settled}, this journal ends at {self._backlog.last_sealed}: "
-                "another journal settles here"
+                f"the vault has settled batch {self._settled}, but this journal ends at batch "
+                f"{self._backlog.last_sealed}: another journal settles here"
             )
         return bool(await self._claims.step()) or await self._heartbeat() or confirmed
 

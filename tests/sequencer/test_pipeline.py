@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sequencer.engine.apply import apply
-from sequencer.engine.snapshot import state_hash
+from sequencer.engine.hashing import state_hash
 from sequencer_world import World, key
 
 from evermark.protocol.orders import Side

@@ -1,0 +1,162 @@
+"""Brings a whole exchange up, part after part, and takes it down so that nothing matched stays unsettled."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import aiohttp
+import msgspec
+
+from evermark.cli import chain, configs
+from evermark.cli.errors import CliError
+from evermark.cli.gateway import Gateway
+from evermark.cli.plan import UpPlan
+from evermark.cli.rundir import (
+    FUNDING_ROLES,
+    KEEPER_NUMBERS,
+    LAYOUT_VERSION,
+    ORACLE_ROLES,
+    ROLES,
+    RunDirectory,
+    RunFacts,
+)
+from evermark.cli.supervisor import Supervisor
+from evermark.cli.units import format_time
+from evermark.cli.wallet import dev_key
+
+START_S = 60.0  # for one part; a busy machine loads slowly
+SETTLE_S = 120.0
+POLL_S = 0.2
+ROLE_WEI = 100 * 10**18
+FUND_DONATION = 2_000_000 * 10**6  # the insurance fund of a devnet, quote units
+ACTORS = tuple(configs.ACTOR_ACCOUNTS)
+KEEPERS = (*(f"keeper-{number}" for number in KEEPER_NUMBERS), "liquidator")
+
+
+class Exchange:
+    """The parts of one run. `bring_up` may be called once; `take_down` always works."""
+
+    def __init__(self, plan: UpPlan, run: RunDirectory, supervisor: Supervisor, gateway: Gateway) -> None:
+        self.plan = plan
+        self.run = run
+        self._supervisor = supervisor
+        self._gateway = gateway
+
+    async def bring_up(self, facts: RunFacts | None) -> None:
+        """Chain, contracts, sequencer, keepers, actors. `facts` restores an earlier run."""
+        if facts is None:
+            facts = await asyncio.to_thread(self._new_facts)
+        await self._start_chain(facts)
+        await self._deploy(facts)
+        await self._start_sequencer()
+        await self._start_keepers()
+        if self.plan.actors:
+            for kind in ACTORS:
+                path = configs.actor(self.plan, self.run, kind)
+                self._supervisor.start(kind, "actor", kind, "--config", path, lasting=kind != "wallet")
+
+    async def settle(self, timeout_s: float = SETTLE_S) -> None:
+        """Stop the actors and wait until the chain has everything that was matched. Raises CliError when it does not."""
+        await self._supervisor.stop(*ACTORS)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            status = await self._gateway.get("/v1/status")
+            if status["fills_settled"] == status["fills_matched"] and int(status["unsettled_notional"]) == 0:
+                return
+            if time.monotonic() > deadline:
+                raise CliError(
+                    f"{status['fills_settled']} of {status['fills_matched']} fills settled after {timeout_s:.0f} s"
+                    f" (batch {status['batch_settled']} settled, {status['batch_open']} open)"
+                )
+            await asyncio.sleep(POLL_S)
+
+    async def stop_trading_parts(self) -> None:
+        """Everything but the chain."""
+        for stage in (ACTORS, KEEPERS, ("sequencer",)):
+            await self._supervisor.stop(*stage)
+
+    async def take_down(self) -> None:
+        """Stop everything in order."""
+        await self._supervisor.stop_all(ACTORS, KEEPERS, ("sequencer",), ("chain",))
+
+    def _new_facts(self) -> RunFacts:
+        return RunFacts(
+            layout=LAYOUT_VERSION,
+            prices=self.plan.prices,
+            start_s=self.plan.start_s,
+            seed=self.plan.seed,
+            addresses=self.run.make_keys(),
+        )
+
+    async def _start_chain(self, facts: RunFacts) -> None:
+        self.run.chain.mkdir(mode=0o700, exist_ok=True)
+        child = self._supervisor.start(
+            "chain",
+            "devnet",
+            *("--port", str(self.plan.chain_port)),
+            *("--speed", str(self.plan.speed)),
+            *("--start", format_time(facts.start_s)),
+            *("--state", str(self.run.chain)),
+            "--no-accounts",
+        )
+
+        async def answers() -> bool:
+            return await chain.result_or_none(self.plan.rpc_url, "eth_chainId") is not None
+
+        await self._supervisor.ready(child, answers, "the chain does not answer", START_S)
+
+    async def _deploy(self, facts: RunFacts) -> None:
+        """Deploy and fund, or make sure that the contracts of an earlier run are there."""
+        from evermark.cli.contracts import check_deployed, deploy_exchange
+
+        if self.run.facts_path.exists():
+            await check_deployed(self.plan.rpc_url, self.run.manifest)
+            return
+        roles = facts.addresses
+        manifest = await deploy_exchange(
+            self.plan.rpc_url,
+            dev_key(configs.DEPLOYER),
+            sequencer=roles["sequencer"],
+            oracle_keepers=tuple(roles[role] for role in ORACLE_ROLES),
+            funding_keepers=tuple(roles[role] for role in FUNDING_ROLES),
+            out=self.run.manifest,
+        )
+        for role in ROLES:
+            await chain.send_ether(self.plan.rpc_url, dev_key(configs.DEPLOYER), roles[role], ROLE_WEI)
+        await chain.donate(
+            self.plan.rpc_url, dev_key(configs.DEPLOYER), manifest["token"], manifest["inbox"], FUND_DONATION
+        )
+        self.run.journal.mkdir(mode=0o700, exist_ok=True)
+        self.run.save(facts)
+
+    async def _start_sequencer(self) -> None:
+        path = configs.sequencer(self.plan, self.run)
+        child = self._supervisor.start("sequencer", "sequencer", "--config", path)
+        await self._supervisor.ready(
+            child, lambda: self._answers("/health"), "the gateway does not answer", START_S
+        )
+
+    async def _start_keepers(self) -> None:
+        for number in KEEPER_NUMBERS:
+            path = configs.keeper(self.plan, self.run, number)
+            self._supervisor.start(f"keeper-{number}", "keeper", "run", "--config", path)
+        path = configs.liquidator(self.plan, self.run)
+        last = self._supervisor.start("liquidator", "keeper", "liquidator", "--config", path)
+        first = self._supervisor.children["keeper-1"]
+        await self._supervisor.ready(first, lambda: self._answers("/ready"), "no prices", START_S)
+        await self._supervisor.ready(last, lambda: _true(last.pid is not None), "no liquidator", START_S)
+
+    async def _answers(self, path: str) -> bool:
+        try:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+                async with session.get(self.plan.gateway_url + path) as response:
+                    return response.status == 200
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+__all__ = ["Callable", "Exchange", "msgspec"]

@@ -1,0 +1,47 @@
+"""The `evermark` command: `evermark --help` lists what there is."""
+
+from evermark.cli.children import watch_supervisor
+
+watch_supervisor()  # first of all: a child of `evermark up` must not outlive it, not even while it loads
+
+import sys  # noqa: E402
+
+import typer  # noqa: E402
+
+from evermark.cli import account, output, services, status, trade, up  # noqa: E402
+from evermark.cli.errors import CliError  # noqa: E402
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Evermark: a perpetual-futures exchange, matched off the chain and settled on it.",
+)
+RUNNING, TRADING, PARTS = "Run an exchange", "Trade", "Single parts"
+app.command(rich_help_panel=RUNNING)(up.up)
+app.command(rich_help_panel=RUNNING)(status.status)
+app.command(rich_help_panel=RUNNING)(services.verify)
+app.add_typer(account.app, name="account", rich_help_panel=TRADING)
+app.command(rich_help_panel=TRADING)(trade.deposit)
+app.command(rich_help_panel=TRADING)(trade.order)
+app.command(rich_help_panel=TRADING)(trade.cancel)
+app.command(rich_help_panel=TRADING)(trade.positions)
+app.command(rich_help_panel=TRADING)(trade.withdraw)
+app.command(rich_help_panel=PARTS)(services.devnet)
+app.command(rich_help_panel=PARTS)(services.deploy)
+app.command(rich_help_panel=PARTS)(services.sequencer)
+app.add_typer(services.keeper_app, name="keeper", rich_help_panel=PARTS)
+app.command(rich_help_panel=PARTS)(services.actor)
+
+
+def main() -> None:
+    """Run a command. What the person can act on is one line on stderr and exit code 1; a bug shows its trace."""
+    try:
+        app()
+    except CliError as error:
+        output.say(f"evermark: {error}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""Client commands: deposit, order, cancel, positions, withdraw. Human units in and out."""
+
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from evermark.cli import options, output, session
+from evermark.cli.bank import await_payout, credit, token_balance
+from evermark.cli.errors import CliError
+from evermark.cli.units import (
+    find_market,
+    format_price,
+    format_size,
+    format_usdc,
+    parse_price,
+    parse_scaled,
+    parse_size,
+    parse_usdc,
+)
+from evermark.cli.wallet import WalletChoice, dev_key
+from evermark.client.models import AccountInfo, OrderStatus, Position
+from evermark.protocol.markets import Market
+from evermark.protocol.units import PPM
+
+POSITION_COLUMNS = (
+    "<market",
+    "size",
+    "entry",
+    "mark",
+    "notional",
+    "unrealized",
+    "funding owed",
+    "liquidation",
+)
+ORDER_COLUMNS = ("<market", "<side", "remaining", "price", "<kind", "<hash")
+
+Market_ = Annotated[str, typer.Argument(metavar="MARKET", help="BTC-PERP, or just btc.")]
+
+
+def deposit(
+    amount: Annotated[str, typer.Argument(help="USDC, at least 10 the first time.")],
+    url: options.Url = "",
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+    sub_account: options.SubAccount = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Deposit USDC from the wallet into its account, and wait until it is credited."""
+    units = parse_usdc(amount)
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+    session.run(_deposit(url, rpc_url, choice, sub_account, units, as_json))
+
+
+async def _deposit(
+    url: str, rpc_url: str, choice: WalletChoice, sub_account: int, units: int, as_json: bool
+) -> None:
+    async with await session.open_client(url, rpc_url, choice, sub_account) as client:
+        mint_key = dev_key(choice.dev) if choice.dev >= 0 else None
+        transaction, account = await credit(client, units, mint_key)
+    if as_json:
+        output.print_json(
+            {"transaction": transaction, "account": account.account, "collateral": account.collateral}
+        )
+        return
+    output.print_fields(
+        {
+            "deposited": f"{format_usdc(units)} USDC",
+            "collateral": f"{format_usdc(account.collateral)} USDC",
+            "account": str(account.account),
+            "transaction": transaction,
+        }
+    )
+
+
+def order(
+    side: Annotated[str, typer.Argument(help="buy or sell.")],
+    market: Market_,
+    size: Annotated[str, typer.Argument(help="In base: 0.01 is a hundredth of a bitcoin.")],
+    price: Annotated[str, typer.Option("--price", help="Limit price in USDC.")] = "",
+    at_market: Annotated[bool, typer.Option("--market", help="At once, within --slippage.")] = False,
+    slippage: Annotated[
+        str, typer.Option("--slippage", help="Per cent from the best price.")
+    ] = "1",
+    time_in_force: Annotated[str, typer.Option("--time-in-force", help="GTC, GTD, IOC or FOK.")] = "GTC",
+    post_only: Annotated[bool, typer.Option("--post-only", help="Refuse where it would take.")] = False,
+    reduce_only: Annotated[bool, typer.Option("--reduce-only", help="Only make a position smaller.")] = False,
+    expires_in: Annotated[int, typer.Option("--expires-in", min=0, help="Seconds; 0: the default.")] = 0,
+    url: options.Url = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+    sub_account: options.SubAccount = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Place a limit order (--price) or a market order (--market)."""
+    if bool(price) == at_market:
+        raise CliError("order: give either --price or --market")
+    if side.lower() not in ("buy", "sell"):
+        raise CliError(f"order: side is buy or sell, not {side!r}")
+    if time_in_force.upper() not in ("GTC", "GTD", "IOC", "FOK"):
+        raise CliError(f"order: --time-in-force is GTC, GTD, IOC or FOK, not {time_in_force!r}")
+    if time_in_force.upper() == "GTD" and not expires_in:
+        raise CliError("order: GTD needs --expires-in SECONDS")
+    wanted = _Wanted(
+        side=side.lower(),
+        market=market,
+        size=size,
+        price=price,
+        slippage_ppm=_percent_ppm(slippage),
+        reduce_only=reduce_only,
+        limit={
+            "time_in_force": time_in_force.upper(),
+            "post_only": post_only,
+            "expires_in_s": expires_in or None,
+        },
+    )
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+    session.run(_order(url, choice, sub_account, wanted, as_json))
+
+
+class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    side: str
+    market: str
+    size: str
+    price: str  # empty: a market order
+    slippage_ppm: int
+    reduce_only: bool
+    limit: dict[str, Any]  # options of a limit order
+
+
+async def _order(url: str, choice: WalletChoice, sub_account: int, wanted: _Wanted, as_json: bool) -> None:
+    async with await session.open_client(url, "", choice, sub_account) as client:
+        market = find_market(wanted.market, (await client.exchange()).markets)
+        lots = parse_size(wanted.size, market)
+        if wanted.price:
+            answer = await client.place_limit(
+                market.symbol,
+                wanted.side,
+                size_lots=lots,
+                price_ticks=parse_price(wanted.price, market),
+                reduce_only=wanted.reduce_only,
+                **wanted.limit,
+            )
+        else:
+            answer = await client.place_market(
+                market.symbol,
+                wanted.side,
+                size_lots=lots,
+                slippage_ppm=wanted.slippage_ppm,
+                reduce_only=wanted.reduce_only,
+            )
+    if as_json:
+        output.print_json(msgspec.to_builtins(answer))
+    else:
+        output.print_fields(describe_order(answer, market))
+
+
+def cancel(
+    order_hash: Annotated[str, typer.Argument(metavar="[ORDER]", help="Hash that `order` printed.")] = "",
+    all_orders: Annotated[bool, typer.Option("--all", help="Every order of the account.")] = False,
+    url: options.Url = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+    sub_account: options.SubAccount = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Cancel one order, or all of them."""
+    if bool(order_hash) == all_orders:
+        raise CliError("cancel: give either an order's hash or --all")
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+    cancelled = session.run(_cancel(url, choice, sub_account, order_hash))
+    if as_json:
+        output.print_json({"cancelled": list(cancelled)})
+    else:
+        output.print_fields({"cancelled": str(len(cancelled)), "orders": " ".join(cancelled) or "none"})
+
+
+async def _cancel(url: str, choice: WalletChoice, sub_account: int, order_hash: str) -> tuple[str, ...]:
+    async with await session.open_client(url, "", choice, sub_account) as client:
+        return await (client.cancel(order_hash) if order_hash else client.cancel_all())
+
+
+def positions(
+    url: options.Url = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+    sub_account: options.SubAccount = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Balance, margin, positions and open orders of an account."""
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+    session.run(_positions(url, choice, sub_account, as_json))
+
+
+async def _positions(url: str, choice: WalletChoice, sub_account: int, as_json: bool) -> None:
+    async with await session.open_client(url, "", choice, sub_account) as client:
+        account, orders = await client.account(), await client.open_orders()
+        markets = (await client.exchange()).markets
+    if as_json:
+        output.print_json(
+            {**msgspec.to_builtins(account), "orders": [msgspec.to_builtins(order) for order in orders]}
+        )
+        return
+    output.print_fields(describe_account(account))
+    if account.positions:
+        rows = [
+            position_row(position, find_market(position.market, markets)) for position in account.positions
+        ]
+        columns = (
+            "<market",
+            "size",
+            "entry",
+            "mark",
+            "notional",
+            "unrealized",
+            "funding owed",
+            "liquidation",
+        )
+        output.print_table("positions", POSITION_COLUMNS, rows)
+    if orders:
+        rows = [order_row(order, find_market(order.market, markets)) for order in orders]
+        output.print_table("open orders", ORDER_COLUMNS, rows)
+
+
+def withdraw(
+    amount: Annotated[str, typer.Argument(help="USDC.")],
+    url: options.Url = "",
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+    sub_account: options.SubAccount = 0,
+    wait: Annotated[bool, typer.Option(help="Wait until the chain has paid.")] = True,
+    as_json: options.AsJson = False,
+) -> None:
+    """Withdraw USDC to the owner's address, and wait until it is there."""
+    units = parse_usdc(amount)
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+    session.run(_withdraw(url, rpc_url, choice, sub_account, units, wait, as_json))
+
+
+async def _withdraw(
+    url: str, rpc_url: str, choice: WalletChoice, sub_account: int, units: int, wait: bool, as_json: bool
+) -> None:
+    async with await session.open_client(url, rpc_url, choice, sub_account) as client:
+        before = await token_balance(client)
+        receipt = await client.withdraw(amount_units=units)
+        paid = await await_payout(client, before + receipt.amount - receipt.fee) if wait else None
+    if as_json:
+        output.print_json({**msgspec.to_builtins(receipt), "paid": paid is not None})
+        return
+    fields = {
+        "withdrawn": f"{format_usdc(receipt.amount)} USDC",
+        "fee": f"{format_usdc(receipt.fee)} USDC",
+        "settlement batch": str(receipt.batch),
+    }
+    if paid is not None:
+        fields["wallet now holds"] = f"{format_usdc(paid)} USDC"
+    output.print_fields(fields)
+
+
+def describe_order(answer: OrderStatus, market: Market) -> dict[str, str]:
+    """An order's answer, line by line."""
+    fields = {
+        "order": answer.order_hash,
+        "status": answer.status + (f" ({answer.reason})" if answer.reason else ""),
+        "filled": f"{format_size(answer.filled, market)} of {format_size(answer.size, market)} {market.base}",
+    }
+    if answer.average_price is not None:
+        fields["average price"] = f"{decimal_price(answer.average_price, market)} USDC"
+        fields["fee"] = f"{format_usdc(answer.fee)} USDC"
+    return fields
+
+
+def describe_account(account: AccountInfo) -> dict[str, str]:
+    """Balance and margin, line by line."""
+    amounts = {
+        "collateral": account.collateral,
+        "equity": account.equity,
+        "initial margin": account.initial_margin,
+        "maintenance margin": account.maintenance_margin,
+        "withdrawable": account.withdrawable,
+    }
+    head = {"account": f"{account.account} (owner {account.owner}, sub-account {account.sub_account})"}
+    return head | {name: f"{format_usdc(amount)} USDC" for name, amount in amounts.items()}
+
+
+def position_row(position: Position, market: Market) -> tuple[str, ...]:
+    """One line of the table of positions."""
+    liquidation = position.liquidation_price
+    return (
+        position.market,
+        format_size(position.size, market),
+        decimal_price(position.entry_price, market),
+        format_price(position.mark, market),
+        format_usdc(position.notional),
+        format_usdc(position.unrealized_pnl),
+        format_usdc(position.funding_owed),
+        "-" if liquidation is None else format_price(liquidation, market),
+    )
+
+
+def order_row(order: OrderStatus, market: Market) -> tuple[str, ...]:
+    """One line of the table of open orders."""
+    flags = [order.time_in_force, "post-only" * order.post_only, "reduce-only" * order.reduce_only]
+    return (
+        order.market,
+        order.side,
+        format_size(order.remaining, market),
+        format_price(order.limit_price, market),
+        " ".join(flag for flag in flags if flag),
+        order.order_hash,
+    )
+
+
+def decimal_price(ticks: str, market: Market) -> str:
+    """Decimal text in ticks, as averages come -> price with one decimal more than the market's."""
+    places = market.price_decimals + 1
+    price = Decimal(ticks).scaleb(-market.price_decimals)
+    return f"{price.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,}"
+
+
+def _percent_ppm(text: str) -> int:
+    ppm = parse_scaled(text.rstrip("%"), 4, "--slippage in per cent")
+    if ppm > PPM // 2:
+        raise CliError("--slippage: at most 50 per cent")
+    return ppm

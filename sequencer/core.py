@@ -1,0 +1,105 @@
+"""Journal, engine and what listens to it: everything of the sequencer that needs no chain and no sockets."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from sequencer.engine.commands import Genesis
+from sequencer.engine.state import EngineState
+from sequencer.history import History
+from sequencer.journal import JournalRefused, JournalWriter, SqliteJournal, decode_command
+from sequencer.market_data import MarketData
+from sequencer.pipeline import CAPACITY, Pipeline
+from sequencer.replay import Subscriber, replay
+from sequencer.reports import ReportCollector
+from sequencer.settlement.backlog import Backlog
+
+log = structlog.get_logger("sequencer")
+
+
+class Core:
+    """Opened from a directory, replayed, ready to run. One process owns a directory at a time."""
+
+    def __init__(
+        self, directory: Path, genesis: Genesis, now_ms: Callable[[], int], capacity: int = CAPACITY
+    ) -> None:
+        """Replays the whole journal; blocks meanwhile. `now_ms` is chain time.
+
+        Raises JournalRefused when the journal is in use, broken, or of another exchange than `genesis`.
+        """
+        path = directory / "journal.db"
+        self.genesis = genesis
+        self.journal = SqliteJournal(path)
+        self._check_genesis()
+        self.reader = SqliteJournal(path, read_only=True)
+        self.writer = JournalWriter(self.journal, self.journal.take_epoch())
+        self.state = EngineState()
+        self.pipeline = Pipeline(self.writer, self.state, now_ms, capacity=capacity)
+        self.history = History.open(directory / "history.db", self._hash_at)
+        self.market_data = MarketData(self.state)
+        self.backlog = Backlog(self.reader.record, genesis.round_seconds)
+        self.reports = ReportCollector(genesis, self.pipeline.submit, lambda: now_ms() // 1000)
+        subscribers: list[Subscriber] = [
+            self.history.observe,
+            self.market_data.observe,
+            self.backlog.observe,
+            self.reports.observe,
+        ]
+        head = replay(self.journal, self.state, subscribers)
+        for subscriber in subscribers:
+            self.pipeline.subscribe(subscriber)
+        log.info("journal replayed", sequence=head.sequence, epoch=self.writer.epoch, path=str(path))
+
+    async def run(self) -> None:
+        """Work until the pipeline is stopped. Raises what ends it otherwise."""
+        storing = asyncio.ensure_future(self.history.run())
+        pipeline = asyncio.ensure_future(self.pipeline.run())
+        try:
+            if self.writer.head.sequence == 0:
+                await self.pipeline.submit(self.genesis)
+            await asyncio.wait({pipeline, storing}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (pipeline, storing):
+                if task.done():
+                    task.result()
+        finally:
+            self.pipeline.stop()
+            await asyncio.gather(pipeline, return_exceptions=True)
+            storing.cancel()
+            await asyncio.gather(storing, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Release everything, after `run` has ended."""
+        await self.reports.close()
+        self.writer.close()
+        self.history.store.close()
+        self.reader.close()
+        self.journal.close()
+
+    def _hash_at(self, sequence: int) -> bytes | None:
+        try:
+            return self.reader.record(sequence).hash
+        except KeyError:
+            return None
+
+    def _check_genesis(self) -> None:
+        if not self.journal.head().sequence:
+            return
+        record = self.journal.record(1)
+        command = decode_command(record.payload, 1)
+        if not isinstance(command, Genesis):
+            raise JournalRefused(f"journal: {self.journal.path} does not begin with a genesis")
+        for field in msgspec.structs.fields(Genesis):
+            stored, expected = getattr(command, field.name), getattr(self.genesis, field.name)
+            if stored != expected:
+                raise JournalRefused(
+                    f"journal: {self.journal.path} is of another exchange: its {field.name} is {_shown(stored)}, "
+                    f"the manifest's is {_shown(expected)}"
+                )
+
+
+def _shown(value: object) -> str:
+    text = "0x" + value.hex() if isinstance(value, bytes) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,146 @@
+"""AgentApproval and WithdrawRequest: what only an owner can sign."""
+
+from evermark.protocol.batch import FEE_ACCOUNT
+from evermark.protocol.orders import MAX_EXPIRY_S, NO_ADDRESS, ApproveAgent, Withdraw
+from evermark.protocol.reject import Reject, RejectCode
+from evermark.protocol.units import MAX_COLLATERAL, MAX_SEQUENCE
+from sequencer.engine.batch_builder import MAX_ACTIONS, MAX_WITHDRAWALS, STAGE_ACTIONS, STAGE_WITHDRAWALS
+from sequencer.engine.commands import AgentApproval, WithdrawRequest
+from sequencer.engine.context import Context, no
+from sequencer.engine.events import AgentChanged, CancelReason, WithdrawalClaimed
+from sequencer.engine.ledger import change_collateral
+from sequencer.engine.open_orders import cancel
+from sequencer.engine.risk import available, prices_fresh
+from sequencer.engine.sealing import enter, round_is_old, seal, touch, touch_positions
+from sequencer.engine.state import Account, EngineState
+
+MAX_AGENT_LIFE_S = 365 * 86_400
+
+
+def approve_agent(ctx: Context, command: AgentApproval) -> None:
+    """Let an agent trade for the account, or revoke it; a revoked agent's orders are cancelled."""
+    state, approval = ctx.state, command.approval
+    account = state.accounts.get(command.account)
+    refusal = _check_action(ctx, account, approval) or _check_approval(state, command)
+    if refusal is not None or account is None:
+        ctx.refuse(refusal or _unknown(command.account), command.account)
+        return
+    if len(state.batch.actions) >= MAX_ACTIONS or not state.batch.has_room_for_account(0):
+        seal(ctx)
+    batch = enter(ctx, STAGE_ACTIONS)
+    touch(state, account)
+    batch.actions.append((command.account, approval, command.signature))
+    account.action_sequence = approval.action_sequence
+    key = (command.account, approval.agent)
+    if approval.agent_expiry:
+        state.agents[key] = (approval.agent_expiry, approval.transfer_cap)
+    else:
+        state.agents.pop(key, None)
+        for order in list(account.orders.values()):
+            if order.signer == approval.agent:
+                cancel(ctx, order, CancelReason.AGENT_REVOKED)
+    ctx.emit(AgentChanged(account=command.account, agent=approval.agent, expiry=approval.agent_expiry))
+
+
+def withdraw(ctx: Context, command: WithdrawRequest) -> None:
+    """Turn collateral into a claim of the owner, as far as positions and open orders leave it free."""
+    state, signed = ctx.state, command.withdraw
+    account = state.accounts.get(command.account)
+    refusal = _check_action(ctx, account, signed)
+    if refusal is not None or account is None:
+        ctx.refuse(refusal or _unknown(command.account), command.account)
+        return
+    refusal = _check_withdrawal(state, account, command)
+    if refusal is not None:
+        ctx.refuse(refusal, command.account)
+        return
+    batch = state.batch
+    if len(batch.withdrawals) >= MAX_WITHDRAWALS or not batch.has_room_for_account(account.open_positions):
+        seal(ctx)
+    batch = enter(ctx, STAGE_WITHDRAWALS)
+    touch_positions(state, account)
+    batch.withdrawals.append((command.account, signed, command.fee, command.signature))
+    account.action_sequence = signed.action_sequence
+    amount = signed.amount - command.fee
+    change_collateral(ctx, account, -amount, "withdrawal")
+    change_collateral(ctx, account, -command.fee, "withdrawal_fee")
+    if command.fee:
+        fee_account = state.accounts[FEE_ACCOUNT]
+        touch(state, fee_account)
+        change_collateral(ctx, fee_account, command.fee, "withdrawal_fee")
+    state.claimed += amount
+    state.claim_count += 1
+    ctx.emit(WithdrawalClaimed(account=command.account, owner=account.owner, amount=amount, fee=command.fee))
+
+
+def _unknown(account: int) -> Reject:
+    return no(RejectCode.UNKNOWN_ACCOUNT, "no such account", "owner", account=account)
+
+
+def _check_action(ctx: Context, account: Account | None, signed: ApproveAgent | Withdraw) -> Reject | None:
+    state = ctx.state
+    if account is None or (account.owner, account.sub_account) != (signed.owner, signed.sub_account):
+        return no(RejectCode.UNKNOWN_ACCOUNT, "the account is not the message's", "owner")
+    if signed.owner == NO_ADDRESS:
+        return no(RejectCode.NOT_AUTHORISED, "reserved accounts sign nothing", "owner")
+    if round_is_old(state, ctx.stamp_ms):
+        return no(RejectCode.STALE_PRICE, "no recent price round", stamp_ms=ctx.stamp_ms, round_s=state.now)
+    if not state.now <= signed.deadline <= MAX_EXPIRY_S:
+        return no(
+            RejectCode.EXPIRED, "the deadline has passed", "deadline", deadline=signed.deadline, now=state.now
+        )
+    if not account.action_sequence < signed.action_sequence <= MAX_SEQUENCE:
+        return no(
+            RejectCode.STALE_SEQUENCE,
+            "action sequence does not grow",
+            "action_sequence",
+            sequence=signed.action_sequence,
+            seen=account.action_sequence,
+        )
+    return None
+
+
+def _check_approval(state: EngineState, command: AgentApproval) -> Reject | None:
+    approval = command.approval
+    if len(approval.agent) != 20 or approval.agent in (NO_ADDRESS, approval.owner):
+        return no(RejectCode.BAD_COMBINATION, "an agent is another address than the owner's", "agent")
+    if not 0 <= approval.transfer_cap <= MAX_COLLATERAL:
+        return no(RejectCode.OUT_OF_RANGE, "transfer cap is out of range", "transfer_cap")
+    most = min(state.now + MAX_AGENT_LIFE_S, MAX_EXPIRY_S)
+    expiry = approval.agent_expiry
+    if expiry and not state.now <= expiry <= most:
+        return no(
+            RejectCode.OUT_OF_RANGE,
+            "an agent lives at most 365 days",
+            "agent_expiry",
+            expiry=expiry,
+            most=most,
+        )
+    return None
+
+
+def _check_withdrawal(state: EngineState, account: Account, command: WithdrawRequest) -> Reject | None:
+    signed, fee = command.withdraw, command.fee
+    if not (0 < signed.amount <= MAX_COLLATERAL and 0 <= signed.max_fee <= MAX_COLLATERAL):
+        return no(RejectCode.OUT_OF_RANGE, "amount or maximum fee is out of range", "amount")
+    if not 0 <= fee <= signed.max_fee or fee >= signed.amount:
+        return no(
+            RejectCode.FEE_ABOVE_MAXIMUM,
+            "the fee is above the signed maximum or takes all",
+            "max_fee",
+            fee=fee,
+            max_fee=signed.max_fee,
+            amount=signed.amount,
+        )
+    if not prices_fresh(state, account):
+        return no(RejectCode.STALE_PRICE, "the price of an open position is stale")
+    free = available(state, account)
+    if signed.amount > free:
+        return no(
+            RejectCode.INSUFFICIENT_WITHDRAWABLE,
+            "positions and open orders need the collateral",
+            "amount",
+            requested=signed.amount,
+            withdrawable=free,
+        )
+    return None

@@ -1,0 +1,68 @@
+"""THE DOOR: `apply` is the only way to change the engine's state, and what it does follows from its arguments alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+from evermark.protocol.reject import RejectCode
+from evermark.protocol.units import check
+from sequencer.engine.actions import approve_agent, withdraw
+from sequencer.engine.cancels import cancel_order
+from sequencer.engine.commands import (
+    AgentApproval,
+    AnyCommand,
+    BatchConfirmed,
+    CancelOrder,
+    FundingHour,
+    Genesis,
+    InboxEntry,
+    OracleRound,
+    PlaceOrder,
+    SetMarketMode,
+    TriggerLiquidation,
+    WithdrawRequest,
+)
+from sequencer.engine.context import Context, no
+from sequencer.engine.events import Event
+from sequencer.engine.funding import apply_funding
+from sequencer.engine.inbox import consume_entry
+from sequencer.engine.liquidation import liquidate
+from sequencer.engine.placement import place_order
+from sequencer.engine.rounds import apply_round
+from sequencer.engine.sealing import seal_overdue
+from sequencer.engine.state import EngineState
+from sequencer.engine.venue import begin, confirm_batch, set_mode
+
+VERBS: dict[type[AnyCommand], Callable[[Context, Any], None]] = {
+    Genesis: begin,
+    OracleRound: apply_round,
+    FundingHour: apply_funding,
+    InboxEntry: consume_entry,
+    PlaceOrder: place_order,
+    CancelOrder: cancel_order,
+    AgentApproval: approve_agent,
+    WithdrawRequest: withdraw,
+    TriggerLiquidation: liquidate,
+    SetMarketMode: set_mode,
+    BatchConfirmed: confirm_batch,
+}
+
+
+def apply(state: EngineState, command: AnyCommand, sequence: int, stamp_ms: int) -> list[Event]:
+    """Apply one journaled command to `state` and return what it did, in order.
+
+    A command that is refused changes no account, order, price or balance and gives one CommandRejected; the open
+    batch may still end in front of it, because it grew too old. Raises BrokenInvariant only for a bug, or when
+    `sequence` or `stamp_ms` do not follow the journal's order.
+    """
+    check(sequence == state.sequence + 1, "apply: commands come without gaps")
+    check(stamp_ms >= state.stamp_ms, "apply: stamps never fall")
+    ctx = Context(state, sequence, stamp_ms)
+    if state.genesis is None and not isinstance(command, Genesis):
+        ctx.refuse(no(RejectCode.NOT_READY, "the exchange has not begun"))
+    else:
+        seal_overdue(ctx)
+        VERBS[type(command)](ctx, command)
+        if ctx.levels:
+            ctx.publish_levels()
+    state.sequence, state.stamp_ms = sequence, stamp_ms
+    return ctx.events

@@ -1,0 +1,213 @@
+"""The open batch: what the engine has done since the last sealing, and how that becomes a settlement batch.
+
+Fees round up once per order row and batch, so where batches end is part of the engine's state.
+"""
+
+from evermark.protocol.batch import (
+    FILL_FUND,
+    FILL_LIQUIDATION,
+    FILL_ORDERS,
+    FILL_TAKEOVER,
+    NO_INDEX,
+    AgentApproval,
+    Batch,
+    Fill,
+    InboxUse,
+    OrderRow,
+    Withdrawal,
+)
+from evermark.protocol.margin import AccountMargin
+from evermark.protocol.markets import Market
+from evermark.protocol.oracle import Round, prices_hash
+from evermark.protocol.orders import ApproveAgent, Order, Signature, Withdraw
+
+# Sections in the order in which the vault works through them.
+STAGE_EMPTY = 0
+STAGE_INBOX = 1
+STAGE_ACTIONS = 2
+STAGE_FUNDING = 3
+STAGE_FILLS = 4
+STAGE_WITHDRAWALS = 5
+
+# Bounds of a batch: the embedded chain settles one within a second, and each stays far below the gas cap.
+MAX_ROWS = 120
+MAX_FILLS = 128
+MAX_ACCOUNTS = 96
+MAX_PAIRS = 256
+MAX_INBOX = 32  # the Inbox contract hands out no more at once
+MAX_ACTIONS = 32
+MAX_WITHDRAWALS = 32
+MAX_FUNDING_HOURS = 24
+
+FILL_CAP = 32  # fills of one command: all of them lie in one batch
+ROOM_ROWS = FILL_CAP + 1
+ROOM_ACCOUNTS = FILL_CAP + 4  # taker, fund, fee account and keeper beside the makers
+ROOM_PAIRS = 128  # a command that needs more pairs stops early instead
+
+RowKey = tuple[int, int, int]  # account, slot, sequence
+PairKey = tuple[int, int]  # account, market
+
+
+class Row:
+    """An order that traded in the open batch, and its fee so far as numerator in ppm."""
+
+    __slots__ = ("market_id", "numerator", "order", "signature")
+
+    def __init__(self, market_id: int, order: Order, signature: Signature, numerator: int = 0) -> None:
+        self.market_id = market_id
+        self.order = order
+        self.signature = signature
+        self.numerator = numerator
+
+
+class Baseline:
+    """An account's margin when section 4 first touched it, and the sizes before each position changed."""
+
+    __slots__ = ("equity", "maintenance", "sizes")
+
+    def __init__(self, equity: int, maintenance: int) -> None:
+        self.equity = equity
+        self.maintenance = maintenance
+        self.sizes: dict[int, int] = {}
+
+    def margin(self) -> AccountMargin:
+        """As the closing check wants it; the initial margin before does not matter there."""
+        before = AccountMargin(self.equity)
+        before.maintenance = self.maintenance
+        return before
+
+
+class OpenFill:
+    """A fill before its rows and pairs have an index. `first` and `second` as in `batch.Fill`."""
+
+    __slots__ = ("first", "keeper", "kind", "second", "size")
+
+    def __init__(
+        self, kind: int, first: tuple[int, ...], second: tuple[int, ...], size: int, keeper: int = 0
+    ) -> None:
+        self.kind = kind
+        self.first = first
+        self.second = second
+        self.size = size
+        self.keeper = keeper  # account id, 0: none
+
+
+class OpenBatch:
+    """Everything that waits to be sealed."""
+
+    __slots__ = (
+        "accounts",
+        "actions",
+        "baselines",
+        "fills",
+        "funding_hours",
+        "funding_markets",
+        "inbox",
+        "notional",
+        "opened_ms",
+        "pairs",
+        "priced",
+        "row_accounts",
+        "rows",
+        "stage",
+        "targets",
+        "withdrawals",
+    )
+
+    def __init__(self) -> None:
+        self.stage = STAGE_EMPTY
+        self.opened_ms = 0
+        self.priced = False  # something in it depends on the round
+        self.inbox: list[int] = []  # account of each entry, 0: none
+        self.actions: list[tuple[int, ApproveAgent, Signature]] = []
+        self.funding_hours: list[int] = []
+        self.funding_markets: set[int] = set()
+        self.rows: dict[RowKey, Row] = {}
+        self.fills: list[OpenFill] = []
+        self.withdrawals: list[tuple[int, Withdraw, int, Signature]] = []
+        self.accounts: set[int] = set()
+        self.pairs: set[PairKey] = set()
+        self.baselines: dict[int, Baseline] = {}
+        self.row_accounts: set[int] = set()
+        self.targets: set[int] = set()
+        self.notional = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing to settle."""
+        return self.stage == STAGE_EMPTY
+
+    def has_room_for_fills(self) -> bool:
+        """One more command's worth of fills fits."""
+        return (
+            len(self.rows) + ROOM_ROWS <= MAX_ROWS
+            and len(self.fills) + FILL_CAP <= MAX_FILLS
+            and len(self.accounts) + ROOM_ACCOUNTS <= MAX_ACCOUNTS
+            and len(self.pairs) + ROOM_PAIRS <= MAX_PAIRS
+        )
+
+    def has_room_for_account(self, pairs: int) -> bool:
+        """One more account with `pairs` positions fits, the fund and the fee account included."""
+        return len(self.accounts) + 3 <= MAX_ACCOUNTS and len(self.pairs) + pairs <= MAX_PAIRS
+
+    def markets(self) -> set[int]:
+        """Markets that the market table will name."""
+        return {market for _, market in self.pairs} | self.funding_markets
+
+
+def build(
+    open_: OpenBatch, batch_id: int, round_: Round, journal_sequence: int, markets: list[Market]
+) -> Batch:
+    """The settlement batch of an open batch; indices follow from the sorted tables. The journal hash stays zero."""
+    accounts = tuple(sorted(open_.accounts))
+    account_at = {account: index for index, account in enumerate(accounts)}
+    pair_keys = sorted(open_.pairs)
+    pair_at = {key: index for index, key in enumerate(pair_keys)}
+    row_keys = sorted(open_.rows)
+    row_at = {key: index for index, key in enumerate(row_keys)}
+    fee_classes: dict[tuple[int, int], int] = {}
+    rows = []
+    for key in row_keys:
+        row = open_.rows[key]
+        market = markets[row.market_id]
+        fee_class = fee_classes.setdefault((market.maker_fee_ppm, market.taker_fee_ppm), len(fee_classes))
+        rows.append(OrderRow(pair_at[key[0], row.market_id], fee_class, row.order, row.signature))
+    return Batch(
+        batch_id=batch_id,
+        round=round_.round,
+        prices_hash=prices_hash(round_),
+        journal_sequence=journal_sequence,
+        journal_hash=bytes(32),
+        fee_classes=tuple(fee_classes),
+        markets=tuple(sorted(open_.markets())),
+        accounts=accounts,
+        pairs=tuple((account_at[account], market) for account, market in pair_keys),
+        orders=tuple(rows),
+        inbox=tuple(InboxUse(account_at[account] if account else NO_INDEX) for account in open_.inbox),
+        actions=tuple(AgentApproval(account_at[account], *rest) for account, *rest in open_.actions),
+        funding_hours=tuple(open_.funding_hours),
+        fills=tuple(_fill(fill, row_at, pair_at, account_at) for fill in open_.fills),
+        withdrawals=tuple(Withdrawal(account_at[account], *rest) for account, *rest in open_.withdrawals),
+    )
+
+
+def _fill(
+    fill: OpenFill, row_at: dict[RowKey, int], pair_at: dict[PairKey, int], account_at: dict[int, int]
+) -> Fill:
+    first_is_row = fill.kind in (FILL_ORDERS, FILL_FUND)
+    second_is_row = fill.kind in (FILL_ORDERS, FILL_LIQUIDATION)
+    return Fill(
+        fill.kind,
+        _index(fill.first, first_is_row, row_at, pair_at),
+        _index(fill.second, second_is_row, row_at, pair_at),
+        fill.size,
+        account_at[fill.keeper]
+        if fill.keeper and fill.kind in (FILL_LIQUIDATION, FILL_TAKEOVER)
+        else NO_INDEX,
+    )
+
+
+def _index(key: tuple[int, ...], is_row: bool, row_at: dict[RowKey, int], pair_at: dict[PairKey, int]) -> int:
+    if is_row:
+        return row_at[key[0], key[1], key[2]]
+    return pair_at[key[0], key[1]]

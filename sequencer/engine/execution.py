@@ -1,0 +1,132 @@
+"""Carrying out what was planned: trades, their fees, and their rows in the open batch. Nothing here can refuse."""
+
+from evermark.protocol.batch import FILL_FUND, FILL_LIQUIDATION, FILL_ORDERS, INSURANCE_FUND
+from evermark.protocol.orders import Side
+from evermark.protocol.units import check
+from sequencer.engine.batch_builder import STAGE_FILLS, OpenFill
+from sequencer.engine.context import Context
+from sequencer.engine.events import Trade
+from sequencer.engine.ledger import change_position, charge_fee, row_of
+from sequencer.engine.matching import Plan
+from sequencer.engine.open_orders import cancel, drop_useless_reducers, fill_waiting, note_filled
+from sequencer.engine.order_book import RestingOrder
+from sequencer.engine.sealing import enter
+from sequencer.engine.state import Account, EngineState, MarketState
+
+
+def execute(ctx: Context, at: MarketState, order: RestingOrder, plan: Plan) -> None:
+    """Do the steps of an arriving order's plan."""
+    state = ctx.state
+    for step in plan.steps:
+        if step.reason is not None and step.maker is not None:
+            cancel(ctx, step.maker, step.reason)
+        elif step.maker is not None:
+            _trade_orders(ctx, at, step.maker, order, step.lots)
+        else:
+            _trade_with_fund(ctx, at, order, step.lots)
+    if not plan.filled:
+        return
+    drop_useless_reducers(ctx, state.accounts[order.account], order.market_id)
+    for step in plan.steps:
+        if step.lots and step.maker is not None:
+            drop_useless_reducers(ctx, state.accounts[step.maker.account], order.market_id)
+
+
+def _trade_orders(ctx: Context, at: MarketState, maker: RestingOrder, taker: RestingOrder, lots: int) -> None:
+    state = ctx.state
+    batch = enter(ctx, STAGE_FILLS)
+    maker_account, taker_account = state.accounts[maker.account], state.accounts[taker.account]
+    taker_fee = _take(ctx, at, taker, maker.price, lots)
+    maker_fee = make_trade(ctx, at, maker, lots)
+    batch.fills.append(OpenFill(FILL_ORDERS, row_key(maker), row_key(taker), lots))
+    tell_trade(
+        ctx,
+        at,
+        maker.price,
+        lots,
+        taker.side,
+        (maker_account.account_id, maker.order_hash, maker_fee),
+        (taker_account.account_id, taker.order_hash, taker_fee),
+    )
+    fill_waiting(ctx, maker_account, maker, lots)
+
+
+def _trade_with_fund(ctx: Context, at: MarketState, taker: RestingOrder, lots: int) -> None:
+    state = ctx.state
+    batch = enter(ctx, STAGE_FILLS)
+    fund = state.accounts[INSURANCE_FUND]
+    taker_fee = _take(ctx, at, taker, at.mark, lots)
+    change_position(ctx, fund, at, -taker.side.sign * lots, at.mark)
+    fund_pair = (INSURANCE_FUND, at.market.market_id)
+    batch.fills.append(OpenFill(FILL_FUND, row_key(taker), fund_pair, lots))
+    maker = (INSURANCE_FUND, b"", 0)
+    tell_trade(ctx, at, at.mark, lots, taker.side, maker, (taker.account, taker.order_hash, taker_fee))
+
+
+def _take(ctx: Context, at: MarketState, taker: RestingOrder, price: int, lots: int) -> int:
+    """The taker's side of a fill; returns its fee."""
+    account = ctx.state.accounts[taker.account]
+    check(lots <= taker.remaining, "matching: the taker would be overfilled")
+    change_position(ctx, account, at, taker.side.sign * lots, price)
+    row = row_of(ctx, account, taker)
+    taker.filled += lots
+    note_filled(account, taker)
+    return charge_fee(ctx, account, row, at.market.notional(lots, price), at.market.taker_fee_ppm)
+
+
+def make_trade(ctx: Context, at: MarketState, maker: RestingOrder, lots: int) -> int:
+    """A waiting order's side of a fill, but for its place in the book; returns its fee."""
+    account = ctx.state.accounts[maker.account]
+    change_position(ctx, account, at, maker.side.sign * lots, maker.price)
+    row = row_of(ctx, account, maker)
+    return charge_fee(ctx, account, row, at.market.notional(lots, maker.price), at.market.maker_fee_ppm)
+
+
+def fill_liquidation(
+    ctx: Context, at: MarketState, target: Account, maker: RestingOrder, lots: int, keeper: int
+) -> int:
+    """Close `lots` of a target's position against a waiting order; returns the maker's fee."""
+    batch = ctx.state.batch
+    change_position(ctx, target, at, -maker.side.sign * lots, maker.price)
+    fee = make_trade(ctx, at, maker, lots)
+    pair = (target.account_id, at.market.market_id)
+    batch.fills.append(OpenFill(FILL_LIQUIDATION, pair, row_key(maker), lots, keeper))
+    fill_waiting(ctx, ctx.state.accounts[maker.account], maker, lots)
+    return fee
+
+
+def tell_trade(
+    ctx: Context,
+    at: MarketState,
+    price: int,
+    lots: int,
+    taker_side: Side,
+    maker: tuple[int, bytes, int],
+    taker: tuple[int, bytes, int],
+    liquidated: int = 0,
+) -> None:
+    """Count and publish one fill; `maker` and `taker` are (account, order hash, fee)."""
+    state: EngineState = ctx.state
+    state.trade_count += 1
+    state.batch.notional += at.market.notional(lots, price)
+    ctx.emit(
+        Trade(
+            trade_id=state.trade_count,
+            market_id=at.market.market_id,
+            price=price,
+            size=lots,
+            taker_side=taker_side,
+            maker=maker[0],
+            taker=taker[0],
+            maker_hash=maker[1],
+            taker_hash=taker[1],
+            maker_fee=maker[2],
+            taker_fee=taker[2],
+            liquidated=liquidated,
+        )
+    )
+
+
+def row_key(order: RestingOrder) -> tuple[int, int, int]:
+    """The order's key in the batch's order table."""
+    return (order.account, order.slot, order.sequence)

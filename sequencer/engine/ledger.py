@@ -1,0 +1,130 @@
+"""Every movement of collateral and every change of a position. Integers as the vault computes them."""
+
+from evermark.protocol.batch import FEE_ACCOUNT, INSURANCE_FUND
+from evermark.protocol.margin import fee_delta, funding_owed, funding_remainder
+from evermark.protocol.units import FUNDING_SCALE, check, floor_div
+from sequencer.engine.batch_builder import Row
+from sequencer.engine.context import Context
+from sequencer.engine.events import CollateralChanged, PositionChanged
+from sequencer.engine.order_book import RestingOrder
+from sequencer.engine.risk import refresh, revalue
+from sequencer.engine.sealing import baseline, touch, touch_positions
+from sequencer.engine.state import Account, MarketState, Position
+
+
+def change_collateral(ctx: Context, account: Account, delta: int, cause: str) -> None:
+    """Credit (or debit) an account and say why. A zero changes nothing and is not told."""
+    if delta == 0:
+        return
+    account.collateral += delta
+    ctx.emit(
+        CollateralChanged(account=account.account_id, delta=delta, collateral=account.collateral, cause=cause)
+    )
+
+
+def move_in_fills(ctx: Context, account: Account, delta: int, cause: str) -> None:
+    """`change_collateral` inside section 4: the account's baseline is noted first."""
+    baseline(ctx.state, account)
+    change_collateral(ctx, account, delta, cause)
+
+
+def position_of(account: Account, market_id: int) -> Position:
+    """The account's position in a market, made when absent."""
+    position = account.positions.get(market_id)
+    if position is None:
+        position = account.positions[market_id] = Position()
+    return position
+
+
+def row_of(ctx: Context, account: Account, order: RestingOrder) -> Row:
+    """The order's row in the open batch; its first use is what the vault remembers of the slot."""
+    batch = ctx.state.batch
+    key = (order.account, order.slot, order.sequence)
+    row = batch.rows.get(key)
+    if row is None:
+        check(order.account not in batch.targets, "batch: a liquidation target trades by order")
+        row = batch.rows[key] = Row(order.market_id, order.order, order.signature)
+        batch.row_accounts.add(order.account)
+        if order.slot == 0:
+            account.used_taker_sequence = order.sequence
+        else:
+            account.slots[order.slot].used_sequence = order.sequence
+    return row
+
+
+def charge_fee(ctx: Context, account: Account, row: Row, notional: int, rate_ppm: int) -> int:
+    """Charge one fill's share of a row's fee (a rebate is negative) and return it."""
+    row.numerator, fee = fee_delta(row.numerator, notional, rate_ppm)
+    move_in_fills(ctx, account, -fee, "fee")
+    fee_account = ctx.state.accounts[FEE_ACCOUNT]
+    touch(ctx.state, fee_account)
+    change_collateral(ctx, fee_account, fee, "fee")
+    return fee
+
+
+def change_position(ctx: Context, account: Account, at: MarketState, delta: int, price: int) -> None:
+    """Buy (`delta` > 0) or sell at `price` for cash; settles the position's funding first."""
+    state, market_id = ctx.state, at.market.market_id
+    noted = baseline(state, account)
+    touch_positions(state, account)
+    state.batch.pairs.add((account.account_id, market_id))
+    position = position_of(account, market_id)
+    refresh(state, account)
+    noted.sizes.setdefault(market_id, position.size)
+    _settle_funding(ctx, account, at, position)
+    before, after = position.size, position.size + delta
+    realized = _change_cost(position, delta, at.market.notional(delta, price))
+    position.entry_mark = _entry_mark(before, after, position.entry_mark, at.mark)
+    position.size = after
+    account.open_positions += (after != 0) - (before != 0)
+    at.open_interest += max(after, 0) - max(before, 0)
+    change_collateral(ctx, account, -at.market.notional(delta, price), "trade")
+    revalue(state, account, market_id)
+    ctx.emit(
+        PositionChanged(
+            account=account.account_id,
+            market_id=market_id,
+            size=after,
+            entry_notional=position.entry_notional,
+            realized_pnl=realized,
+        )
+    )
+
+
+def _settle_funding(ctx: Context, account: Account, at: MarketState, position: Position) -> None:
+    state = ctx.state
+    if position.size and position.entry_cumulative != at.cumulative:
+        owed = funding_owed(position.size, at.cumulative, position.entry_cumulative)
+        state.dust += funding_remainder(position.size, at.cumulative, position.entry_cumulative)
+        state.funding_pool += owed
+        change_collateral(ctx, account, -owed, "funding")
+        if state.dust >= FUNDING_SCALE:
+            state.dust -= FUNDING_SCALE
+            state.funding_pool -= 1
+            move_in_fills(ctx, state.accounts[INSURANCE_FUND], 1, "dust")
+    position.entry_cumulative = at.cumulative
+
+
+def _change_cost(position: Position, delta: int, cost: int) -> int:
+    """Carry the position's entry cost over a trade of `delta` lots for `cost`; returns the realized profit."""
+    before = position.size
+    if before == 0 or (before > 0) == (delta > 0):
+        position.entry_notional += cost
+        return 0
+    closed = min(abs(delta), abs(before))
+    closing_cost = floor_div(cost * closed, abs(delta))
+    closed_entry = floor_div(position.entry_notional * closed, abs(before))
+    position.entry_notional -= closed_entry
+    if abs(delta) > abs(before):
+        position.entry_notional = cost - closing_cost
+    return -closing_cost - closed_entry
+
+
+def _entry_mark(before: int, after: int, entry_mark: int, mark: int) -> int:
+    """Mark at entry: the current one on opening or flipping, size-weighted (floor) on growing, else unchanged."""
+    if after == 0 or (before and (before > 0) == (after > 0) and abs(after) <= abs(before)):
+        return entry_mark
+    if before == 0 or (before > 0) != (after > 0):
+        return mark
+    grown = abs(after) - abs(before)
+    return floor_div(entry_mark * abs(before) + mark * grown, abs(after))

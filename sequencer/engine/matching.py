@@ -1,0 +1,267 @@
+"""Price-time matching of one order: first a plan that changes nothing, then its execution.
+
+The plan tries every fill against the rules that the vault applies, so that what is executed cannot fail there.
+"""
+
+from collections.abc import Iterator
+
+from evermark.protocol.batch import INSURANCE_FUND
+from evermark.protocol.margin import fee_delta
+from evermark.protocol.units import PPM
+from sequencer.engine.batch_builder import FILL_CAP, MAX_ACCOUNTS, MAX_PAIRS, OpenBatch
+from sequencer.engine.commands import MarketMode
+from sequencer.engine.events import CancelReason
+from sequencer.engine.order_book import Level, RestingOrder
+from sequencer.engine.parties import Party
+from sequencer.engine.risk import prices_fresh
+from sequencer.engine.state import Account, EngineState, MarketState
+
+
+class Step:
+    """One planned step: cancel `maker` for `reason`, or trade `lots` with it (with the fund when it is None)."""
+
+    __slots__ = ("lots", "maker", "reason")
+
+    def __init__(self, maker: RestingOrder | None, lots: int, reason: CancelReason | None) -> None:
+        self.maker = maker
+        self.lots = lots
+        self.reason = reason
+
+
+class Plan:
+    """What an order will do on arrival. `stop` says why matching ended early, None when it ran out of prices."""
+
+    __slots__ = ("filled", "steps", "stop")
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.filled = 0
+        self.stop: CancelReason | None = None
+
+
+def outside_band(at: MarketState, price: int) -> bool:
+    """Further from the mark than fills may be."""
+    return abs(price - at.mark) * PPM > at.mark * at.market.price_band_ppm
+
+
+def agent_is_live(state: EngineState, account: Account, signer: bytes) -> bool:
+    """The signer may trade for the account at engine time: its owner, or an agent that has not expired."""
+    if signer == account.owner:
+        return True
+    return state.agents.get((account.account_id, signer), (0, 0))[0] >= max(state.now, 1)
+
+
+def fund_meets(state: EngineState, at: MarketState, order: RestingOrder) -> int:
+    """Lots of the insurance fund's position that the order would take over at the mark, 0 when none."""
+    position = state.accounts[INSURANCE_FUND].positions.get(at.market.market_id)
+    sign = order.side.sign
+    if position is None or position.size * sign <= 0 or at.stale or order.order.post_only:
+        return 0
+    return abs(position.size) if sign * (order.price - at.mark) >= 0 else 0
+
+
+def maker_refusal(
+    state: EngineState, at: MarketState, maker: RestingOrder, taker: int
+) -> CancelReason | None:
+    """Why a waiting order must leave instead of trading with `taker`, whatever the size; None when it may trade."""
+    if maker.account == taker:
+        return CancelReason.SELF_TRADE
+    if maker.expiry <= state.now:
+        return CancelReason.EXPIRED
+    if outside_band(at, maker.price):
+        return CancelReason.PRICE_BAND
+    if not agent_is_live(state, state.accounts[maker.account], maker.signer):
+        return CancelReason.AGENT_REVOKED
+    return None
+
+
+def maker_lots(state: EngineState, party: Party, maker: RestingOrder, lots: int) -> tuple[int, CancelReason]:
+    """Lots that a waiting order may trade, at most `lots`; with 0 the reason to cancel it."""
+    only_reduces = maker.reduce_only or party.at.effective_mode == MarketMode.REDUCE_ONLY
+    if only_reduces:
+        lots = min(lots, party.opposes(maker.side.sign))
+        return lots, CancelReason.REDUCE_ONLY
+    if lots > party.opposes(maker.side.sign) and not prices_fresh(state, party.account):
+        return 0, CancelReason.MARGIN
+    return lots, CancelReason.MARGIN
+
+
+class Planner:
+    """Builds one order's plan against the book as it stands."""
+
+    __slots__ = (
+        "accounts",
+        "at",
+        "batch",
+        "fills",
+        "numerator",
+        "only_reduces",
+        "open_interest",
+        "order",
+        "pairs",
+        "parties",
+        "plan",
+        "state",
+        "taker",
+    )
+
+    def __init__(
+        self, state: EngineState, at: MarketState, order: RestingOrder, batch: OpenBatch, only_reduces: bool
+    ) -> None:
+        """`batch` is the open one, or an empty one when it is going to be sealed first."""
+        self.state = state
+        self.at = at
+        self.order = order
+        self.batch = batch
+        self.only_reduces = only_reduces
+        self.plan = Plan()
+        self.fills = 0
+        self.numerator = 0
+        self.open_interest = at.open_interest
+        self.accounts = len(batch.accounts)
+        self.pairs = len(batch.pairs)
+        self.parties: dict[int, Party] = {}
+        self.taker = self._party(state.accounts[order.account])
+
+    def make(self) -> Plan:
+        """Walk the opposite side from its best price; the fund comes first where the mark is as good."""
+        plan, order, sign = self.plan, self.order, self.order.side.sign
+        fund_lots = fund_meets(self.state, self.at, order)
+        for level in self._crossed_levels():
+            if fund_lots and sign * (level.price - self.at.mark) >= 0:
+                self._with_fund(fund_lots)
+                fund_lots = 0
+            if not self._with_level(level):
+                return plan
+        if fund_lots and plan.filled < order.remaining:
+            self._with_fund(fund_lots)
+        return plan
+
+    def _crossed_levels(self) -> Iterator[Level]:
+        sign, limit = self.order.side.sign, self.order.price
+        for level in self.at.book.opposite(self.order.side).best_first():
+            if sign * (limit - level.price) < 0:
+                return
+            yield level
+
+    def _with_level(self, level: Level) -> bool:
+        """Trade with a level's orders; False when matching is over."""
+        for maker in level.orders():
+            if self.plan.stop is not None or self.plan.filled == self.order.remaining:
+                return False
+            self._with_maker(maker)
+        return self.plan.stop is None and self.plan.filled < self.order.remaining
+
+    def _with_maker(self, maker: RestingOrder) -> None:
+        state, plan = self.state, self.plan
+        refusal = maker_refusal(state, self.at, maker, self.order.account)
+        if refusal is not None:
+            plan.steps.append(Step(maker, 0, refusal))
+            return
+        wanted = self._taker_lots()
+        if wanted == 0:
+            return
+        party = self._party(state.accounts[maker.account])
+        if plan.stop is not None:
+            return
+        lots, why_not = maker_lots(state, party, maker, min(wanted, maker.remaining))
+        if lots == 0:
+            plan.steps.append(Step(maker, 0, why_not))
+            return
+        self._trade(maker, party, lots)
+
+    def _trade(self, maker: RestingOrder, party: Party, lots: int) -> None:
+        plan, sign, market = self.plan, self.order.side.sign, self.at.market
+        notional = market.notional(lots, maker.price)
+        numerator, taker_fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
+        row = self.batch.rows.get((maker.account, maker.slot, maker.sequence))
+        _, maker_fee = fee_delta(row.numerator if row is not None else 0, notional, market.maker_fee_ppm)
+        if not self.taker.allows(self.state, sign * lots, -sign * notional - taker_fee):
+            plan.stop = CancelReason.MARGIN
+            return
+        change = self._open_interest_change(party, lots)
+        if change > 0 and self.open_interest + change > market.open_interest_cap_lots:
+            plan.stop = CancelReason.OPEN_INTEREST_CAP
+            return
+        if not party.allows(self.state, -sign * lots, sign * notional - maker_fee):
+            plan.steps.append(Step(maker, 0, CancelReason.MARGIN))
+            return
+        self.numerator = numerator
+        self.open_interest += change
+        self.taker.take(sign * lots, -sign * notional - taker_fee)
+        party.take(-sign * lots, sign * notional - maker_fee)
+        self._done(maker, lots)
+        if lots < maker.remaining and plan.filled < self.order.remaining and self._taker_lots():
+            plan.steps.append(Step(maker, 0, CancelReason.REDUCE_ONLY))
+
+    def _with_fund(self, fund_lots: int) -> None:
+        plan, sign, market = self.plan, self.order.side.sign, self.at.market
+        lots = min(self._taker_lots(), fund_lots)
+        party = self._party(self.state.accounts[INSURANCE_FUND])
+        if lots == 0 or plan.stop is not None:
+            return
+        notional = market.notional(lots, self.at.mark)
+        numerator, fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
+        if not self.taker.allows(self.state, sign * lots, -sign * notional - fee):
+            plan.stop = CancelReason.MARGIN
+            return
+        # The fund shrinks, so open interest cannot grow.
+        if not party.allows(self.state, -sign * lots, sign * notional):
+            return
+        self.open_interest += self._open_interest_change(party, lots)
+        self.numerator = numerator
+        self.taker.take(sign * lots, -sign * notional - fee)
+        party.take(-sign * lots, sign * notional)
+        self._done(None, lots)
+
+    def _done(self, maker: RestingOrder | None, lots: int) -> None:
+        self.plan.steps.append(Step(maker, lots, None))
+        self.plan.filled += lots
+        self.fills += 1
+
+    def _taker_lots(self) -> int:
+        """Lots that the taker still wants and may trade; with 0 the plan is stopped."""
+        wanted = self.order.remaining - self.plan.filled
+        if self.only_reduces:
+            wanted = min(wanted, self.taker.opposes(self.order.side.sign))
+            if wanted == 0:
+                self.plan.stop = CancelReason.REDUCE_ONLY
+        if wanted and self.fills >= FILL_CAP:
+            self.plan.stop = CancelReason.FILL_CAP
+            return 0
+        return wanted
+
+    def _open_interest_change(self, party: Party, lots: int) -> int:
+        sign = self.order.side.sign
+        return sum(
+            max(side.size + delta, 0) - max(side.size, 0)
+            for side, delta in ((self.taker, sign * lots), (party, -sign * lots))
+        )
+
+    def _party(self, account: Account) -> Party:
+        """The account's party; a full pair table stops the plan, so that the batch stays within its bounds."""
+        party = self.parties.get(account.account_id)
+        if party is None:
+            self.accounts += account.account_id not in self.batch.accounts
+            named = self.batch.pairs
+            self.pairs += sum(
+                (account.account_id, market_id) not in named
+                for market_id, position in account.positions.items()
+                if position.size
+            )
+            self.pairs += 1
+            if self.pairs > MAX_PAIRS or self.accounts + 3 > MAX_ACCOUNTS:
+                self.plan.stop = CancelReason.FILL_CAP
+            party = self.parties[account.account_id] = Party(self.state, account, self.at, self.batch)
+        return party
+
+
+def may_trade(state: EngineState, at: MarketState, order: RestingOrder) -> bool:
+    """Whether the order meets anything on arrival."""
+    return crosses_book(at, order) or fund_meets(state, at, order) > 0
+
+
+def crosses_book(at: MarketState, order: RestingOrder) -> bool:
+    """Whether the best waiting order meets the limit."""
+    best = at.book.opposite(order.side).best()
+    return best is not None and order.side.sign * (order.price - best.price) >= 0

@@ -1,0 +1,139 @@
+"""Orders that wait: resting, cancelling, filling them, and the margin that they reserve."""
+
+from heapq import heappush
+
+from evermark.protocol.units import check
+from sequencer.engine.context import Context
+from sequencer.engine.events import CancelReason, OrderCancelled, OrderFilled, OrderRested
+from sequencer.engine.ledger import position_of
+from sequencer.engine.order_book import RestingOrder
+from sequencer.engine.risk import order_fee, order_loss, refresh, revalue
+from sequencer.engine.state import Account, EngineState
+
+
+def rest(ctx: Context, account: Account, order: RestingOrder) -> None:
+    """Let the order's remainder wait in the book."""
+    state = ctx.state
+    state.markets[order.market_id].book.add(order)
+    _enlist(state, account, order)
+    tell_rested(ctx, order)
+
+
+def tell_rested(ctx: Context, order: RestingOrder) -> None:
+    """Say that the order waits now."""
+    ctx.touch_level(order.market_id, order.side, order.price)
+    ctx.emit(
+        OrderRested(
+            account=order.account,
+            order_hash=order.order_hash,
+            market_id=order.market_id,
+            side=order.side,
+            price=order.price,
+            remaining=order.remaining,
+        )
+    )
+
+
+def replace_in_place(ctx: Context, account: Account, old: RestingOrder, new: RestingOrder) -> None:
+    """Let `new` take the place of `old` in the queue; both events are the caller's."""
+    state = ctx.state
+    reserve(state, account, old, -1)
+    state.markets[old.market_id].book.replace(old, new)
+    _enlist(state, account, new)
+
+
+def cancel(ctx: Context, order: RestingOrder, reason: CancelReason) -> None:
+    """End a waiting order."""
+    state = ctx.state
+    account = state.accounts[order.account]
+    reserve(state, account, order, -1)
+    state.markets[order.market_id].book.remove(order)
+    del account.orders[order.slot]
+    ctx.touch_level(order.market_id, order.side, order.price)
+    tell_cancelled(ctx, order, reason)
+
+
+def tell_cancelled(ctx: Context, order: RestingOrder, reason: CancelReason) -> None:
+    """Say that an order ended unfilled, waiting or not."""
+    ctx.emit(
+        OrderCancelled(
+            account=order.account,
+            order_hash=order.order_hash,
+            market_id=order.market_id,
+            slot=order.slot,
+            filled=order.filled,
+            remaining=order.remaining,
+            reason=reason,
+        )
+    )
+
+
+def tell_filled(ctx: Context, order: RestingOrder) -> None:
+    """Say that an order's whole size is traded."""
+    ctx.emit(
+        OrderFilled(
+            account=order.account,
+            order_hash=order.order_hash,
+            market_id=order.market_id,
+            slot=order.slot,
+            filled=order.filled,
+        )
+    )
+
+
+def fill_waiting(ctx: Context, account: Account, order: RestingOrder, lots: int) -> None:
+    """Count `lots` of a waiting order as traded."""
+    state = ctx.state
+    reserve(state, account, order, -1)
+    state.markets[order.market_id].book.fill(order, lots)
+    note_filled(account, order)
+    ctx.touch_level(order.market_id, order.side, order.price)
+    if order.level is None:
+        del account.orders[order.slot]
+        tell_filled(ctx, order)
+    else:
+        reserve(state, account, order, 1)
+
+
+def note_filled(account: Account, order: RestingOrder) -> None:
+    """Remember for the slot what an amend would carry over."""
+    if order.slot:
+        account.slots[order.slot].filled = order.filled
+
+
+def reserve(state: EngineState, account: Account, order: RestingOrder, sign: int) -> None:
+    """Count (`sign` +1) or release (-1) what the order's remainder needs; reduce-only orders need nothing."""
+    position = position_of(account, order.market_id)
+    if order.reduce_only:
+        position.reduce_orders += sign
+        return
+    refresh(state, account)
+    at, lots = state.markets[order.market_id], order.size - order.filled
+    if order.side == 0:
+        position.buy_lots += sign * lots
+    else:
+        position.sell_lots += sign * lots
+    if sign > 0:
+        order.fee_reserve = order_fee(at, order.price, lots, at.market.maker_fee_ppm)
+    account.order_fees += sign * order.fee_reserve
+    account.order_loss += sign * order_loss(at, order)
+    revalue(state, account, order.market_id)
+
+
+def drop_useless_reducers(ctx: Context, account: Account, market_id: int) -> None:
+    """Cancel the account's waiting reduce-only orders that no longer oppose its position."""
+    position = account.positions.get(market_id)
+    if position is None or not position.reduce_orders:
+        return
+    for order in list(account.orders.values()):
+        if order.market_id == market_id and order.reduce_only and position.size * order.side.sign >= 0:
+            cancel(ctx, order, CancelReason.REDUCE_ONLY)
+
+
+def _enlist(state: EngineState, account: Account, order: RestingOrder) -> None:
+    # The sums are brought to this epoch before the order joins, or it would be counted twice.
+    refresh(state, account)
+    check(order.slot > 0, "orders: slot 0 never rests")
+    account.orders[order.slot] = order
+    reserve(state, account, order, 1)
+    heappush(state.expiries, (order.expiry, order.account, order.slot, order.sequence))

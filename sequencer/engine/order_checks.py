@@ -1,0 +1,336 @@
+"""Why an order is refused before it meets the book. Pure: nothing here changes the state."""
+
+from evermark.protocol.markets import MAX_OPEN_MARKETS
+from evermark.protocol.orders import MAX_EXPIRY_S, MAX_FEE_LIMIT_PPM, NO_ADDRESS, Order, TimeInForce, Trigger
+from evermark.protocol.reject import Reject, RejectCode
+from evermark.protocol.units import MAX_PRICE_TICKS, MAX_SEQUENCE, MAX_SIZE_LOTS, PPM
+from sequencer.engine.commands import MarketMode, PlaceOrder
+from sequencer.engine.context import no
+from sequencer.engine.matching import agent_is_live
+from sequencer.engine.order_book import RestingOrder
+from sequencer.engine.risk import loss_at, order_fee, order_loss, prices_fresh, refresh, worst_initial
+from sequencer.engine.sealing import round_is_old
+from sequencer.engine.state import (
+    MAX_UNSETTLED_BATCHES,
+    MAX_UNSETTLED_NOTIONAL,
+    Account,
+    EngineState,
+    MarketState,
+    Position,
+)
+
+MAX_OPEN_ORDERS = 200  # of one account; bounds the work of a price round and of a liquidation
+SEQUENCE_AHEAD_MS = 86_400_000  # clients use milliseconds; at most a day ahead of the round
+MAX_SLOT = 2**16 - 1
+NO_POSITION = Position()
+
+
+class Draft:
+    """An order with everything that deciding about it needs."""
+
+    __slots__ = ("account", "at", "may_rest", "only_reduces", "order", "position", "reduces", "replaced")
+
+    def __init__(
+        self, account: Account, at: MarketState, order: RestingOrder, replaced: RestingOrder | None
+    ) -> None:
+        self.account = account
+        self.at = at
+        self.order = order
+        self.replaced = replaced
+        self.may_rest = order.order.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
+        self.position = account.positions.get(order.market_id, NO_POSITION)
+        self.reduces = order.reduce_only or self._shrinks()
+        restricted = at.effective_mode == MarketMode.REDUCE_ONLY
+        self.only_reduces = order.reduce_only or (restricted and self.reduces)
+
+    def _shrinks(self) -> bool:
+        """With everything else that waits on its side, the order could at most close the position."""
+        size, order, position = self.position.size, self.order, self.position
+        waiting = position.buy_lots if order.side == 0 else position.sell_lots
+        if self.replaced is not None and not self.replaced.reduce_only:
+            waiting -= self.replaced.remaining
+        return size * order.side.sign < 0 and waiting + order.remaining <= abs(size)
+
+
+def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
+    """Find what the order refers to, or say what is wrong with it as it is written."""
+    order = command.order
+    market_id = state.market_ids.get(order.market)
+    if market_id is None:
+        return no(RejectCode.UNKNOWN_MARKET, f"no market {order.market[:32]}", "market")
+    refusal = _check_format(order)
+    if refusal is not None:
+        return refusal
+    account = state.accounts.get(command.account)
+    if account is None or (account.owner, account.sub_account) != (order.owner, order.sub_account):
+        return no(
+            RejectCode.UNKNOWN_ACCOUNT, "the account is not the order's", "owner", account=command.account
+        )
+    if order.owner == NO_ADDRESS or not agent_is_live(state, account, command.signer):
+        return no(RejectCode.NOT_AUTHORISED, "the signer is neither the owner nor a live agent", "signature")
+    replaced = account.orders.get(order.slot) if order.slot else None
+    carried = account.slots[order.slot].filled if order.amend and order.slot in account.slots else 0
+    return Draft(
+        account,
+        state.markets[market_id],
+        RestingOrder(
+            command.account,
+            market_id,
+            order,
+            command.order_hash,
+            command.signature,
+            command.signer,
+            command.client_id,
+            carried,
+        ),
+        replaced,
+    )
+
+
+def check_order(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
+    """The first rule that the order breaks, None when it may meet the book."""
+    return (
+        _check_slot(state, draft)
+        or _check_limits(draft)
+        or _check_venue(state, draft, stamp_ms)
+        or _check_position(draft)
+        or _check_price(draft)
+        or _check_margin(state, draft)
+    )
+
+
+def _check_format(order: Order) -> Reject | None:
+    ranges = (
+        ("size", order.size, 1, MAX_SIZE_LOTS),
+        ("limit_price", order.limit_price, 1, MAX_PRICE_TICKS),
+        ("max_fee_ppm", order.max_fee_ppm, 0, MAX_FEE_LIMIT_PPM),
+        ("slot", order.slot, 0, MAX_SLOT),
+        ("sequence", order.sequence, 1, MAX_SEQUENCE),
+        ("expiry", order.expiry, 0, MAX_EXPIRY_S),
+    )
+    for field, value, least, most in ranges:
+        if not least <= value <= most:
+            return no(
+                RejectCode.OUT_OF_RANGE,
+                f"{field} is out of range",
+                field,
+                value=value,
+                least=least,
+                most=most,
+            )
+    if not order.is_plain:
+        field = _unsupported_field(order)
+        return no(RejectCode.UNSUPPORTED, f"{field} is not supported yet", field)
+    immediate = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
+    if order.slot == 0 and not immediate:
+        return no(RejectCode.BAD_COMBINATION, "slot 0 takes only IOC and FOK", "time_in_force")
+    if order.slot == 0 and order.amend:
+        return no(RejectCode.BAD_COMBINATION, "slot 0 holds nothing to amend", "amend")
+    if order.post_only and immediate:
+        return no(RejectCode.BAD_COMBINATION, "a post-only order has to rest", "post_only")
+    return None
+
+
+def _unsupported_field(order: Order) -> str:
+    if order.trigger is not Trigger.NONE:
+        return "trigger"
+    if order.builder != NO_ADDRESS:
+        return "builder"
+    numbers = (
+        "trigger_price",
+        "trailing_offset",
+        "display_size",
+        "twap_interval",
+        "bracket_link",
+        "max_builder_fee_ppm",
+    )
+    return next(name for name in numbers if getattr(order, name))
+
+
+def _check_slot(state: EngineState, draft: Draft) -> Reject | None:
+    order, account, now = draft.order, draft.account, state.now
+    if order.expiry <= now:
+        return no(RejectCode.EXPIRED, "the order has expired", "expiry", expiry=order.expiry, now=now)
+    if order.sequence > now * 1000 + SEQUENCE_AHEAD_MS:
+        most = now * 1000 + SEQUENCE_AHEAD_MS
+        return no(
+            RejectCode.SEQUENCE_TOO_FAR,
+            "sequence is too far ahead",
+            "sequence",
+            sequence=order.sequence,
+            most=most,
+        )
+    slot = account.slots.get(order.slot)
+    seen = account.taker_sequence if order.slot == 0 else slot.sequence if slot is not None else 0
+    seen = max(seen, account.min_sequence)
+    if order.sequence <= seen:
+        return no(
+            RejectCode.STALE_SEQUENCE,
+            "sequence does not grow",
+            "sequence",
+            sequence=order.sequence,
+            seen=seen,
+        )
+    return _check_amend(draft)
+
+
+def _check_amend(draft: Draft) -> Reject | None:
+    order, replaced = draft.order, draft.replaced
+    if replaced is not None and not order.order.amend:
+        return no(RejectCode.SLOT_OCCUPIED, "the slot holds a live order", "slot", slot=order.slot)
+    if order.order.amend and replaced is None:
+        return no(RejectCode.NOTHING_TO_AMEND, "the slot holds no live order", "slot", slot=order.slot)
+    if replaced is not None and (replaced.market_id, replaced.side) != (order.market_id, order.side):
+        return no(RejectCode.BAD_COMBINATION, "an amend keeps market and side", "amend")
+    if order.filled >= order.size:
+        return no(
+            RejectCode.ALREADY_FILLED,
+            "the slot has traded this size",
+            "size",
+            filled=order.filled,
+            size=order.size,
+        )
+    return None
+
+
+def _check_limits(draft: Draft) -> Reject | None:
+    order, market = draft.order, draft.at.market
+    notional = market.notional(order.size, order.price)
+    if notional < market.min_notional and not order.reduce_only:
+        return no(
+            RejectCode.BELOW_MIN_NOTIONAL,
+            "the order is too small",
+            "size",
+            notional=notional,
+            min_notional=market.min_notional,
+        )
+    if order.size > market.max_order_lots:
+        return no(
+            RejectCode.ABOVE_MAX_SIZE,
+            "the order is too large",
+            "size",
+            size=order.size,
+            most=market.max_order_lots,
+        )
+    rate = _highest_rate(draft)
+    if order.order.max_fee_ppm < rate:
+        return no(
+            RejectCode.FEE_ABOVE_MAXIMUM,
+            "the fee rate is above the signed maximum",
+            "max_fee_ppm",
+            fee_ppm=rate,
+            max_fee_ppm=order.order.max_fee_ppm,
+        )
+    if draft.may_rest and draft.replaced is None and len(draft.account.orders) >= MAX_OPEN_ORDERS:
+        return no(RejectCode.TOO_MANY_ORDERS, "too many open orders", open=len(draft.account.orders))
+    return None
+
+
+def _highest_rate(draft: Draft) -> int:
+    market = draft.at.market
+    if not draft.may_rest:
+        return market.taker_fee_ppm
+    if draft.order.order.post_only:
+        return market.maker_fee_ppm
+    return max(market.maker_fee_ppm, market.taker_fee_ppm)
+
+
+def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
+    at, order = draft.at, draft.order
+    if round_is_old(state, stamp_ms):
+        return no(RejectCode.STALE_PRICE, "no recent price round", stamp_ms=stamp_ms, round_s=state.now)
+    mode = at.effective_mode
+    if mode >= MarketMode.CANCEL_ONLY:
+        halted = mode == MarketMode.HALTED
+        code = RejectCode.MARKET_HALTED if halted else RejectCode.MARKET_CANCEL_ONLY
+        return no(code, "the market takes no orders", "market", mode=int(mode))
+    if mode == MarketMode.POST_ONLY and not order.order.post_only:
+        return no(RejectCode.MARKET_POST_ONLY, "the market takes post-only orders", "market", mode=int(mode))
+    if draft.reduces:
+        return None
+    if at.stale or not prices_fresh(state, draft.account):
+        updated_at = at.price.updated_at
+        return no(RejectCode.STALE_PRICE, "a price is stale: reducing only", "market", updated_at=updated_at)
+    if mode == MarketMode.REDUCE_ONLY:
+        return no(RejectCode.MARKET_REDUCE_ONLY, "the market takes reducing orders", "market", mode=int(mode))
+    if len(state.unsettled) >= MAX_UNSETTLED_BATCHES or state.unsettled_notional >= MAX_UNSETTLED_NOTIONAL:
+        return no(
+            RejectCode.UNSETTLED_LIMIT,
+            "too much is waiting for settlement: reducing only",
+            batches=len(state.unsettled),
+            notional=state.unsettled_notional,
+        )
+    return None
+
+
+def _check_position(draft: Draft) -> Reject | None:
+    order, account, position = draft.order, draft.account, draft.position
+    if order.reduce_only and position.size * order.side.sign >= 0:
+        return no(
+            RejectCode.REDUCE_ONLY_WOULD_INCREASE,
+            "there is nothing to reduce",
+            "reduce_only",
+            size=position.size,
+        )
+    cap, open_interest = draft.at.market.open_interest_cap_lots, draft.at.open_interest
+    if not draft.reduces and open_interest >= cap:
+        return no(
+            RejectCode.OPEN_INTEREST_CAP, "open interest is at its cap", open_interest=open_interest, cap=cap
+        )
+    if not position.size and not (position.buy_lots or position.sell_lots):
+        taken = sum(
+            1 for other in account.positions.values() if other.size or other.buy_lots or other.sell_lots
+        )
+        if taken >= MAX_OPEN_MARKETS:
+            return no(RejectCode.TOO_MANY_MARKETS, "too many open markets", "market", open=taken)
+    return None
+
+
+def _check_price(draft: Draft) -> Reject | None:
+    order, mark = draft.order, draft.at.mark
+    reach = mark * draft.at.market.price_band_ppm // PPM
+    worse = order.side.sign * (order.price - mark)
+    if worse > reach:
+        return no(
+            RejectCode.OUTSIDE_PRICE_BAND,
+            "the limit is too far beyond the mark",
+            "limit_price",
+            mark=mark,
+            lowest=mark - reach,
+            highest=mark + reach,
+        )
+    return None
+
+
+def _check_margin(state: EngineState, draft: Draft) -> Reject | None:
+    """Initial margin of the worst case, fees and losses at the limit included; reducing and shrinking need none."""
+    if draft.reduces:
+        return None
+    at, order, account, position = draft.at, draft.order, draft.account, draft.position
+    refresh(state, account)
+    buys, sells = position.buy_lots, position.sell_lots
+    loss, fees = account.order_loss, account.order_fees
+    old = draft.replaced
+    if old is not None and not old.reduce_only:
+        buys -= old.remaining if old.side == 0 else 0
+        sells -= old.remaining if old.side == 1 else 0
+        loss -= order_loss(at, old)
+        fees -= old.fee_reserve
+    buys += order.remaining if order.side == 0 else 0
+    sells += order.remaining if order.side == 1 else 0
+    worst = account.worst - position.worst + worst_initial(at, position.size, buys, sells)
+    if draft.may_rest:
+        loss += loss_at(at, order.side.sign, order.price, order.remaining)
+    price = order.price if draft.may_rest else at.mark
+    fees += order_fee(at, price, order.remaining, _highest_rate(draft))
+    available = account.collateral + account.value - loss - fees
+    no_more = worst + loss + fees <= account.worst + account.order_loss + account.order_fees
+    if available >= worst or no_more:
+        return None
+    return no(
+        RejectCode.INSUFFICIENT_MARGIN,
+        "not enough equity for the initial margin",
+        "size",
+        required=worst,
+        available=available,
+    )

@@ -1,0 +1,135 @@
+"""PlaceOrder: every reason to refuse first, then matching, then what remains rests or ends."""
+
+from evermark.protocol.orders import TimeInForce
+from evermark.protocol.reject import Reject, RejectCode
+from sequencer.engine.batch_builder import STAGE_FILLS, OpenBatch
+from sequencer.engine.commands import PlaceOrder
+from sequencer.engine.context import Context, no
+from sequencer.engine.events import CancelReason, OrderAccepted
+from sequencer.engine.execution import execute
+from sequencer.engine.matching import Plan, Planner, crosses_book, may_trade
+from sequencer.engine.open_orders import (
+    cancel,
+    replace_in_place,
+    rest,
+    tell_cancelled,
+    tell_filled,
+    tell_rested,
+)
+from sequencer.engine.order_book import RestingOrder
+from sequencer.engine.order_checks import Draft, check_order, draft_order
+from sequencer.engine.parties import grew_in_batch
+from sequencer.engine.sealing import seal
+from sequencer.engine.state import EngineState, SlotState
+
+
+def place_order(ctx: Context, command: PlaceOrder) -> None:
+    """Accept, match and rest an order, or refuse it without a trace."""
+    state = ctx.state
+    draft = draft_order(state, command)
+    refusal = draft if isinstance(draft, Reject) else check_order(state, draft, ctx.stamp_ms)
+    if refusal is not None or isinstance(draft, Reject):
+        ctx.refuse(
+            refusal or no(RejectCode.MALFORMED, ""), command.account, command.order_hash, command.client_id
+        )
+        return
+    meets = may_trade(state, draft.at, draft.order)
+    must_seal = _must_seal(state, draft, meets)
+    plan = Plan()
+    if meets:
+        batch = OpenBatch() if must_seal else state.batch
+        plan = Planner(state, draft.at, draft.order, batch, draft.only_reduces).make()
+    refusal = _refuse_plan(draft, plan)
+    if refusal is not None:
+        ctx.refuse(refusal, command.account, command.order_hash, command.client_id)
+        return
+    if must_seal:
+        seal(ctx)
+    _accept(ctx, draft, plan, meets)
+
+
+def _must_seal(state: EngineState, draft: Draft, meets: bool) -> bool:
+    """Whether the open batch has to end before this order."""
+    batch = state.batch
+    if draft.order.account in batch.targets:
+        return True  # a liquidation target has no order in its batch
+    if not meets:
+        return False
+    if batch.stage > STAGE_FILLS or not batch.has_room_for_fills():
+        return True
+    # An account that grew in this batch may not shrink below its initial margin in it: give it a fresh baseline.
+    return draft.reduces and grew_in_batch(draft.account, batch.baselines.get(draft.order.account))
+
+
+def _refuse_plan(draft: Draft, plan: Plan) -> Reject | None:
+    order = draft.order
+    if order.order.post_only and crosses_book(draft.at, order):
+        best = draft.at.book.opposite(order.side).best()
+        price = best.price if best is not None else 0
+        return no(RejectCode.POST_ONLY_WOULD_CROSS, "post-only order would trade", "limit_price", best=price)
+    if order.order.time_in_force is TimeInForce.FOK and plan.filled < order.remaining:
+        return no(
+            RejectCode.FOK_NOT_FILLABLE,
+            "the whole size cannot trade at once",
+            "size",
+            fillable=plan.filled,
+            wanted=order.remaining,
+        )
+    return None
+
+
+def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
+    order, account, old = draft.order, draft.account, draft.replaced
+    keeps_place = (
+        old is not None
+        and not meets
+        and old.price == order.price
+        and order.remaining <= old.remaining
+        and old.reduce_only == order.reduce_only
+        and draft.may_rest
+    )
+    if order.slot == 0:
+        account.taker_sequence = order.sequence
+    else:
+        account.slots.setdefault(order.slot, SlotState()).sequence = order.sequence
+    if old is not None and keeps_place:
+        replace_in_place(ctx, account, old, order)
+        tell_cancelled(ctx, old, CancelReason.REPLACED)
+    elif old is not None:
+        cancel(ctx, old, CancelReason.REPLACED)
+    ctx.emit(_accepted(order))
+    if keeps_place:
+        tell_rested(ctx, order)
+        return
+    execute(ctx, draft.at, order, plan)
+    _finish(ctx, draft, plan)
+
+
+def _finish(ctx: Context, draft: Draft, plan: Plan) -> None:
+    """What becomes of the part that did not trade."""
+    order, account = draft.order, draft.account
+    if order.remaining == 0:
+        tell_filled(ctx, order)
+    elif plan.stop is not None:
+        tell_cancelled(ctx, order, plan.stop)
+    elif not draft.may_rest:
+        tell_cancelled(ctx, order, CancelReason.IOC_REMAINDER)
+    elif order.reduce_only and account.positions[order.market_id].size * order.side.sign >= 0:
+        tell_cancelled(ctx, order, CancelReason.REDUCE_ONLY)
+    else:
+        rest(ctx, account, order)
+
+
+def _accepted(order: RestingOrder) -> OrderAccepted:
+    return OrderAccepted(
+        account=order.account,
+        order_hash=order.order_hash,
+        client_id=order.client_id,
+        market_id=order.market_id,
+        side=order.side,
+        size=order.size,
+        limit_price=order.price,
+        slot=order.slot,
+        order_sequence=order.sequence,
+        filled=order.filled,
+    )

@@ -1,0 +1,113 @@
+"""Margin of an account: cached sums per price epoch, kept up to date position by position.
+
+Formulas are `evermark.protocol.margin`'s. What open orders could do is counted at its worst: per market the larger of
+|position + buys| and |position - sells|, the loss of waiting orders against the mark, and their fees.
+"""
+
+from evermark.protocol.margin import AccountMargin, funding_owed, initial_margin
+from evermark.protocol.units import PPM, ceil_div
+from sequencer.engine.order_book import RestingOrder
+from sequencer.engine.state import Account, EngineState, MarketState, Position
+
+
+def refresh(state: EngineState, account: Account) -> None:
+    """Recompute the account's sums when prices or funding moved since they were made."""
+    if account.epoch == state.epoch:
+        return
+    account.epoch = state.epoch
+    account.value = account.initial = account.maintenance = account.notional = account.worst = 0
+    account.order_loss = 0
+    for market_id, position in account.positions.items():
+        _value(state.markets[market_id], position)
+        account.value += position.value
+        account.initial += position.initial
+        account.maintenance += position.maintenance
+        account.notional += position.notional
+        account.worst += position.worst
+    for order in account.orders.values():
+        account.order_loss += order_loss(state.markets[order.market_id], order)
+
+
+def revalue(state: EngineState, account: Account, market_id: int) -> None:
+    """Bring the sums up to date after one position, or the orders beside it, changed. The account is refreshed."""
+    position = account.positions[market_id]
+    account.value -= position.value
+    account.initial -= position.initial
+    account.maintenance -= position.maintenance
+    account.notional -= position.notional
+    account.worst -= position.worst
+    _value(state.markets[market_id], position)
+    account.value += position.value
+    account.initial += position.initial
+    account.maintenance += position.maintenance
+    account.notional += position.notional
+    account.worst += position.worst
+
+
+def _value(at: MarketState, position: Position) -> None:
+    market, mark, size = at.market, at.price.mark_ticks, position.size
+    value = size * mark * market.lot_tick_value
+    if size:
+        position.notional = abs(value)
+        position.initial = initial_margin(market, position.notional)
+        position.maintenance = ceil_div(position.initial, 2)
+        position.value = value - funding_owed(size, at.cumulative, position.entry_cumulative)
+    else:
+        position.notional = position.initial = position.maintenance = position.value = 0
+    position.worst = worst_initial(at, size, position.buy_lots, position.sell_lots)
+
+
+def worst_initial(at: MarketState, size: int, buy_lots: int, sell_lots: int) -> int:
+    """Initial margin of the largest position that the waiting orders could make."""
+    largest = max(size + buy_lots, sell_lots - size, abs(size))
+    return (
+        initial_margin(at.market, largest * at.price.mark_ticks * at.market.lot_tick_value) if largest else 0
+    )
+
+
+def order_loss(at: MarketState, order: RestingOrder) -> int:
+    """What the order's remainder would lose against the mark at its limit; a reduce-only order reserves nothing."""
+    if order.reduce_only:
+        return 0
+    return loss_at(at, order.side.sign, order.price, order.size - order.filled)
+
+
+def loss_at(at: MarketState, sign: int, price: int, lots: int) -> int:
+    """Loss against the mark of trading `lots` at `price` (`sign` +1 buys), not below zero."""
+    return max(0, sign * (price - at.price.mark_ticks)) * lots * at.market.lot_tick_value
+
+
+def order_fee(at: MarketState, price: int, lots: int, rate_ppm: int) -> int:
+    """Fee that trading `lots` at `price` may cost; a rebate is not counted on."""
+    return max(0, ceil_div(lots * price * at.market.lot_tick_value * rate_ppm, PPM))
+
+
+def margin_of(state: EngineState, account: Account) -> AccountMargin:
+    """Equity and requirements now."""
+    refresh(state, account)
+    margin = AccountMargin(account.collateral + account.value)
+    margin.initial = account.initial
+    margin.maintenance = account.maintenance
+    margin.notional = account.notional
+    return margin
+
+
+def free_equity(state: EngineState, account: Account) -> int:
+    """Equity less what open orders could lose and cost: what must cover the worst case's initial margin."""
+    refresh(state, account)
+    return account.collateral + account.value - account.order_loss - account.order_fees
+
+
+def available(state: EngineState, account: Account) -> int:
+    """Quote units that may be withdrawn without breaking the margin of positions or open orders."""
+    margin = margin_of(state, account)
+    return max(0, min(margin.withdrawable, free_equity(state, account) - account.worst))
+
+
+def prices_fresh(state: EngineState, account: Account) -> bool:
+    """Every open position's price is fresh."""
+    if not state.stale_markets:
+        return True
+    return not any(
+        position.size and state.markets[market_id].stale for market_id, position in account.positions.items()
+    )

@@ -1,0 +1,95 @@
+"""OracleRound: new prices, and with them engine time. Stale markets, expired orders, and the end of the open batch."""
+
+from heapq import heappop
+
+from evermark.protocol.oracle import SignedPriceReport, aggregate
+from evermark.protocol.reject import Reject, RejectCode
+from evermark.protocol.units import MAX_PRICE_TICKS
+from sequencer.engine.commands import OracleRound
+from sequencer.engine.context import Context, no
+from sequencer.engine.events import CancelReason, MarketModeChanged, RoundApplied
+from sequencer.engine.open_orders import cancel
+from sequencer.engine.sealing import seal
+from sequencer.engine.state import EngineState
+
+MAX_REPORTS = 15  # the PriceOracle contract takes no more
+
+
+def apply_round(ctx: Context, command: OracleRound) -> None:
+    """Put a round's medians in force.
+
+    A batch that depends on the old prices ends first; one that does not (deposits) ends with the new round, which
+    leaves it the most time to settle.
+    """
+    state = ctx.state
+    refusal = _check(state, command)
+    if refusal is not None:
+        ctx.refuse(refusal)
+        return
+    if state.batch.priced:
+        seal(ctx)
+    reports = [signed.report for signed in command.reports]
+    genesis = state.genesis
+    quorum = genesis.oracle_quorum if genesis is not None else 0
+    state.round = aggregate(reports, quorum, [at.price for at in state.markets])
+    state.epoch += 1
+    ctx.emit(RoundApplied(round=state.round))
+    for at, price in zip(state.markets, state.round.prices, strict=True):
+        at.price = price
+        _update_staleness(ctx, at.market.market_id)
+    seal(ctx, ctx.sequence)
+    _expire_orders(ctx)
+
+
+def _check(state: EngineState, command: OracleRound) -> Reject | None:
+    genesis, reports = state.genesis, command.reports
+    if genesis is None or not genesis.oracle_quorum <= len(reports) <= MAX_REPORTS:
+        return no(RejectCode.MALFORMED, "not a quorum of reports", "reports", have=len(reports))
+    signers = [signed.signer for signed in reports]
+    if signers != sorted(set(signers)):
+        return no(RejectCode.MALFORMED, "signers do not ascend strictly", "reports")
+    if not set(signers) <= set(genesis.oracle_keepers):
+        return no(RejectCode.NOT_AUTHORISED, "a signer is no oracle keeper", "reports")
+    round_ = reports[0].report.round
+    if round_ <= state.round.round:
+        return no(RejectCode.STALE_SEQUENCE, "the round is not newer", round=round_, last=state.round.round)
+    if not all(_well_formed(state, signed, round_, genesis.round_seconds) for signed in reports):
+        return no(RejectCode.MALFORMED, "a report is malformed", "reports", round=round_)
+    return None
+
+
+def _well_formed(state: EngineState, signed: SignedPriceReport, round_: int, round_seconds: int) -> bool:
+    report = signed.report
+    return (
+        report.round == round_
+        and report.timestamp // round_seconds == round_
+        and len(report.prices) == len(state.markets)
+        and all(
+            price == 0 or (0 < price >> 32 <= MAX_PRICE_TICKS and price & MAX_PRICE_TICKS)
+            for price in report.prices
+        )
+    )
+
+
+def _update_staleness(ctx: Context, market_id: int) -> None:
+    state = ctx.state
+    at = state.markets[market_id]
+    stale = not at.price.is_fresh(state.now, at.market.max_price_age_s)
+    if stale == at.stale:
+        return
+    before = at.effective_mode
+    at.stale = stale
+    state.stale_markets += 1 if stale else -1
+    if at.effective_mode != before:
+        reason = "price is stale" if stale else "price is fresh"
+        ctx.emit(MarketModeChanged(market_id=market_id, mode=at.effective_mode, reason=reason))
+
+
+def _expire_orders(ctx: Context) -> None:
+    """Cancel what has expired by the new time. An entry of an order that is gone means nothing."""
+    state = ctx.state
+    while state.expiries and state.expiries[0][0] <= state.now:
+        _, account_id, slot, sequence = heappop(state.expiries)
+        order = state.accounts[account_id].orders.get(slot)
+        if order is not None and order.sequence == sequence:
+            cancel(ctx, order, CancelReason.EXPIRED)

@@ -1,0 +1,73 @@
+"""When the open batch ends. Sections only go forward, tables are bounded, and prices do not change inside a batch."""
+
+from sequencer.engine.batch_builder import STAGE_EMPTY, Baseline, OpenBatch, build
+from sequencer.engine.context import Context
+from sequencer.engine.events import BatchSealed
+from sequencer.engine.risk import margin_of
+from sequencer.engine.state import MAX_OPEN_BATCH_AGE_MS, MAX_ROUND_AGE_MS, Account, EngineState
+
+
+def seal(ctx: Context, last_sequence: int | None = None) -> None:
+    """End the open batch, if there is anything in it, with the command before this one (or `last_sequence`)."""
+    state = ctx.state
+    if state.batch.is_empty:
+        return
+    state.sealed_batch += 1
+    state.unsettled.append(state.batch.notional)
+    batch = build(
+        state.batch,
+        state.sealed_batch,
+        state.round,
+        ctx.sequence - 1 if last_sequence is None else last_sequence,
+        [at.market for at in state.markets],
+    )
+    state.batch = OpenBatch()
+    ctx.emit(BatchSealed(batch=batch, round=state.round))
+
+
+def seal_overdue(ctx: Context) -> None:
+    """Without new rounds, end a batch that depends on prices before its round is too old to settle."""
+    batch = ctx.state.batch
+    if batch.priced and ctx.stamp_ms - batch.opened_ms > MAX_OPEN_BATCH_AGE_MS:
+        seal(ctx)
+
+
+def enter(ctx: Context, stage: int, *, priced: bool = True) -> OpenBatch:
+    """The open batch, ready for an effect of section `stage`; the caller has made sure that there is room."""
+    if stage < ctx.state.batch.stage:
+        seal(ctx)
+    batch = ctx.state.batch
+    if batch.stage == STAGE_EMPTY or (priced and not batch.priced):
+        batch.opened_ms = ctx.stamp_ms
+    batch.stage = stage
+    batch.priced = batch.priced or priced
+    return batch
+
+
+def touch(state: EngineState, account: Account) -> None:
+    """Name the account in the batch; its collateral changes."""
+    state.batch.accounts.add(account.account_id)
+
+
+def touch_positions(state: EngineState, account: Account) -> None:
+    """Name the account and all its open positions: its margin will be checked."""
+    batch, account_id = state.batch, account.account_id
+    batch.accounts.add(account_id)
+    for market_id, position in account.positions.items():
+        if position.size:
+            batch.pairs.add((account_id, market_id))
+
+
+def baseline(state: EngineState, account: Account) -> Baseline:
+    """The account's margin before section 4 of the open batch, noted at the first touch."""
+    known = state.batch.baselines.get(account.account_id)
+    if known is None:
+        margin = margin_of(state, account)
+        known = state.batch.baselines[account.account_id] = Baseline(margin.equity, margin.maintenance)
+        touch(state, account)
+    return known
+
+
+def round_is_old(state: EngineState, stamp_ms: int) -> bool:
+    """The last round is too old for new effects, or there is none."""
+    return stamp_ms - state.round.timestamp * 1000 > MAX_ROUND_AGE_MS

@@ -1,0 +1,230 @@
+"""The aiohttp application: routes, and the middleware that turns refusals into answers."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import structlog
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from evermark.protocol.reject import Reject, RejectCode
+from sequencer.gateway import parse, wire
+from sequencer.gateway.desk import Answer, Desk
+from sequencer.gateway.hub import Hub
+from sequencer.gateway.keepers import KeeperDesk
+from sequencer.gateway.limits import Limiter
+from sequencer.gateway.metrics import GatewayMetrics
+from sequencer.gateway.reads import Reads
+from sequencer.gateway.refusal import Refusal, refuse
+from sequencer.gateway.services import Services
+from sequencer.gateway.signers import Signers
+from sequencer.gateway.sockets import Sockets
+from sequencer.gateway.verify import SignatureThreads
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+JSON = "application/json"
+LAG_SAMPLE_S = 0.05
+
+log = structlog.get_logger("gateway")
+
+
+def create_app(services: Services) -> web.Application:
+    """The gateway as an application; its tasks and threads live between start-up and clean-up."""
+    return _Gateway(services).app
+
+
+def create_runner(app: web.Application, keepalive_s: float = 30.0) -> web.AppRunner:
+    """A runner with the server settings that the gateway relies on.
+
+    A connection that has sent no complete request after `keepalive_s` is cut (slow-loris), and bodies are
+    never inflated.
+    """
+    return web.AppRunner(
+        app, access_log=None, keepalive_timeout=keepalive_s, auto_decompress=False, max_line_size=4_096,
+        max_field_size=4_096, shutdown_timeout=5.0,
+    )  # fmt: skip
+
+
+class _Gateway:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._settings = services.settings
+        self._metrics = GatewayMetrics(services.registry)
+        self._limiter = Limiter(services.settings.limits)
+        self._threads = SignatureThreads(
+            services.settings.signature_threads, services.history.store.first_answer
+        )
+        signers = Signers(services, self._threads)
+        self._desk = Desk(services, self._limiter, signers)
+        self._keepers = KeeperDesk(services, self._limiter, signers)
+        self._reads = Reads(services)
+        self._hub = Hub(services, self._reads.status_content)
+        self._sockets = Sockets(services, self._limiter, self._desk, self._reads, self._hub, self._metrics)
+        self.app = web.Application(
+            middlewares=[self._guard], client_max_size=services.settings.max_body_bytes
+        )
+        self._add_routes()
+        self.app.cleanup_ctx.append(self._live)
+        self.app.on_shutdown.append(self._say_goodbye)
+
+    def _add_routes(self) -> None:
+        desk, keepers, reads, router = self._desk, self._keepers, self._reads, self.app.router
+        posts: dict[str, tuple[Any, Callable[[Any], Awaitable[Answer]]]] = {
+            "/v1/orders": (wire.OrderRequest, desk.order),
+            "/v1/cancels": (wire.CancelRequest, desk.cancel),
+            "/v1/agents": (wire.AgentRequest, desk.approve),
+            "/v1/withdrawals": (wire.WithdrawalRequest, desk.withdraw),
+            "/v1/oracle/prices": (wire.PriceReportRequest, keepers.prices),
+            "/v1/oracle/funding": (wire.FundingReportRequest, keepers.funding),
+            "/v1/liquidations": (wire.LiquidationRequest, keepers.liquidate),
+        }
+        for path, (kind, work) in posts.items():
+            router.add_post(path, self._post(kind, work))
+        account = "/v1/accounts/{owner}/{sub_account}"
+        gets: dict[str, Callable[[web.Request], Awaitable[Answer]]] = {
+            "/v1/exchange": reads.exchange,
+            "/v1/status": reads.status,
+            "/v1/markets/{symbol}/book": reads.book,
+            "/v1/markets/{symbol}/trades": reads.trades,
+            "/v1/markets/{symbol}/candles": reads.candles,
+            "/v1/markets/{symbol}/funding": reads.funding,
+            "/v1/accounts": reads.accounts,
+            account: reads.account,
+            account + "/orders": reads.account_orders,
+            account + "/fills": reads.account_fills,
+            account + "/funding": reads.account_funding,
+            account + "/ledger": reads.account_ledger,
+            "/v1/orders": reads.order_of_client,
+            "/v1/orders/{order_hash}": reads.order,
+            "/health": self._health,
+            "/ready": self._ready,
+        }
+        for path, read in gets.items():
+            router.add_get(path, _get(read), allow_head=False)
+        router.add_get("/v1/ws", self._sockets.handle)
+        router.add_get("/metrics", self._metrics_text)
+
+    def _post(self, kind: Any, work: Callable[[Any], Awaitable[Answer]]) -> Handler:
+        parser = parse.Parser(kind)
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return _response(await work(parser.parse(await self._body(request))))
+
+        return handle
+
+    async def _body(self, request: web.Request) -> bytes:
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            reject = Reject(code=RejectCode.UNSUPPORTED, message="compressed bodies are refused")
+            raise Refusal(reject, 415)
+        try:
+            async with asyncio.timeout(self._settings.body_timeout_s):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            most = self._settings.max_body_bytes
+            raise refuse(RejectCode.BODY_TOO_LARGE, f"a body has at most {most} bytes", most=most) from None
+        except TimeoutError:
+            reject = Reject(code=RejectCode.MALFORMED, message="the body did not arrive in time")
+            raise Refusal(reject, 408) from None
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Rate limit, refusals to answers, metrics, headers."""
+        began = time.perf_counter()
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        try:
+            self._limiter.request(request.remote or "")
+            response = await handler(request)
+        except Refusal as refusal:
+            response = self._refused(refusal)
+        except web.HTTPException as error:
+            reject = Reject(code=RejectCode.UNSUPPORTED, message=error.reason)
+            response = self._refused(Refusal(reject, error.status))
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except TimeoutError:
+            response = self._refused(
+                refuse(RejectCode.OVERLOADED, "history does not answer in time", retry_after_ms=1_000)
+            )
+        except Exception as error:  # a bug: answered as one, logged and counted
+            self._metrics.unexpected.inc()
+            log.error("unexpected error", route=route, exc_info=error)
+            fault = Reject(code=RejectCode.NOT_READY, message="internal error; the outcome is unknown")
+            response = self._refused(Refusal(fault, 500))
+        self._metrics.requests.labels(route, response.status).inc()
+        self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+        if not response.prepared:
+            self._add_headers(request, response)
+        return response
+
+    def _refused(self, refusal: Refusal) -> web.Response:
+        self._metrics.refused(refusal)
+        response = _response(Answer.refused(refusal))
+        if refusal.retry_after_s is not None:
+            response.headers["Retry-After"] = str(refusal.retry_after_s)
+        return response
+
+    def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["X-Chain-Time-Ms"] = str(self._services.now_s() * 1000)
+        response.headers["Cache-Control"] = "no-store"
+        origin = request.headers.get("Origin")
+        if origin is not None and origin in self._settings.cors_origins:
+            response.headers["Access-Control-Allow-Origin"] = origin
+
+    async def _health(self, _: web.Request) -> Answer:
+        return Answer.of({"status": "alive"})
+
+    async def _ready(self, _: web.Request) -> Answer:
+        missing = self._services.missing()
+        body = Answer.of({"ready": not missing, "missing": missing}).body
+        return Answer(body, 503 if missing else 200)
+
+    async def _metrics_text(self, _: web.Request) -> web.StreamResponse:
+        body = generate_latest(self._services.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _live(self, _: web.Application) -> AsyncIterator[None]:
+        tasks = [
+            asyncio.create_task(self._hub.run(), name="gateway-hub"),
+            asyncio.create_task(self._watch_lag(), name="gateway-lag"),
+        ]
+        for task in tasks:
+            task.add_done_callback(_log_end)
+        yield
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.close()
+
+    async def _say_goodbye(self, _: web.Application) -> None:
+        await self._sockets.close()
+
+    async def _watch_lag(self) -> None:
+        """The longest time that something else held the event loop, second by second."""
+        while True:
+            worst = 0.0
+            for _ in range(int(1 / LAG_SAMPLE_S)):
+                before = time.perf_counter()
+                await asyncio.sleep(LAG_SAMPLE_S)
+                worst = max(worst, time.perf_counter() - before - LAG_SAMPLE_S)
+            self._metrics.loop_lag.set(worst)
+
+
+def _get(read: Callable[[web.Request], Awaitable[Answer]]) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return _response(await read(request))
+
+    return handle
+
+
+def _response(answer: Answer) -> web.Response:
+    return web.Response(body=answer.body, status=answer.http_status, content_type=JSON)
+
+
+def _log_end(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a gateway task ended", task=task.get_name(), exc_info=task.exception())

@@ -1,0 +1,216 @@
+"""Signed requests of traders: parse, verify, refuse what cannot be right, submit, answer. HTTP and WebSocket
+share it.
+
+What is refused here is never journaled; margin, book and nonces are the engine's to judge.
+"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from evermark.protocol.orders import NO_ADDRESS, ApproveAgent, Cancel, Order, Withdraw
+from evermark.protocol.reject import RejectCode
+from sequencer.engine.commands import AgentApproval, AnyCommand, CancelOrder, PlaceOrder, WithdrawRequest
+from sequencer.engine.events import AgentChanged, CommandRejected, Event, OrderCancelled, WithdrawalClaimed
+from sequencer.engine.state import Account
+from sequencer.gateway import parse, wire
+from sequencer.gateway.limits import Limiter
+from sequencer.gateway.refusal import ENGINE_STATUS, Refusal, engine_refusal, refuse
+from sequencer.gateway.services import Services
+from sequencer.gateway.signers import Signers
+from sequencer.history.records import wire_int
+
+SEQUENCE_AHEAD_S = 86_400  # a slot's sequence is milliseconds of at most a day ahead, so that it stays usable
+ERROR_START = b'{"error"'
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A JSON body and the HTTP status that it travels under."""
+
+    body: bytes
+    http_status: int = 200
+
+    @classmethod
+    def of(cls, content: Any) -> "Answer":
+        """A successful answer."""
+        return cls(msgspec.json.encode(content))
+
+    @classmethod
+    def refused(cls, refusal: Refusal) -> "Answer":
+        """The answer that a refusal is."""
+        return cls(msgspec.json.encode(refusal.to_json()), refusal.http_status)
+
+
+class Desk:
+    """Orders, cancels, agents and withdrawals. Every verb raises Refusal for what it does not submit."""
+
+    def __init__(self, services: Services, limiter: Limiter, signers: Signers) -> None:
+        self._services = services
+        self._state = services.state
+        self._limiter = limiter
+        self._signers = signers
+        self._under_way: dict[bytes, asyncio.Future[Answer]] = {}
+
+    async def order(self, request: wire.OrderRequest) -> Answer:
+        """Place an order; a repetition of one seen before gets the first answer again."""
+        order, signature = parse.order_of(request.order), parse.signature_of(request)
+        self._require_ready()
+        if order.market not in self._state.market_ids:
+            raise unknown_market(order.market)
+        account = self._account(order)
+        recovered = await self._signers.trader(order, signature, request, account, agents=True)
+        order_hash = recovered.struct_hash
+        self._limiter.order(account.account_id)
+        first = recovered.known or self._remembered(order_hash)
+        if first is not None:
+            return _first_answer(first)
+        waiting = self._under_way.get(order_hash)
+        if waiting is not None:
+            return await asyncio.shield(waiting)
+        self._require_timely(order)
+        command = PlaceOrder(
+            account=account.account_id,
+            order=order,
+            order_hash=order_hash,
+            signature=signature,
+            signer=recovered.signer or NO_ADDRESS,
+            client_id=request.client_id,
+        )
+        return await self._place(command)
+
+    async def cancel(self, request: wire.CancelRequest) -> Answer:
+        """Cancel one slot or everything; allowed even before the exchange is ready for orders."""
+        cancel, signature = parse.cancel_of(request.cancel), parse.signature_of(request)
+        account = self._account(cancel)
+        recovered = await self._signers.trader(cancel, signature, request, account, agents=True)
+        self._limiter.cancel(account.account_id)
+        self._require_deadline(cancel.deadline)
+        command = CancelOrder(
+            account=account.account_id,
+            cancel=cancel,
+            signature=signature,
+            signer=recovered.signer or NO_ADDRESS,
+        )
+        events = await self._submit(command)
+        hashes = [event.order_hash for event in events if isinstance(event, OrderCancelled)]
+        return Answer.of({"cancelled": ["0x" + order_hash.hex() for order_hash in hashes]})
+
+    async def approve(self, request: wire.AgentRequest) -> Answer:
+        """Approve or revoke an agent; the owner's own signature only."""
+        approval, signature = parse.approval_of(request.approval), parse.signature_of(request)
+        self._require_ready()
+        account = self._account(approval)
+        await self._signers.trader(approval, signature, request, account, agents=False)
+        self._limiter.order(account.account_id)
+        self._require_deadline(approval.deadline)
+        events = await self._submit(
+            AgentApproval(account=account.account_id, approval=approval, signature=signature)
+        )
+        expiry = next(event.expiry for event in events if isinstance(event, AgentChanged))
+        return Answer.of(
+            {"account": account.account_id, "agent": "0x" + approval.agent.hex(), "expiry": expiry}
+        )
+
+    async def withdraw(self, request: wire.WithdrawalRequest) -> Answer:
+        """Withdraw collateral; the owner's own signature only. The claim travels in the open batch."""
+        withdraw, signature = parse.withdraw_of(request.withdraw), parse.signature_of(request)
+        self._require_ready()
+        account = self._account(withdraw)
+        await self._signers.trader(withdraw, signature, request, account, agents=False)
+        self._limiter.order(account.account_id)
+        self._require_deadline(withdraw.deadline)
+        fee = min(self._services.settings.withdrawal_fee, withdraw.max_fee, withdraw.amount)
+        command = WithdrawRequest(account=account.account_id, withdraw=withdraw, fee=fee, signature=signature)
+        events = await self._submit(command)
+        claim = next(event for event in events if isinstance(event, WithdrawalClaimed))
+        batch = self._services.market_data.claim_batch(account.account_id, withdraw.action_sequence)
+        return Answer.of(
+            {
+                "account": account.account_id,
+                "amount": wire_int(withdraw.amount),
+                "fee": wire_int(claim.fee),
+                "batch": batch,
+            }
+        )
+
+    async def _place(self, command: PlaceOrder) -> Answer:
+        """Submit one order; whoever repeats it meanwhile waits for the same answer."""
+        done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._under_way[command.order_hash] = done
+        try:
+            events = await self._services.submit(command)
+            answer = self._order_answer(command.order_hash, events)
+            done.set_result(answer)
+            return answer
+        finally:
+            del self._under_way[command.order_hash]
+            if not done.done():
+                done.cancel()
+
+    def _order_answer(self, order_hash: bytes, events: list[Event]) -> Answer:
+        first = self._remembered(order_hash)
+        if first is not None:
+            return _first_answer(first)
+        # Not in history, hence not journaled: the pipeline was full or stopping.
+        rejects = [event.reject for event in events if isinstance(event, CommandRejected)]
+        return Answer.refused(engine_refusal(rejects[0], order_hash))
+
+    async def _submit(self, command: AnyCommand) -> list[Event]:
+        events = await self._services.submit(command)
+        for event in events:
+            if isinstance(event, CommandRejected):
+                raise engine_refusal(event.reject)
+        return events
+
+    def _remembered(self, order_hash: bytes) -> bytes | None:
+        record = self._services.history.order(order_hash)
+        return None if record is None else record.first_answer
+
+    def _account(self, message: Order | Cancel | Withdraw | ApproveAgent) -> Account:
+        account_id = self._state.account_ids.get((message.owner, message.sub_account))
+        if account_id is None:
+            owner = "0x" + message.owner.hex()
+            raise refuse(
+                RejectCode.UNKNOWN_ACCOUNT,
+                "this owner has no such sub-account; a first deposit opens it",
+                "owner",
+                owner=owner,
+                sub_account=message.sub_account,
+            )
+        return self._state.accounts[account_id]
+
+    def _require_ready(self) -> None:
+        missing = self._services.missing()
+        if missing:
+            raise refuse(RejectCode.NOT_READY, "not ready: " + ", ".join(missing), retry_after_ms=1_000)
+
+    def _require_timely(self, order: Order) -> None:
+        now = self._services.now_s()
+        if order.expiry <= now:
+            raise refuse(RejectCode.EXPIRED, "the order has expired", "expiry", expiry=order.expiry, now=now)
+        most = (now + SEQUENCE_AHEAD_S) * 1000
+        if order.sequence > most:
+            raise refuse(
+                RejectCode.SEQUENCE_TOO_FAR,
+                "the sequence is more than a day of milliseconds ahead",
+                "sequence",
+                sequence=order.sequence,
+                most=most,
+            )
+
+    def _require_deadline(self, deadline: int) -> None:
+        now = self._services.now_s()
+        if deadline < now:
+            raise refuse(
+                RejectCode.EXPIRED, "the deadline has passed", "deadline", deadline=deadline, now=now
+            )
+
+
+def unknown_market(symbol: str) -> Refusal:
+    """There is no such market."""
+    return refuse(RejectCode.UNKNOWN_MARKET, "there is no such market", "market", market=symbol)
+
+
+def _first_answer(raw: bytes) -> Answer:
+    return Answer(raw, ENGINE_STATUS if raw.startswith(ERROR_START) else 200)

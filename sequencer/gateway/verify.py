@@ -1,0 +1,123 @@
+"""Signatures off the event loop: a few threads recover keys (coincurve lets go of the interpreter lock
+meanwhile), a chunk of waiting messages at a time, so that a crowd costs one hand-over and not one each."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from evermark.protocol.orders import Order, Signature
+from evermark.protocol.signing import (
+    Message,
+    SignatureRefused,
+    digest,
+    domain_separator,
+    recover,
+    struct_hash,
+)
+
+CHUNK = 64
+# Chains whose domain a wallet may have been on by mistake; each costs one more recovery of a refused
+# signature.
+USUAL_CHAINS = (1, 31337, 1337, 10, 137, 8453, 42161, 11155111)
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """Who signed: `signer` is None when no key recovers. `known` is the first answer to an order seen
+    before.
+    """
+
+    digest: bytes
+    struct_hash: bytes
+    signer: bytes | None
+    known: bytes | None
+
+
+class _Job:
+    __slots__ = ("done", "message", "separator", "signature")
+
+    def __init__(
+        self, message: Message, separator: bytes, signature: Signature, done: "asyncio.Future[Recovered]"
+    ) -> None:
+        self.message = message
+        self.separator = separator
+        self.signature = signature
+        self.done = done
+
+
+class SignatureThreads:
+    """`recover` answers from the threads. `lookup` finds an order's stored first answer, from any thread."""
+
+    def __init__(self, threads: int, lookup: Callable[[bytes], bytes | None]) -> None:
+        self._threads = threads
+        self._lookup = lookup
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="signature")
+        self._waiting: list[_Job] = []
+        self._busy = 0
+
+    async def recover(self, message: Message, separator: bytes, signature: Signature) -> Recovered:
+        """The signer of a message under a domain."""
+        done: asyncio.Future[Recovered] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Job(message, separator, signature, done))
+        self._hand_over()
+        return await done
+
+    async def chain_signed_for(
+        self, message: Message, contract: bytes, name: str, signature: Signature, signers: frozenset[bytes]
+    ) -> int | None:
+        """The chain id under which one of `signers` signed this message, when it is a usual one."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._pool, _find_chain, message, contract, name, signature, signers
+        )
+
+    def close(self) -> None:
+        """End the threads; what waits is forgotten with its connections."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _hand_over(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting and self._busy < self._threads:
+            chunk, self._waiting = self._waiting[:CHUNK], self._waiting[CHUNK:]
+            self._busy += 1
+            work = loop.run_in_executor(self._pool, self._recover_chunk, chunk)
+            work.add_done_callback(lambda work, chunk=chunk: self._answer(chunk, work))  # type: ignore[misc]
+
+    def _answer(self, chunk: list[_Job], work: "asyncio.Future[list[Recovered]]") -> None:
+        self._busy -= 1
+        error = asyncio.CancelledError() if work.cancelled() else work.exception()
+        for at, job in enumerate(chunk):
+            if job.done.done():
+                continue
+            if error is not None:
+                job.done.set_exception(error)
+            else:
+                job.done.set_result(work.result()[at])
+        if self._waiting:
+            self._hand_over()
+
+    def _recover_chunk(self, chunk: list[_Job]) -> list[Recovered]:
+        return [self._recover_one(job) for job in chunk]
+
+    def _recover_one(self, job: _Job) -> Recovered:
+        signed = digest(job.separator, job.message)
+        hashed = struct_hash(job.message)
+        known = self._lookup(hashed) if isinstance(job.message, Order) else None
+        return Recovered(signed, hashed, _signer(signed, job.signature), known)
+
+
+def _signer(signed: bytes, signature: Signature) -> bytes | None:
+    try:
+        return recover(signed, signature)
+    except SignatureRefused:
+        return None
+
+
+def _find_chain(
+    message: Message, contract: bytes, name: str, signature: Signature, signers: frozenset[bytes]
+) -> int | None:
+    for chain_id in USUAL_CHAINS:
+        if _signer(digest(domain_separator(chain_id, contract, name), message), signature) in signers:
+            return chain_id
+    return None

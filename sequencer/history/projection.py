@@ -1,0 +1,274 @@
+"""Events -> orders, fills, funding, ledger, trades and candles. Writing happens in batches in the store's
+thread; what the event loop needs at once (open and recent orders) stays in memory."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy import func, select
+
+from evermark.protocol.orders import SIDE_TEXT
+from sequencer.engine.commands import Genesis, PlaceOrder
+from sequencer.engine.events import (
+    CollateralChanged,
+    CommandRejected,
+    FundingApplied,
+    OrderAccepted,
+    OrderCancelled,
+    OrderFilled,
+    OrderRested,
+    Trade,
+)
+from sequencer.history import tables
+from sequencer.history.candles import Candle, CandleBuilder
+from sequencer.history.queries import Queries
+from sequencer.history.records import OrderRecord, new_record
+from sequencer.history.store import HistoryGap, Store, WriteBatch, fetch
+from sequencer.replay import Applied
+
+RECENT_ORDERS = 50_000  # ended orders kept in memory for repetitions and status questions
+FLUSH_S = 0.05
+REPLAY_FLUSH_ROWS = 20_000  # rows gathered before a replay writes them
+TRADING_CAUSES = frozenset({"trade", "fee"})  # changes of collateral that the fills already tell
+
+log = structlog.get_logger("history")
+
+
+class History(Queries):
+    """Follows the pipeline (`observe`), stores in the background (`run`), answers queries."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.sequence, self._journal_hash = store.position()  # of the last command counted
+        self._symbols: list[str] = []
+        self._orders: OrderedDict[bytes, OrderRecord] = OrderedDict()
+        self._by_client: dict[tuple[int, str], bytes] = {}
+        self._dirty: dict[bytes, OrderRecord] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._row_count = 0
+        self._candles = CandleBuilder()
+        self._arrived: asyncio.Event | None = None  # set while `run` works
+        self._load()
+
+    @classmethod
+    def open(cls, path: Path, hash_at: Callable[[int], bytes | None]) -> "History":
+        """The projection in `path`, begun anew when it belongs to another journal.
+
+        `hash_at(sequence)` is the journal's hash at a record, None past its end.
+        """
+        store = Store(path)
+        sequence, journal_hash = store.position()
+        if sequence and hash_at(sequence) != journal_hash:
+            log.warning(
+                "history belongs to another journal and is rebuilt", path=str(path), sequence=sequence
+            )
+            store.close()
+            for suffix in ("", "-wal", "-shm"):
+                Path(str(path) + suffix).unlink(missing_ok=True)
+            store = Store(path)
+        return cls(store)
+
+    def observe(self, applied: Applied) -> None:
+        """Count one command; those from before the stored position are skipped. Raises HistoryGap."""
+        if isinstance(applied.command, Genesis):
+            self._symbols = [market.symbol for market in applied.command.markets]
+        if applied.sequence <= self.sequence:
+            return
+        if applied.sequence != self.sequence + 1:
+            raise HistoryGap(
+                f"history: record {applied.sequence} follows on {self.sequence}; replay from the start"
+            )
+        self.sequence, self._journal_hash = applied.sequence, applied.hash
+        placed = self._place(applied) if isinstance(applied.command, PlaceOrder) else None
+        known = placed is None and isinstance(applied.command, PlaceOrder)
+        for line, event in enumerate(applied.events):
+            if not (known and isinstance(event, CommandRejected)):
+                self._count(applied, line, event)
+        if placed is not None:
+            _keep_first_answer(placed, applied)
+        self._row_count += 1
+        if self._arrived is not None:
+            self._arrived.set()
+        elif self._row_count >= REPLAY_FLUSH_ROWS:
+            self.flush().result()
+
+    def order(self, order_hash: bytes) -> OrderRecord | None:
+        """An order that is open or ended recently, from memory."""
+        return self._orders.get(order_hash)
+
+    def order_of_client(self, account: int, client_id: str) -> OrderRecord | None:
+        """The latest order with this client id, from memory."""
+        order_hash = self._by_client.get((account, client_id))
+        return None if order_hash is None else self._orders.get(order_hash)
+
+    def flush(self) -> "Future[None]":
+        """Hand everything that waits to the store's thread; a concurrent future of its completion."""
+        rows, self._rows = self._rows, {}
+        if self._dirty:
+            rows["orders"] = [msgspec.structs.asdict(record) for record in self._dirty.values()]
+        if self._candles.changed:
+            rows["candles"] = [msgspec.structs.asdict(candle) for candle in self._candles.changed.values()]
+        self._dirty, self._candles.changed, self._row_count = {}, {}, 0
+        return self.store.write(WriteBatch(rows, self.sequence, self._journal_hash))
+
+    async def run(self) -> None:
+        """Store what arrives until cancelled."""
+        self._arrived = asyncio.Event()
+        try:
+            while True:
+                await self._arrived.wait()
+                self._arrived.clear()
+                await asyncio.shield(asyncio.wrap_future(self.flush()))
+                await asyncio.sleep(FLUSH_S)
+        finally:
+            self._arrived = None
+            self.flush().result()
+
+    async def settled(self) -> None:
+        """Everything counted so far is on its way to the store before the next read."""
+        if self._row_count:
+            self.flush()
+
+    def _load(self) -> None:
+        """Open and recent orders, and the current candles, as the last run left them."""
+        recent = select(tables.orders).order_by(tables.orders.c.journal_sequence.desc()).limit(1_000)
+        waiting = select(tables.orders).where(tables.orders.c.status == "open")
+        rows = self.store.read_now(lambda connection: fetch(connection, waiting) + fetch(connection, recent))
+        for row in sorted(rows, key=lambda row: int(row["journal_sequence"])):
+            self._remember(OrderRecord(**row))
+        table = tables.candles.c
+        newest = select(table.market, table.interval, func.max(table.t).label("t")).group_by(
+            table.market, table.interval
+        )
+        last = newest.subquery().c
+        latest = select(tables.candles).where(
+            table.market == last.market, table.interval == last.interval, table.t == last.t
+        )
+        for row in self.store.read_now(lambda connection: fetch(connection, latest)):
+            self._candles.resume(Candle(**row))
+
+    def _place(self, applied: Applied) -> OrderRecord | None:
+        """The new order's record; None for a repetition, which must not disturb the first."""
+        command = applied.command
+        if not isinstance(command, PlaceOrder) or command.order_hash in self._orders:
+            return None
+        if self.store.first_answer(command.order_hash) is not None:
+            return None
+        record = new_record(command, applied.sequence, applied.stamp_ms)
+        self._remember(record)
+        self._dirty[record.order_hash] = record
+        return record
+
+    def _remember(self, record: OrderRecord) -> None:
+        self._orders[record.order_hash] = record
+        if record.client_id:
+            self._by_client[record.account, record.client_id] = record.order_hash
+        while len(self._orders) > RECENT_ORDERS:
+            oldest = next(iter(self._orders.values()))
+            if oldest.is_open:  # stays, at the young end
+                self._orders.move_to_end(oldest.order_hash)
+                break
+            del self._orders[oldest.order_hash]
+            if self._by_client.get((oldest.account, oldest.client_id)) == oldest.order_hash:
+                del self._by_client[oldest.account, oldest.client_id]
+
+    def _count(self, applied: Applied, line: int, event: Any) -> None:
+        if isinstance(event, Trade):
+            self._trade(event, applied.stamp_ms)
+        elif isinstance(event, OrderAccepted | OrderRested | OrderFilled | OrderCancelled | CommandRejected):
+            self._order_event(event)
+        elif isinstance(event, CollateralChanged):
+            if event.cause not in TRADING_CAUSES:
+                self._row("ledger", _ledger_row(event, applied, line))
+        elif isinstance(event, FundingApplied):
+            symbol = self._symbols[event.market_id]
+            self._row(
+                "funding",
+                {
+                    "market": symbol,
+                    "hour": event.hour,
+                    "rate_ppb": event.rate_ppb,
+                    "index": event.index_ticks,
+                },
+            )
+
+    def _order_event(
+        self, event: OrderAccepted | OrderRested | OrderFilled | OrderCancelled | CommandRejected
+    ) -> None:
+        record = self._orders.get(event.order_hash)
+        if record is None:
+            return
+        if isinstance(event, CommandRejected):
+            record.reason = event.reject.code.name
+        elif isinstance(event, OrderAccepted):
+            record.status, record.filled = "open", event.filled
+        elif isinstance(event, OrderFilled):
+            record.status, record.filled = "filled", event.filled
+        elif isinstance(event, OrderCancelled):
+            record.status, record.filled, record.reason = "cancelled", event.filled, str(event.reason)
+        self._dirty[record.order_hash] = record
+
+    def _trade(self, trade: Trade, stamp_ms: int) -> None:
+        symbol = self._symbols[trade.market_id]
+        liquidation = trade.liquidated != 0
+        common = {
+            "trade_id": trade.trade_id,
+            "market": symbol,
+            "price": trade.price,
+            "size": trade.size,
+            "liquidation": liquidation,
+            "time_ms": stamp_ms,
+        }
+        self._row("trades", common | {"side": SIDE_TEXT[trade.taker_side]})
+        self._candles.add(symbol, trade.price, trade.size, stamp_ms)
+        parties = (
+            ("maker", trade.maker, trade.maker_hash, trade.maker_fee, trade.taker_side.opposite),
+            ("taker", trade.taker, trade.taker_hash, trade.taker_fee, trade.taker_side),
+        )
+        for role, account, order_hash, fee, side in parties:
+            about = {
+                "account": account,
+                "role": role,
+                "side": SIDE_TEXT[side],
+                "fee": fee,
+                "order_hash": order_hash,
+            }
+            self._row("fills", common | about)
+            record = self._orders.get(order_hash)
+            if record is not None:
+                record.filled += trade.size
+                record.traded += trade.size
+                record.lot_ticks += trade.size * trade.price
+                record.fee += fee
+                self._dirty[order_hash] = record
+
+    def _row(self, table: str, row: dict[str, Any]) -> None:
+        self._rows.setdefault(table, []).append(row)
+        self._row_count += 1
+
+
+def _keep_first_answer(record: OrderRecord, applied: Applied) -> None:
+    """What the sender of this order is told, now and on every repetition."""
+    rejects = [event.reject for event in applied.events if isinstance(event, CommandRejected)]
+    if rejects:
+        body: dict[str, Any] = {"error": rejects[0].to_json(), "order_hash": "0x" + record.order_hash.hex()}
+    else:
+        body = record.to_json()
+    record.first_answer = msgspec.json.encode(body)
+
+
+def _ledger_row(event: CollateralChanged, applied: Applied, line: int) -> dict[str, Any]:
+    return {
+        "journal_sequence": applied.sequence,
+        "line": line,
+        "account": event.account,
+        "cause": event.cause,
+        "amount": event.delta,
+        "collateral": event.collateral,
+        "time_ms": applied.stamp_ms,
+    }

@@ -1,0 +1,135 @@
+"""Questions that the projection answers, newest first and page by page. Each runs in the store's thread."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Select, select
+
+from sequencer.history import tables
+from sequencer.history.candles import INTERVALS_S
+from sequencer.history.records import OrderRecord, wire_int
+from sequencer.history.store import Store, fetch
+
+MAX_LIMIT = 1_000
+MAX_CANDLES = 5_000
+
+
+class Queries:
+    """Reads of the projection; every row written or counted before the question is seen."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    async def settled(self) -> None:
+        """Make sure that what was counted is on its way to the store; the projection overrides it."""
+
+    async def find_order(self, order_hash: bytes) -> OrderRecord | None:
+        """An order of any age."""
+        rows = await self._fetch(select(tables.orders).where(tables.orders.c.order_hash == order_hash))
+        return OrderRecord(**rows[0]) if rows else None
+
+    async def find_client_order(self, account: int, client_id: str) -> OrderRecord | None:
+        """The latest order of an account with this client id, of any age."""
+        table = tables.orders.c
+        query = select(tables.orders).where(table.account == account, table.client_id == client_id)
+        rows = await self._fetch(query.order_by(table.journal_sequence.desc()).limit(1))
+        return OrderRecord(**rows[0]) if rows else None
+
+    async def orders(self, account: int, limit: int, before: int, status: str) -> list[dict[str, Any]]:
+        """ORDER rows; `before` is a journal sequence (0: from the newest), `status` "" for any."""
+        table = tables.orders.c
+        query = select(tables.orders).where(table.account == account)
+        if before:
+            query = query.where(table.journal_sequence < before)
+        if status:
+            query = query.where(table.status == status)
+        rows = await self._fetch(query.order_by(table.journal_sequence.desc()).limit(limit))
+        return [OrderRecord(**row).to_json() for row in rows]
+
+    async def fills(self, account: int, limit: int, before: int) -> list[dict[str, Any]]:
+        """FILL rows; `before` is a trade id."""
+        table = tables.fills.c
+        query = select(tables.fills).where(table.account == account)
+        if before:
+            query = query.where(table.trade_id < before)
+        return [
+            _fill_json(row) for row in await self._fetch(query.order_by(table.trade_id.desc()).limit(limit))
+        ]
+
+    async def ledger(self, account: int, limit: int, before: int, funding_only: bool) -> list[dict[str, Any]]:
+        """Changes of collateral that are no trade: all, or funding payments only; `before` is a journal
+        sequence.
+        """
+        table = tables.ledger.c
+        is_funding = table.cause == "funding"
+        query = select(tables.ledger).where(
+            table.account == account, is_funding if funding_only else ~is_funding
+        )
+        if before:
+            query = query.where(table.journal_sequence < before)
+        rows = await self._fetch(
+            query.order_by(table.journal_sequence.desc(), table.line.desc()).limit(limit)
+        )
+        return [_ledger_json(row) for row in rows]
+
+    async def trades(self, market: str, limit: int, before: int) -> list[dict[str, Any]]:
+        """A market's trades; `before` is a trade id."""
+        table = tables.trades.c
+        query = select(tables.trades).where(table.market == market)
+        if before:
+            query = query.where(table.trade_id < before)
+        rows = await self._fetch(query.order_by(table.trade_id.desc()).limit(limit))
+        return [
+            {key: row[key] for key in row if key != "market"} | {"size": wire_int(row["size"])}
+            for row in rows
+        ]
+
+    async def candles(self, market: str, interval: str, start_s: int, end_s: int) -> list[dict[str, Any]]:
+        """Candles within [start, end], oldest first; the newest MAX_CANDLES of them."""
+        table = tables.candles.c
+        begin = start_s // INTERVALS_S[interval] * INTERVALS_S[interval]
+        query = select(tables.candles).where(
+            table.market == market, table.interval == interval, table.t >= begin
+        )
+        if end_s:
+            query = query.where(table.t <= end_s)
+        rows = await self._fetch(query.order_by(table.t.desc()).limit(MAX_CANDLES))
+        return [{key: wire_int(row[key]) for key in "tohlcvn"} for row in reversed(rows)]
+
+    async def funding(self, market: str, limit: int) -> list[dict[str, Any]]:
+        """Applied funding hours of a market, newest first."""
+        table = tables.funding.c
+        query = select(table.hour, table.rate_ppb, table.index).where(table.market == market)
+        return await self._fetch(query.order_by(table.hour.desc()).limit(limit))
+
+    async def _fetch(self, query: Select[Any]) -> list[dict[str, Any]]:
+        await self.settled()
+        return await self.store.read(lambda connection: fetch(connection, query))
+
+
+def fill_row(row: dict[str, Any]) -> dict[str, Any]:
+    """See `_fill_json`; for fills that are still in memory."""
+    return _fill_json(row)
+
+
+def decode_answer(raw: bytes) -> dict[str, Any]:
+    """A stored first answer."""
+    return msgspec.json.decode(raw, type=dict[str, Any])
+
+
+def _fill_json(row: dict[str, Any]) -> dict[str, Any]:
+    fill = {
+        key: row[key] for key in ("trade_id", "market", "side", "price", "role", "liquidation", "time_ms")
+    }
+    order_hash = "0x" + row["order_hash"].hex() if row["order_hash"] else ""
+    return fill | {"size": wire_int(row["size"]), "fee": wire_int(row["fee"]), "order_hash": order_hash}
+
+
+def _ledger_json(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "journal_sequence": row["journal_sequence"],
+        "cause": row["cause"],
+        "amount": wire_int(row["amount"]),
+        "collateral": wire_int(row["collateral"]),
+        "time_ms": row["time_ms"],
+    }
