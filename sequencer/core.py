@@ -10,7 +10,7 @@ import structlog
 from sequencer.engine.commands import Genesis
 from sequencer.engine.state import EngineState
 from sequencer.history import History
-from sequencer.journal import JournalRefused, JournalWriter, SqliteJournal, decode_command
+from sequencer.journal import JournalRefused, JournalWriter, SqliteJournal, decode_command, encode_command
 from sequencer.market_data import MarketData
 from sequencer.pipeline import CAPACITY, Pipeline
 from sequencer.replay import Subscriber, replay
@@ -33,9 +33,12 @@ class Core:
         path = directory / "journal.db"
         self.genesis = genesis
         self.journal = SqliteJournal(path)
+        epoch = self.journal.take_epoch()
+        if self.journal.head().sequence == 0:
+            self.journal.append([(now_ms(), encode_command(genesis))], 1, epoch)
         self._check_genesis()
         self.reader = SqliteJournal(path, read_only=True)
-        self.writer = JournalWriter(self.journal, self.journal.take_epoch())
+        self.writer = JournalWriter(self.journal, epoch)
         self.state = EngineState()
         self.pipeline = Pipeline(self.writer, self.state, now_ms, capacity=capacity)
         self.history = History.open(directory / "history.db", self._hash_at)
@@ -58,8 +61,6 @@ class Core:
         storing = asyncio.ensure_future(self.history.run())
         pipeline = asyncio.ensure_future(self.pipeline.run())
         try:
-            if self.writer.head.sequence == 0:
-                await self.pipeline.submit(self.genesis)
             await asyncio.wait({pipeline, storing}, return_when=asyncio.FIRST_COMPLETED)
             for task in (pipeline, storing):
                 if task.done():
@@ -85,8 +86,6 @@ class Core:
             return None
 
     def _check_genesis(self) -> None:
-        if not self.journal.head().sequence:
-            return
         record = self.journal.record(1)
         command = decode_command(record.payload, 1)
         if not isinstance(command, Genesis):
@@ -95,8 +94,8 @@ class Core:
             stored, expected = getattr(command, field.name), getattr(self.genesis, field.name)
             if stored != expected:
                 raise JournalRefused(
-                    f"journal: {self.journal.path} is of another exchange: its {field.name} is {_shown(stored)}, "
-                    f"the manifest's is {_shown(expected)}"
+                    f"journal: {self.journal.path} is of another exchange: its {field.name} is "
+                    f"{_shown(stored)}, the manifest's is {_shown(expected)}"
                 )
 
 

@@ -34,7 +34,7 @@ class MakerConfig(ActorConfig, frozen=True, kw_only=True):
     max_position_usdc: int = 400_000
     skew_ppm: int = 1_500
     requote_ppm: int = 120  # a quote nearer than this to where it should be stays
-    orders_per_s: float = 8.0
+    orders_per_s: float = 10.0
     deposit_usdc: int = 5_000_000
 
 
@@ -42,7 +42,7 @@ class TakersConfig(ActorConfig, frozen=True, kw_only=True):
     """Follows a tape's trade flow, sampled to a rate that the machine can take."""
 
     accounts: int = 4  # sub-accounts of one owner
-    orders_per_s: float = 4.0
+    orders_per_s: float = 6.0
     tapes: str = ""  # directory of tapes; empty: a generated flow
     least_usdc: int = 20
     most_usdc: int = 6_000

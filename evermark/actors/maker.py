@@ -142,17 +142,19 @@ class Maker:
             log.debug("already gone", slot=slot, reason=str(error))
 
     async def _refresh(self) -> None:
-        """Position every second, and now and then what really rests."""
+        """Position every second; what really rests after it has changed, and now and then anyway."""
         now = time.monotonic()
-        if now - self._rebuilt_at > REBUILD_EVERY_S:
-            resting = await self._client.open_orders()
-            self._adopt(resting)
-            self._rebuilt_at = now
         if now - self._account_at > ACCOUNT_EVERY_S:
             account = await self._client.account()
-            self._positions = {position.market: position.size for position in account.positions}
-            self._actor.status.facts |= {"equity": str(account.equity), "positions": self._positions}
+            positions = {position.market: position.size for position in account.positions}
+            if positions != self._positions:
+                self._rebuilt_at = 0.0  # something was taken
+            self._positions = positions
+            self._actor.status.facts |= {"equity": str(account.equity), "positions": positions}
             self._account_at = now
+        if now - self._rebuilt_at > REBUILD_EVERY_S:
+            self._adopt(await self._client.open_orders())
+            self._rebuilt_at = now
 
     def _adopt(self, resting: list[OrderStatus]) -> None:
         ids = {market.symbol: market.market_id for market in self._markets}

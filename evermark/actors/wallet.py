@@ -88,4 +88,5 @@ class Wallet:
                 raise PayoutMissing(
                     f"wallet: {tokens} quote units not there in {self._config.payout_timeout_s} s"
                 )
+            self._actor.status.looked()
             await asyncio.sleep(POLL_S)

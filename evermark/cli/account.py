@@ -131,6 +131,4 @@ async def _fund(url: str, rpc_url: str, choice: WalletChoice, as_json: bool) -> 
     if as_json:
         output.print_json({"address": address, "wei": str(FAUCET_WEI), "wallet": FAUCET_USDC})
     else:
-        output.print_fields(
-            {"address": address, "received": "10 ether and 10,000.00 USDC, for tests only"}
-        )
+        output.print_fields({"address": address, "received": "10 ether and 10,000.00 USDC, for tests only"})

@@ -63,6 +63,15 @@ async def mint(url: str, key: bytes, token: str, to: str, amount: int) -> str:
     return await send(url, key, {"to": token, "value": 0, "data": data, "gas": CALL_GAS})
 
 
+async def donate(url: str, key: bytes, token: str, inbox: str, amount: int) -> None:
+    """Make test USDC and give it to the insurance fund."""
+    giver = str(Account.from_key(key).address)
+    await mint(url, key, token, giver, amount)
+    approval = encode_call("approve(address,uint256)", bytes.fromhex(inbox[2:]), amount)
+    for to, data in ((token, approval), (inbox, encode_call("donate(uint256)", amount))):
+        await send(url, key, {"to": to, "value": 0, "data": data, "gas": CALL_GAS})
+
+
 async def send(url: str, key: bytes, transaction: dict[str, Any]) -> str:
     """Sign, send and wait for the receipt. Raises CliError when it reverts or is not mined in a minute."""
     account = Account.from_key(key)

@@ -54,7 +54,8 @@ def liquidator(plan: UpPlan, run: RunDirectory) -> str:
 
 def _keeper(plan: UpPlan, run: RunDirectory, name: str, roles: dict[str, str]) -> dict[str, Any]:
     keys = {
-        role: {"keystore": str(run.key(key)), "password_file": str(run.password)} for role, key in roles.items()
+        role: {"keystore": str(run.key(key)), "password_file": str(run.password)}
+        for role, key in roles.items()
     }
     return {
         "gateway_url": plan.gateway_url,

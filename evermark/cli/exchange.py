@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from typing import Any
 
 import aiohttp
-import msgspec
 
 from evermark.cli import chain, configs
 from evermark.cli.errors import CliError
@@ -21,7 +20,7 @@ from evermark.cli.rundir import (
     RunFacts,
 )
 from evermark.cli.supervisor import Supervisor
-from evermark.cli.units import format_time
+from evermark.cli.units import format_time, format_usdc
 from evermark.cli.wallet import dev_key
 
 START_S = 60.0  # for one part; a busy machine loads slowly
@@ -56,18 +55,15 @@ class Exchange:
                 self._supervisor.start(kind, "actor", kind, "--config", path, lasting=kind != "wallet")
 
     async def settle(self, timeout_s: float = SETTLE_S) -> None:
-        """Stop the actors and wait until the chain has everything that was matched. Raises CliError when it does not."""
-        await self._supervisor.stop(*ACTORS)
+        """Stop the actors and wait until everything matched is settled. Raises CliError when it is not."""
+        await self._supervisor.stop(*ACTORS, "liquidator")
         deadline = time.monotonic() + timeout_s
         while True:
             status = await self._gateway.get("/v1/status")
             if status["fills_settled"] == status["fills_matched"] and int(status["unsettled_notional"]) == 0:
                 return
             if time.monotonic() > deadline:
-                raise CliError(
-                    f"{status['fills_settled']} of {status['fills_matched']} fills settled after {timeout_s:.0f} s"
-                    f" (batch {status['batch_settled']} settled, {status['batch_open']} open)"
-                )
+                raise CliError(f"not all settled within {timeout_s:.0f} s: {describe_settlement(status)}")
             await asyncio.sleep(POLL_S)
 
     async def stop_trading_parts(self) -> None:
@@ -141,10 +137,9 @@ class Exchange:
             path = configs.keeper(self.plan, self.run, number)
             self._supervisor.start(f"keeper-{number}", "keeper", "run", "--config", path)
         path = configs.liquidator(self.plan, self.run)
-        last = self._supervisor.start("liquidator", "keeper", "liquidator", "--config", path)
+        self._supervisor.start("liquidator", "keeper", "liquidator", "--config", path)
         first = self._supervisor.children["keeper-1"]
         await self._supervisor.ready(first, lambda: self._answers("/ready"), "no prices", START_S)
-        await self._supervisor.ready(last, lambda: _true(last.pid is not None), "no liquidator", START_S)
 
     async def _answers(self, path: str) -> bool:
         try:
@@ -155,8 +150,10 @@ class Exchange:
             return False
 
 
-async def _true(value: bool) -> bool:
-    return value
-
-
-__all__ = ["Callable", "Exchange", "msgspec"]
+def describe_settlement(status: dict[str, Any]) -> str:
+    """How far settlement is, for an error message."""
+    return (
+        f"{status['fills_settled']} of {status['fills_matched']} fills, "
+        f"batch {status['batch_settled']} settled and {status['batch_open']} open, "
+        f"{format_usdc(status['unsettled_notional'])} USDC unsettled"
+    )

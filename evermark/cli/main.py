@@ -35,7 +35,7 @@ app.command(rich_help_panel=PARTS)(services.actor)
 
 
 def main() -> None:
-    """Run a command. What the person can act on is one line on stderr and exit code 1; a bug shows its trace."""
+    """Run a command. What the person can act on is one line and exit code 1, a bug shows its trace."""
     try:
         app()
     except CliError as error:

@@ -63,7 +63,7 @@ def choose_prices(text: str) -> tuple[str, str]:
 
 
 def choose_speed(kind: str, speed: float) -> float:
-    """The asked speed within bounds; by default recorded days run faster than the machine, all else with it."""
+    """The asked speed within bounds; by default recorded days run fast, all else as the machine's clock."""
     chosen = speed or (TAPE_SPEED if kind == "tape" else 1.0)
     if not 0.1 <= chosen <= MOST_SPEED:
         raise CliError(f"--speed: {chosen:g} is not between 0.1 and {MOST_SPEED:g}")
@@ -88,5 +88,7 @@ def choose_port(port: int, option: str) -> int:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            raise CliError(f"port {port} is in use, perhaps by another exchange; choose with {option}") from None
+            raise CliError(
+                f"port {port} is in use, perhaps by another exchange; choose with {option}"
+            ) from None
         return int(probe.getsockname()[1])

@@ -44,6 +44,7 @@ def devnet(
 def sequencer(config: ConfigFile) -> None:
     """Run the sequencer: gateway, journal, engine, settlement."""
     from sequencer.app import run_sequencer
+
     from sequencer.config import load_config
 
     _serve(lambda: run_sequencer(load_config(config)))
@@ -111,7 +112,7 @@ def actor(
 
 
 def _serve(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run until the work ends; what a person can put right is one line and exit code 1, a bug shows its trace."""
+    """Run until the work ends; what a person can put right is one line, a bug shows its trace."""
     from evermark.client.errors import EvermarkError
     from keeper.keystore import KeyRefused
     from keeper.sources.quotes import SourceUnavailable

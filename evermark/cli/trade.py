@@ -83,9 +83,7 @@ def order(
     size: Annotated[str, typer.Argument(help="In base: 0.01 is a hundredth of a bitcoin.")],
     price: Annotated[str, typer.Option("--price", help="Limit price in USDC.")] = "",
     at_market: Annotated[bool, typer.Option("--market", help="At once, within --slippage.")] = False,
-    slippage: Annotated[
-        str, typer.Option("--slippage", help="Per cent from the best price.")
-    ] = "1",
+    slippage: Annotated[str, typer.Option("--slippage", help="Per cent from the best price.")] = "1",
     time_in_force: Annotated[str, typer.Option("--time-in-force", help="GTC, GTD, IOC or FOK.")] = "GTC",
     post_only: Annotated[bool, typer.Option("--post-only", help="Refuse where it would take.")] = False,
     reduce_only: Annotated[bool, typer.Option("--reduce-only", help="Only make a position smaller.")] = False,
@@ -216,16 +214,6 @@ async def _positions(url: str, choice: WalletChoice, sub_account: int, as_json: 
         rows = [
             position_row(position, find_market(position.market, markets)) for position in account.positions
         ]
-        columns = (
-            "<market",
-            "size",
-            "entry",
-            "mark",
-            "notional",
-            "unrealized",
-            "funding owed",
-            "liquidation",
-        )
         output.print_table("positions", POSITION_COLUMNS, rows)
     if orders:
         rows = [order_row(order, find_market(order.market, markets)) for order in orders]

@@ -288,7 +288,7 @@ class EvermarkClient(PublicReads):
                 is_open = refused.name == "SLOT_OCCUPIED"
                 if refused.name not in ("SLOT_OCCUPIED", "STALE_SEQUENCE") or attempt == ATTEMPTS - 1:
                     raise
-                above = int(refused.details.get("stored", 0))
+                above = int(refused.details.get("seen", 0))
             finally:
                 self._slots.answered(slot, is_open)
         raise LookupError("unreachable: the last attempt returns or raises")

@@ -1,4 +1,4 @@
-"""`python -m evermark.devnet [CONFIG.json]`: a devnet with the defaults or a DevnetConfig; the command line has more."""
+"""`python -m evermark.devnet [CONFIG.json]`: a devnet with the defaults, or with a DevnetConfig."""
 
 import asyncio
 import sys

@@ -5,7 +5,8 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
-from eth_account.hdaccount import HDPath, seed_from_mnemonic
+from eth_account.hdaccount import seed_from_mnemonic
+from eth_account.hdaccount.deterministic import HDPath
 
 CHAIN_ID = 31337
 DEV_MNEMONIC = (

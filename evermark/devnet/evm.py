@@ -1,4 +1,4 @@
-"""The chain itself: py-evm with a Prague rule set, mined by one thread, with receipts and logs kept at hand."""
+"""The chain itself: py-evm under Prague rules, mined by one thread, with receipts and logs kept at hand."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,13 +9,16 @@ from eth.db.atomic import AtomicDB
 from eth.exceptions import VMError
 from eth.vm.forks.prague import PragueVM
 from eth.vm.message import Message
-from eth_utils import ValidationError, keccak
+from eth_hash.auto import keccak
+from eth_typing import Address, BlockNumber
+from eth_utils.exceptions import ValidationError
 
 from evermark.devnet.clock import DevnetClock
 from evermark.devnet.config import CHAIN_ID, DEV_ACCOUNTS, DEV_BALANCE_WEI, dev_key
 from evermark.protocol.signing import Signer
 
 BLOCK_GAS_LIMIT = 60_000_000
+NO_ADDRESS: Any = None  # py-evm's type for "creates no contract" leaves None out
 MAX_TRANSACTION_GAS = 16_777_216  # EIP-7825, which the next fork of mainnet enforces
 
 
@@ -42,7 +45,7 @@ class _Vm(PragueVM):
 
 class _Chain(MiningChain):
     chain_id = CHAIN_ID
-    vm_configuration = ((0, _Vm),)
+    vm_configuration = ((BlockNumber(0), _Vm),)
 
     def create_header_from_parent(self, parent_header: Any, **params: Any) -> Any:
         # A devnet keeps its gas limit.
@@ -67,15 +70,15 @@ class Evm:
             tuple[bytes, int], Any
         ] = {}  # (sender, nonce) -> accepted, not mined yet; oldest first
         self._next_timestamp = 0
-        self.chain = _Chain.from_genesis(AtomicDB(), _genesis_header(genesis_time), _genesis_state())
+        self.chain: Any = _Chain.from_genesis(AtomicDB(), _genesis_header(genesis_time), _genesis_state())
         self.head = self.chain.get_canonical_head()  # header of the newest block
         self.blocks[self.head.hash] = 0
 
     def block_timestamp(self) -> int:
         """Time that a block mined now would carry: the clock's, never before the parent's.
 
-        Ethereum asks for strictly ascending seconds. A devnet that mines each transaction at once would then run
-        ahead of its own clock by a second for each of them; so blocks of one second share it here.
+        Ethereum asks for strictly ascending seconds. A devnet that mines each transaction at once would then
+        run ahead of its own clock by a second for each of them; so blocks of one second share it here.
         """
         return max(self.head.timestamp, int(self.clock.now()), self._next_timestamp)
 
@@ -206,7 +209,7 @@ class Evm:
             value=call.get("value", 0),
             data=b"" if creating else call.get("data", b""),
             code=call.get("data", b"") if creating else state.get_code(to),
-            create_address=keccak(sender + b"devnet call")[12:] if creating else None,
+            create_address=Address(keccak(sender + b"devnet call")[12:]) if creating else NO_ADDRESS,
         )
         state.mark_address_warm(sender)
         state.mark_address_warm(message.storage_address)
@@ -232,7 +235,7 @@ def _genesis_header(genesis_time: int) -> dict[str, Any]:
     }
 
 
-def _genesis_state() -> dict[bytes, dict[str, Any]]:
+def _genesis_state() -> Any:
     account = {"balance": DEV_BALANCE_WEI, "nonce": 0, "code": b"", "storage": {}}
     return {Signer(dev_key(index)).address: dict(account) for index in range(DEV_ACCOUNTS)}
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from eth.exceptions import Revert
-from eth_abi import decode
-from eth_utils import keccak
+from eth_abi.abi import decode
+from eth_hash.auto import keccak
 
 from evermark.devnet import hexjson
 from evermark.devnet.config import CHAIN_ID, DEV_ACCOUNTS, dev_key
@@ -23,9 +23,9 @@ MAX_FILTERS = 1_000
 NAMESPACES = ("eth_", "net_", "web3_", "evm_", "devnet_")
 # Methods that only look at what is published with a block: they need not wait for the EVM's thread.
 AT_ONCE = {
-    "eth_chainId", "net_version", "net_listening", "net_peerCount", "web3_clientVersion", "web3_sha3", "eth_syncing",
-    "eth_accounts", "eth_blockNumber", "eth_gasPrice", "eth_maxPriorityFeePerGas", "eth_getTransactionReceipt",
-    "eth_getLogs", "devnet_clock",
+    "net_version", "net_listening", "net_peerCount", "web3_clientVersion", "web3_sha3", "devnet_clock",
+    "eth_chainId", "eth_syncing", "eth_accounts", "eth_blockNumber", "eth_gasPrice",
+    "eth_maxPriorityFeePerGas", "eth_getTransactionReceipt", "eth_getLogs",
 }  # fmt: skip
 
 
@@ -66,10 +66,10 @@ class Methods:
         return list(self._accounts)
 
     def eth_blockNumber(self) -> int:
-        return int(self.evm.head.block_number)
+        return int(self.evm.head.block_number or 0)
 
     def eth_gasPrice(self) -> int:
-        return int(self.evm.head.base_fee_per_gas) + PRIORITY_FEE_WEI
+        return int(self.evm.head.base_fee_per_gas or 0) + PRIORITY_FEE_WEI
 
     def eth_maxPriorityFeePerGas(self) -> int:
         return PRIORITY_FEE_WEI
@@ -143,9 +143,9 @@ class Methods:
         creation = 32_000 + 2 * ((len(payload) + 31) // 32) if "to" not in message else 0
         used = int(computation.get_gas_used())
         # A 64th stays behind at each call, and refunds come too late to pay for what runs before them.
-        return max(
-            21_000 + 4 * tokens + creation + used + used // 32 + (5_000 if used else 0), 21_000 + 10 * tokens
-        )
+        spare = used // 32 + (5_000 if used else 0)
+        needed: int = 21_000 + 4 * tokens + creation + used + spare
+        return max(needed, 21_000 + 10 * tokens)
 
     def eth_sendRawTransaction(self, raw: Any) -> bytes:
         transaction = self.evm.decode(parse_data(raw, "transaction"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from eth_utils import to_checksum_address
+from eth_utils.address import to_checksum_address
 
 from evermark.devnet.clock import DevnetClock
 from evermark.devnet.config import CHAIN_ID, DEV_ACCOUNTS, DevnetConfig, dev_key

@@ -13,7 +13,7 @@ class StateRefused(ValueError):
 
 
 class StateLog:
-    """Blocks as {"timestamp", "transactions": [raw hex], "hash"} behind a header line; one process at a time."""
+    """Blocks as {"timestamp", "transactions": [raw hex], "hash"} behind a header line; for one process."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""THE DOOR: `apply` is the only way to change the engine's state, and what it does follows from its arguments alone."""
+"""THE DOOR: `apply` is the only way to change the engine's state, and what it does follows from its arguments
+alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,9 +51,9 @@ VERBS: dict[type[AnyCommand], Callable[[Context, Any], None]] = {
 def apply(state: EngineState, command: AnyCommand, sequence: int, stamp_ms: int) -> list[Event]:
     """Apply one journaled command to `state` and return what it did, in order.
 
-    A command that is refused changes no account, order, price or balance and gives one CommandRejected; the open
-    batch may still end in front of it, because it grew too old. Raises BrokenInvariant only for a bug, or when
-    `sequence` or `stamp_ms` do not follow the journal's order.
+    A command that is refused changes no account, order, price or balance and gives one CommandRejected; the
+    open batch may still end in front of it, because it grew too old. Raises BrokenInvariant only for a bug,
+    or when `sequence` or `stamp_ms` do not follow the journal's order.
     """
     check(sequence == state.sequence + 1, "apply: commands come without gaps")
     check(stamp_ms >= state.stamp_ms, "apply: stamps never fall")

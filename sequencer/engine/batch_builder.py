@@ -158,7 +158,8 @@ class OpenBatch:
 def build(
     open_: OpenBatch, batch_id: int, round_: Round, journal_sequence: int, markets: list[Market]
 ) -> Batch:
-    """The settlement batch of an open batch; indices follow from the sorted tables. The journal hash stays zero."""
+    """The settlement batch of an open batch; indices follow from the sorted tables. The journal hash stays
+    zero."""
     accounts = tuple(sorted(open_.accounts))
     account_at = {account: index for index, account in enumerate(accounts)}
     pair_keys = sorted(open_.pairs)
@@ -184,10 +185,16 @@ def build(
         pairs=tuple((account_at[account], market) for account, market in pair_keys),
         orders=tuple(rows),
         inbox=tuple(InboxUse(account_at[account] if account else NO_INDEX) for account in open_.inbox),
-        actions=tuple(AgentApproval(account_at[account], *rest) for account, *rest in open_.actions),
+        actions=tuple(
+            AgentApproval(account_at[account], approval, signature)
+            for account, approval, signature in open_.actions
+        ),
         funding_hours=tuple(open_.funding_hours),
         fills=tuple(_fill(fill, row_at, pair_at, account_at) for fill in open_.fills),
-        withdrawals=tuple(Withdrawal(account_at[account], *rest) for account, *rest in open_.withdrawals),
+        withdrawals=tuple(
+            Withdrawal(account_at[account], withdraw, fee, signature)
+            for account, withdraw, fee, signature in open_.withdrawals
+        ),
     )
 
 

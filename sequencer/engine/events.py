@@ -1,4 +1,5 @@
-"""Events: everything that a command did, in order. Frozen; receipts, market data, history and settlement read them."""
+"""Events: everything that a command did, in order. Frozen; receipts, market data, history and settlement read
+them."""
 
 import enum
 
@@ -91,10 +92,11 @@ class OrderCancelled(Event, frozen=True):
 
 
 class Trade(Event, frozen=True):
-    """One fill. Fees in quote units (a rebate is negative); accounts 1 and 2 are the fund and the fee account.
+    """One fill. Fees in quote units (a rebate is negative); accounts 1 and 2 are the fund and the fee
+    account.
 
-    `maker_hash` or `taker_hash` is empty when that side is a liquidation or the fund. `liquidated` is the account
-    whose position a liquidation closed (0 otherwise).
+    `maker_hash` or `taker_hash` is empty when that side is a liquidation or the fund. `liquidated` is the
+    account whose position a liquidation closed (0 otherwise).
     """
 
     trade_id: int
@@ -138,7 +140,8 @@ class CollateralChanged(Event, frozen=True):
 
 
 class PositionChanged(Event, frozen=True):
-    """A position after a change. `entry_notional` is the signed cost of the open size, for display and PnL."""
+    """A position after a change. `entry_notional` is the signed cost of the open size, for display and
+    PnL."""
 
     account: int
     market_id: int
@@ -216,8 +219,8 @@ class WithdrawalClaimed(Event, frozen=True):
 
 
 class BatchSealed(Event, frozen=True):
-    """The open batch is complete. `batch.journal_sequence` is the last command in it; the hash is zero here and
-    filled in by settlement from the journal. `round` is what must be posted before the batch settles."""
+    """The open batch is complete. `batch.journal_sequence` is the last command in it; the hash is zero here
+    and filled in by settlement from the journal. `round` is what must be posted before the batch settles."""
 
     batch: Batch
     round: Round

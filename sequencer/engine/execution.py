@@ -1,4 +1,5 @@
-"""Carrying out what was planned: trades, their fees, and their rows in the open batch. Nothing here can refuse."""
+"""Carrying out what was planned: trades, their fees, and their rows in the open batch. Nothing here can
+refuse."""
 
 from evermark.protocol.batch import FILL_FUND, FILL_LIQUIDATION, FILL_ORDERS, INSURANCE_FUND
 from evermark.protocol.orders import Side

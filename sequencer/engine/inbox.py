@@ -1,4 +1,5 @@
-"""InboxEntry: deposits, donations and withdrawals that come through the chain, in queue order, each exactly once."""
+"""InboxEntry: deposits, donations and withdrawals that come through the chain, in queue order, each exactly
+once."""
 
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.orders import NO_ADDRESS
@@ -88,7 +89,10 @@ def _withdraw(ctx: Context, entry: InboxEntry, account: Account) -> None:
         ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="stale price"))
         return
     amount = min(entry.amount, margin_of(state, account).withdrawable)
+    if amount == 0:
+        ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="nothing withdrawable"))
+        return
     change_collateral(ctx, account, -amount, "withdrawal")
     state.claimed += amount
-    state.claim_count += amount > 0
+    state.claim_count += 1
     ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=amount))

@@ -106,7 +106,8 @@ def _settle_funding(ctx: Context, account: Account, at: MarketState, position: P
 
 
 def _change_cost(position: Position, delta: int, cost: int) -> int:
-    """Carry the position's entry cost over a trade of `delta` lots for `cost`; returns the realized profit."""
+    """Carry the position's entry cost over a trade of `delta` lots for `cost`; returns the realized
+    profit."""
     before = position.size
     if before == 0 or (before > 0) == (delta > 0):
         position.entry_notional += cost
@@ -121,7 +122,8 @@ def _change_cost(position: Position, delta: int, cost: int) -> int:
 
 
 def _entry_mark(before: int, after: int, entry_mark: int, mark: int) -> int:
-    """Mark at entry: the current one on opening or flipping, size-weighted (floor) on growing, else unchanged."""
+    """Mark at entry: the current one on opening or flipping, size-weighted (floor) on growing, else
+    unchanged."""
     if after == 0 or (before and (before > 0) == (after > 0) and abs(after) <= abs(before)):
         return entry_mark
     if before == 0 or (before > 0) != (after > 0):

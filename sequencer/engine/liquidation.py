@@ -1,4 +1,5 @@
-"""TriggerLiquidation: cancel the account's orders, close on the book within the loss bound, then the insurance fund.
+"""TriggerLiquidation: cancel the account's orders, close on the book within the loss bound, then the
+insurance fund.
 
 Amounts follow the protocol, section 9, and `evermark.protocol.liquidation`; the vault checks each step again.
 """
@@ -26,7 +27,7 @@ from sequencer.engine.open_orders import cancel, drop_useless_reducers
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.parties import Party
 from sequencer.engine.risk import margin_of, prices_fresh
-from sequencer.engine.sealing import enter, round_is_old, seal
+from sequencer.engine.sealing import baseline, enter, round_is_old, seal
 from sequencer.engine.state import Account, EngineState, MarketState
 
 TAKEOVER_TRIES = 6  # the whole position, then halves of it, until the fund's own margin allows one
@@ -143,6 +144,8 @@ def _book_feasible(target: Target) -> bool:
     """The best waiting order's price is within the bound."""
     margin = target.margin()
     best = target.at.book.opposite(target.closing_side).best()
+    if target.at.market.maker_fee_ppm < 0:
+        return False
     return (
         best is not None
         and margin.equity >= 0
@@ -159,6 +162,8 @@ def _close_on_book(ctx: Context, target: Target) -> None:
     """Sell a long, buy back a short, against the best waiting orders, until healthy or beyond the bound."""
     state, at = ctx.state, target.at
     fills = 0
+    if at.market.maker_fee_ppm < 0:
+        return  # nobody pays a taker fee here that a rebate could come from
     while fills < FILL_CAP and target.size:
         margin = target.margin()
         best = at.book.opposite(target.closing_side).best()
@@ -210,6 +215,7 @@ def _fill(ctx: Context, target: Target, maker: RestingOrder, lots: int, margin: 
     maintenance = target.position_maintenance()
     bound = loss_bound(margin.equity, margin.maintenance, maintenance, lots, abs(target.size))
     fee = liquidation_fee(at.market, at.market.notional(lots, price), bound - max(loss, 0))
+    _name_keeper(ctx, target)
     maker_fee = fill_liquidation(ctx, at, account, maker, lots, target.keeper)
     _pay_fee(ctx, account, target.keeper, fee)
     tell_trade(
@@ -226,6 +232,12 @@ def _fill(ctx: Context, target: Target, maker: RestingOrder, lots: int, margin: 
     _tell(ctx, target, lots, price, loss, fee, taken_over=False)
 
 
+def _name_keeper(ctx: Context, target: Target) -> None:
+    """The batch names the keeper's account even where its share rounds to nothing."""
+    if target.keeper:
+        baseline(ctx.state, ctx.state.accounts[target.keeper])
+
+
 def _pay_fee(ctx: Context, payer: Account, keeper: int, fee: int) -> None:
     """Half to the keeper when one is named, the rest to the insurance fund."""
     accounts = ctx.state.accounts
@@ -238,7 +250,8 @@ def _pay_fee(ctx: Context, payer: Account, keeper: int, fee: int) -> None:
 
 
 def _takeover_lots(target: Target, batch: OpenBatch) -> int:
-    """Lots that the fund takes over: all, or the largest half of a half that its cap and margin allow; else 0."""
+    """Lots that the fund takes over: all, or the largest half of a half that its cap and margin allow; else
+    0."""
     margin, at, size = target.margin(), target.at, target.size
     if not size or not takeover_allowed(margin.equity, margin.maintenance):
         return 0
@@ -268,7 +281,8 @@ def _takeover_amounts(target: Target, margin: AccountMargin, lots: int) -> tuple
 
 
 def _take_over(ctx: Context, target: Target) -> None:
-    """Move what is left to the insurance fund at the mark, for the amount that keeps the target's margin ratio."""
+    """Move what is left to the insurance fund at the mark, for the amount that keeps the target's margin
+    ratio."""
     state, at, account = ctx.state, target.at, target.account
     margin = target.margin()
     if target.size == 0 or not margin.liquidatable:
@@ -286,6 +300,7 @@ def _take_over(ctx: Context, target: Target) -> None:
     move_in_fills(ctx, fund, received - share, "takeover")
     if share:
         move_in_fills(ctx, state.accounts[target.keeper], share, "liquidation_fee")
+    _name_keeper(ctx, target)
     pairs = (account.account_id, at.market.market_id), (INSURANCE_FUND, at.market.market_id)
     batch.fills.append(OpenFill(FILL_TAKEOVER, *pairs, lots, target.keeper))
     maker, taker = (INSURANCE_FUND, b"", 0), (account.account_id, b"", 0)

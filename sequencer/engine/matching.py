@@ -1,6 +1,7 @@
 """Price-time matching of one order: first a plan that changes nothing, then its execution.
 
-The plan tries every fill against the rules that the vault applies, so that what is executed cannot fail there.
+The plan tries every fill against the rules that the vault applies, so that what is executed cannot fail
+there.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from sequencer.engine.state import Account, EngineState, MarketState
 
 
 class Step:
-    """One planned step: cancel `maker` for `reason`, or trade `lots` with it (with the fund when it is None)."""
+    """One planned step: cancel `maker` for `reason`, or trade `lots` with it (with the fund when it is
+    None)."""
 
     __slots__ = ("lots", "maker", "reason")
 
@@ -29,7 +31,8 @@ class Step:
 
 
 class Plan:
-    """What an order will do on arrival. `stop` says why matching ended early, None when it ran out of prices."""
+    """What an order will do on arrival. `stop` says why matching ended early, None when it ran out of
+    prices."""
 
     __slots__ = ("filled", "steps", "stop")
 
@@ -63,7 +66,8 @@ def fund_meets(state: EngineState, at: MarketState, order: RestingOrder) -> int:
 def maker_refusal(
     state: EngineState, at: MarketState, maker: RestingOrder, taker: int
 ) -> CancelReason | None:
-    """Why a waiting order must leave instead of trading with `taker`, whatever the size; None when it may trade."""
+    """Why a waiting order must leave instead of trading with `taker`, whatever the size; None when it may
+    trade."""
     if maker.account == taker:
         return CancelReason.SELF_TRADE
     if maker.expiry <= state.now:
@@ -239,7 +243,8 @@ class Planner:
         )
 
     def _party(self, account: Account) -> Party:
-        """The account's party; a full pair table stops the plan, so that the batch stays within its bounds."""
+        """The account's party; a full pair table stops the plan, so that the batch stays within its
+        bounds."""
         party = self.parties.get(account.account_id)
         if party is None:
             self.accounts += account.account_id not in self.batch.accounts

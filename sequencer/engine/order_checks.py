@@ -303,7 +303,8 @@ def _check_price(draft: Draft) -> Reject | None:
 
 
 def _check_margin(state: EngineState, draft: Draft) -> Reject | None:
-    """Initial margin of the worst case, fees and losses at the limit included; reducing and shrinking need none."""
+    """Initial margin of the worst case, fees and losses at the limit included; reducing and shrinking need
+    none."""
     if draft.reduces:
         return None
     at, order, account, position = draft.at, draft.order, draft.account, draft.position

@@ -1,4 +1,5 @@
-"""A party of planned fills: one account in one market, with the vault's closing check on what it would become."""
+"""A party of planned fills: one account in one market, with the vault's closing check on what it would
+become."""
 
 from evermark.protocol.margin import AccountMargin, closing_check, initial_margin
 from evermark.protocol.markets import MAX_OPEN_MARKETS
@@ -84,7 +85,8 @@ def grew(before: int, after: int) -> bool:
 
 
 def grew_in_batch(account: Account, noted: Baseline | None) -> bool:
-    """Some position of the account is larger than, or opposite to, what it was before the open batch's fills."""
+    """Some position of the account is larger than, or opposite to, what it was before the open batch's
+    fills."""
     return noted is not None and any(
         grew(before, account.positions[market_id].size) for market_id, before in noted.sizes.items()
     )

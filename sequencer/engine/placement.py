@@ -57,7 +57,8 @@ def _must_seal(state: EngineState, draft: Draft, meets: bool) -> bool:
         return False
     if batch.stage > STAGE_FILLS or not batch.has_room_for_fills():
         return True
-    # An account that grew in this batch may not shrink below its initial margin in it: give it a fresh baseline.
+    # An account that grew in this batch may not shrink below its initial margin in it: give it a fresh
+    # baseline.
     return draft.reduces and grew_in_batch(draft.account, batch.baselines.get(draft.order.account))
 
 

@@ -1,7 +1,8 @@
 """Margin of an account: cached sums per price epoch, kept up to date position by position.
 
-Formulas are `evermark.protocol.margin`'s. What open orders could do is counted at its worst: per market the larger of
-|position + buys| and |position - sells|, the loss of waiting orders against the mark, and their fees.
+Formulas are `evermark.protocol.margin`'s. What open orders could do is counted at its worst: per market the
+larger of |position + buys| and |position - sells|, the loss of waiting orders against the mark, and their
+fees.
 """
 
 from evermark.protocol.margin import AccountMargin, funding_owed, initial_margin
@@ -29,7 +30,8 @@ def refresh(state: EngineState, account: Account) -> None:
 
 
 def revalue(state: EngineState, account: Account, market_id: int) -> None:
-    """Bring the sums up to date after one position, or the orders beside it, changed. The account is refreshed."""
+    """Bring the sums up to date after one position, or the orders beside it, changed. The account is
+    refreshed."""
     position = account.positions[market_id]
     account.value -= position.value
     account.initial -= position.initial
@@ -66,7 +68,8 @@ def worst_initial(at: MarketState, size: int, buy_lots: int, sell_lots: int) -> 
 
 
 def order_loss(at: MarketState, order: RestingOrder) -> int:
-    """What the order's remainder would lose against the mark at its limit; a reduce-only order reserves nothing."""
+    """What the order's remainder would lose against the mark at its limit; a reduce-only order reserves
+    nothing."""
     if order.reduce_only:
         return 0
     return loss_at(at, order.side.sign, order.price, order.size - order.filled)

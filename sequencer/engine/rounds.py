@@ -1,4 +1,5 @@
-"""OracleRound: new prices, and with them engine time. Stale markets, expired orders, and the end of the open batch."""
+"""OracleRound: new prices, and with them engine time. Stale markets, expired orders, and the end of the open
+batch."""
 
 from heapq import heappop
 
@@ -18,8 +19,8 @@ MAX_REPORTS = 15  # the PriceOracle contract takes no more
 def apply_round(ctx: Context, command: OracleRound) -> None:
     """Put a round's medians in force.
 
-    A batch that depends on the old prices ends first; one that does not (deposits) ends with the new round, which
-    leaves it the most time to settle.
+    A batch that depends on the old prices ends first; one that does not (deposits) ends with the new round,
+    which leaves it the most time to settle.
     """
     state = ctx.state
     refusal = _check(state, command)

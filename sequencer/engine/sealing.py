@@ -1,4 +1,5 @@
-"""When the open batch ends. Sections only go forward, tables are bounded, and prices do not change inside a batch."""
+"""When the open batch ends. Sections only go forward, tables are bounded, and prices do not change inside a
+batch."""
 
 from sequencer.engine.batch_builder import STAGE_EMPTY, Baseline, OpenBatch, build
 from sequencer.engine.context import Context
@@ -8,7 +9,8 @@ from sequencer.engine.state import MAX_OPEN_BATCH_AGE_MS, MAX_ROUND_AGE_MS, Acco
 
 
 def seal(ctx: Context, last_sequence: int | None = None) -> None:
-    """End the open batch, if there is anything in it, with the command before this one (or `last_sequence`)."""
+    """End the open batch, if there is anything in it, with the command before this one (or
+    `last_sequence`)."""
     state = ctx.state
     if state.batch.is_empty:
         return

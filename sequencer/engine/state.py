@@ -21,7 +21,8 @@ MAX_OPEN_BATCH_AGE_MS = (
 
 
 class SlotState:
-    """A slot's nonce: the highest sequence seen, and what the last order that traded there left on the chain."""
+    """A slot's nonce: the highest sequence seen, and what the last order that traded there left on the
+    chain."""
 
     __slots__ = ("filled", "sequence", "used_sequence")
 

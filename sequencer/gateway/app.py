@@ -26,6 +26,7 @@ from sequencer.gateway.verify import SignatureThreads
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON = "application/json"
+HUB = web.AppKey("hub", Hub)  # whoever composes the process may publish through it
 LAG_SAMPLE_S = 0.05
 
 log = structlog.get_logger("gateway")
@@ -66,6 +67,7 @@ class _Gateway:
         self.app = web.Application(
             middlewares=[self._guard], client_max_size=services.settings.max_body_bytes
         )
+        self.app[HUB] = self._hub
         self._add_routes()
         self.app.cleanup_ctx.append(self._live)
         self.app.on_shutdown.append(self._say_goodbye)

@@ -23,7 +23,7 @@ class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of every request: an unknown field is a refusal."""
 
 
-class OrderFields(Strict, frozen=True, rename="camel"):
+class OrderFields(Strict, frozen=True, kw_only=True, rename="camel"):
     """The fields of the EIP-712 type `Order`; optional ones default to what leaves them unused."""
 
     owner: Address
@@ -50,7 +50,7 @@ class OrderFields(Strict, frozen=True, rename="camel"):
     bracket_link: int = 0
 
 
-class CancelFields(Strict, frozen=True, rename="camel"):
+class CancelFields(Strict, frozen=True, kw_only=True, rename="camel"):
     """The fields of the EIP-712 type `Cancel`."""
 
     owner: Address
@@ -61,7 +61,7 @@ class CancelFields(Strict, frozen=True, rename="camel"):
     deadline: Whole
 
 
-class WithdrawFields(Strict, frozen=True, rename="camel"):
+class WithdrawFields(Strict, frozen=True, kw_only=True, rename="camel"):
     """The fields of the EIP-712 type `Withdraw`."""
 
     owner: Address
@@ -72,7 +72,7 @@ class WithdrawFields(Strict, frozen=True, rename="camel"):
     deadline: Whole
 
 
-class ApprovalFields(Strict, frozen=True, rename="camel"):
+class ApprovalFields(Strict, frozen=True, kw_only=True, rename="camel"):
     """The fields of the EIP-712 type `ApproveAgent`."""
 
     owner: Address
@@ -84,7 +84,7 @@ class ApprovalFields(Strict, frozen=True, rename="camel"):
     deadline: Whole
 
 
-class PriceReportFields(Strict, frozen=True, rename="camel"):
+class PriceReportFields(Strict, frozen=True, kw_only=True, rename="camel"):
     """The fields of the EIP-712 type `PriceReport`."""
 
     round: Whole
@@ -92,7 +92,7 @@ class PriceReportFields(Strict, frozen=True, rename="camel"):
     prices: Annotated[list[Whole], msgspec.Meta(max_length=MAX_LIST)]
 
 
-class FundingReportFields(Strict, frozen=True, rename="camel"):
+class FundingReportFields(Strict, frozen=True, kw_only=True, rename="camel"):
     """The fields of the EIP-712 type `FundingReport`."""
 
     hour: Whole
@@ -100,7 +100,7 @@ class FundingReportFields(Strict, frozen=True, rename="camel"):
     samples: Hash
 
 
-class TriggerFields(Strict, frozen=True, rename="camel"):
+class TriggerFields(Strict, frozen=True, kw_only=True, rename="camel"):
     """The fields of the EIP-712 type `Liquidate`."""
 
     account: int
@@ -109,7 +109,7 @@ class TriggerFields(Strict, frozen=True, rename="camel"):
     deadline: Whole
 
 
-class Signed(Strict, frozen=True):
+class Signed(Strict, frozen=True, kw_only=True):
     """What every signed request carries. A client that names the domain it signed under gets a better
     refusal.
     """
@@ -119,74 +119,74 @@ class Signed(Strict, frozen=True):
     verifying_contract: Address | None = None
 
 
-class OrderRequest(Signed, frozen=True):
+class OrderRequest(Signed, frozen=True, kw_only=True):
     """Body of POST /v1/orders."""
 
     order: OrderFields
     client_id: ClientId = ""
 
 
-class CancelRequest(Signed, frozen=True):
+class CancelRequest(Signed, frozen=True, kw_only=True):
     """Body of POST /v1/cancels."""
 
     cancel: CancelFields
 
 
-class AgentRequest(Signed, frozen=True):
+class AgentRequest(Signed, frozen=True, kw_only=True):
     """Body of POST /v1/agents."""
 
     approval: ApprovalFields
 
 
-class WithdrawalRequest(Signed, frozen=True):
+class WithdrawalRequest(Signed, frozen=True, kw_only=True):
     """Body of POST /v1/withdrawals."""
 
     withdraw: WithdrawFields
 
 
-class PriceReportRequest(Signed, frozen=True):
+class PriceReportRequest(Signed, frozen=True, kw_only=True):
     """Body of POST /v1/oracle/prices."""
 
     report: PriceReportFields
 
 
-class FundingReportRequest(Signed, frozen=True):
+class FundingReportRequest(Signed, frozen=True, kw_only=True):
     """Body of POST /v1/oracle/funding."""
 
     report: FundingReportFields
 
 
-class LiquidationRequest(Signed, frozen=True):
+class LiquidationRequest(Signed, frozen=True, kw_only=True):
     """Body of POST /v1/liquidations."""
 
     trigger: TriggerFields
 
 
-class WsOrder(OrderRequest, frozen=True, tag="order", tag_field="op"):
+class WsOrder(OrderRequest, frozen=True, kw_only=True, tag="order", tag_field="op"):
     """An order over the WebSocket."""
 
     id: int
 
 
-class WsCancel(CancelRequest, frozen=True, tag="cancel", tag_field="op"):
+class WsCancel(CancelRequest, frozen=True, kw_only=True, tag="cancel", tag_field="op"):
     """A cancel over the WebSocket."""
 
     id: int
 
 
-class WsAgent(AgentRequest, frozen=True, tag="agent", tag_field="op"):
+class WsAgent(AgentRequest, frozen=True, kw_only=True, tag="agent", tag_field="op"):
     """An agent approval over the WebSocket."""
 
     id: int
 
 
-class WsWithdraw(WithdrawalRequest, frozen=True, tag="withdraw", tag_field="op"):
+class WsWithdraw(WithdrawalRequest, frozen=True, kw_only=True, tag="withdraw", tag_field="op"):
     """A withdrawal over the WebSocket."""
 
     id: int
 
 
-class _Channel(Strict, frozen=True):
+class _Channel(Strict, frozen=True, kw_only=True):
     channel: Literal["book", "trades", "prices", "status", "account"]
     market: Symbol = ""
     owner: Address | Literal[""] = ""
@@ -194,15 +194,15 @@ class _Channel(Strict, frozen=True):
     id: int | None = None
 
 
-class WsSubscribe(_Channel, frozen=True, tag="subscribe", tag_field="op"):
+class WsSubscribe(_Channel, frozen=True, kw_only=True, tag="subscribe", tag_field="op"):
     """Start receiving a channel."""
 
 
-class WsUnsubscribe(_Channel, frozen=True, tag="unsubscribe", tag_field="op"):
+class WsUnsubscribe(_Channel, frozen=True, kw_only=True, tag="unsubscribe", tag_field="op"):
     """Stop receiving a channel."""
 
 
-class WsPing(Strict, frozen=True, tag="ping", tag_field="op"):
+class WsPing(Strict, frozen=True, kw_only=True, tag="ping", tag_field="op"):
     """Asks for a pong."""
 
     id: int | None = None

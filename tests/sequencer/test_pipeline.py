@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
-from sequencer.engine.apply import apply
 from sequencer.engine.hashing import state_hash
 from sequencer_world import World, key
 
 from evermark.protocol.orders import Side
 from evermark.protocol.reject import RejectCode
 from sequencer import pipeline as pipeline_module
+from sequencer.engine.apply import apply
 from sequencer.engine.commands import AnyCommand, CancelOrder, PlaceOrder
 from sequencer.engine.events import CommandRejected, OrderAccepted, OrderCancelled
 from sequencer.engine.state import EngineState
@@ -268,4 +268,4 @@ async def test_stop_finishes_what_waits(start: Callable[..., Awaitable[Running]]
     waiting = [running.pipeline.submit(running.order(slot)) for slot in range(1, 50)]
     running.pipeline.stop()
     await running.task
-    assert all(isinstance((await done)[0], OrderAccepted) for done in waiting)
+    assert all(isinstance(done.result()[0], OrderAccepted) for done in waiting)

@@ -1,0 +1,118 @@
+"""What must hold after every command. Tests run this each time; in production it may be sampled.
+
+Numbers refer to the protocol, section 13.
+"""
+
+from evermark.protocol.batch import FIRST_USER_ACCOUNT
+from evermark.protocol.units import FUNDING_SCALE, check
+from sequencer.engine.batch_builder import MAX_ACCOUNTS, MAX_FILLS, MAX_PAIRS, MAX_ROWS
+from sequencer.engine.order_book import BookSide
+from sequencer.engine.risk import order_fee, order_loss, refresh
+from sequencer.engine.state import Account, EngineState, MarketState
+
+
+def check_invariants(state: EngineState) -> None:
+    """Raises BrokenInvariant naming the first rule that does not hold. Recomputes; changes only caches."""
+    collateral = sum(account.collateral for account in state.accounts.values())
+    whole = collateral + state.funding_pool + state.claimed
+    check(whole == state.credited, "invariant 1: collateral, pool and claims are not what was credited")
+    check(0 <= state.dust < FUNDING_SCALE, "invariant 1: dust holds a whole unit")
+    for at in state.markets:
+        _check_market(state, at)
+    for account_id, account in state.accounts.items():
+        check(account.account_id == account_id, "accounts: an id names another account")
+        _check_account(state, account)
+    users = {
+        (account.owner, account.sub_account): account_id
+        for account_id, account in state.accounts.items()
+        if account_id >= FIRST_USER_ACCOUNT
+    }
+    check(users == state.account_ids, "accounts: owners and ids do not match")
+    check(
+        len(state.unsettled) == state.sealed_batch - state.confirmed_batch, "batches: unsettled ones are lost"
+    )
+    check(state.stale_markets == sum(at.stale for at in state.markets), "markets: stale ones are miscounted")
+    _check_batch(state)
+
+
+def _check_market(state: EngineState, at: MarketState) -> None:
+    market_id = at.market.market_id
+    sizes = [
+        account.positions[market_id].size
+        for account in state.accounts.values()
+        if market_id in account.positions
+    ]
+    check(sum(sizes) == 0, "invariant 2: positions do not sum to zero")
+    check(sum(size for size in sizes if size > 0) == at.open_interest, "invariant 2: open interest")
+    bid, ask = at.book.bids.best(), at.book.asks.best()
+    check(bid is None or ask is None or bid.price < ask.price, "book: crossed")
+    for side in (at.book.bids, at.book.asks):
+        _check_side(state, side)
+
+
+def _check_side(state: EngineState, side: BookSide) -> None:
+    check(sorted(set(side.keys)) == side.keys, "book: prices out of order")
+    check({key * side.sign for key in side.keys} == set(side.levels), "book: a level without its price")
+    for level in side.levels.values():
+        total = count = 0
+        for order in level.orders():
+            check(0 <= order.filled < order.size, "invariant 3: a waiting order is filled")
+            check(order.price == level.price and order.level is level, "book: an order at another's price")
+            check(state.accounts[order.account].orders.get(order.slot) is order, "book: an orphan order")
+            check(order.expiry > state.now, "book: an expired order waits")
+            total += order.remaining
+            count += 1
+        check(count > 0 and (total, count) == (level.total, level.count), "book: a level miscounts")
+
+
+def _check_account(state: EngineState, account: Account) -> None:
+    lots: dict[tuple[int, int], int] = {}
+    reducers: dict[int, int] = {}
+    fees = loss = 0
+    for slot, order in account.orders.items():
+        check(slot == order.slot and order.level is not None, "orders: a live order waits nowhere")
+        check(account.slots[slot].sequence >= order.sequence, "invariant 3: a slot's sequence fell")
+        if order.reduce_only:
+            reducers[order.market_id] = reducers.get(order.market_id, 0) + 1
+            continue
+        at = state.markets[order.market_id]
+        lots[order.market_id, order.side] = lots.get((order.market_id, order.side), 0) + order.remaining
+        fees += order_fee(at, order.price, order.remaining, at.market.maker_fee_ppm)
+        loss += order_loss(at, order)
+    for market_id, position in account.positions.items():
+        kept = (position.buy_lots, position.sell_lots, position.reduce_orders)
+        found = (lots.get((market_id, 0), 0), lots.get((market_id, 1), 0), reducers.get(market_id, 0))
+        check(kept == found, "reservation: open lots differ from the open orders")
+    opened = sum(position.size != 0 for position in account.positions.values())
+    check(account.open_positions == opened, "accounts: open positions are miscounted")
+    check(account.order_fees == fees, "reservation: fees differ from the open orders")
+    refresh(state, account)
+    kept_sums = _sums(account)
+    check(account.order_loss == loss, "reservation: losses differ from the open orders")
+    account.epoch = -1
+    refresh(state, account)
+    check(kept_sums == _sums(account), "risk: the kept sums differ from recomputed ones")
+
+
+def _sums(account: Account) -> tuple[int, ...]:
+    return (
+        account.value,
+        account.initial,
+        account.maintenance,
+        account.notional,
+        account.worst,
+        account.order_loss,
+    )
+
+
+def _check_batch(state: EngineState) -> None:
+    batch = state.batch
+    check(len(batch.rows) <= MAX_ROWS and len(batch.fills) <= MAX_FILLS, "batch: too many rows or fills")
+    check(len(batch.accounts) <= MAX_ACCOUNTS and len(batch.pairs) <= MAX_PAIRS, "batch: tables too large")
+    check(not batch.targets & batch.row_accounts, "batch: a liquidation target trades by order")
+    for account_id, noted in batch.baselines.items():
+        if not noted.sizes:
+            continue
+        for market_id, position in state.accounts[account_id].positions.items():
+            named = not position.size or (account_id, market_id) in batch.pairs
+            check(named, "batch: an open position of a changed account is not named")

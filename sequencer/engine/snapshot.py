@@ -1,0 +1,262 @@
+"""The state as canonical bytes, and its hash: the same for equal states, whatever the order in which they
+grew.
+
+Caches (margin sums, the price epoch, the expiry heap) are left out and made again on restoring.
+"""
+
+from hashlib import sha256
+from heapq import heappush
+from typing import Any
+
+import msgspec
+
+from evermark.protocol.oracle import Round
+from evermark.protocol.orders import ApproveAgent, Order, Signature, Withdraw
+from evermark.protocol.units import check
+from sequencer.engine.batch_builder import Baseline, OpenBatch, OpenFill, Row
+from sequencer.engine.commands import Genesis, MarketMode
+from sequencer.engine.open_orders import reserve
+from sequencer.engine.order_book import RestingOrder
+from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
+
+FORMAT = 1  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+
+STATE_FIELDS = (
+    "sequence",
+    "stamp_ms",
+    "funding_hour",
+    "funding_pool",
+    "dust",
+    "credited",
+    "claimed",
+    "claim_count",
+    "entry_count",
+    "trade_count",
+    "sealed_batch",
+    "confirmed_batch",
+)
+ACCOUNT_FIELDS = (
+    "collateral",
+    "action_sequence",
+    "min_sequence",
+    "taker_sequence",
+    "used_taker_sequence",
+)
+POSITION_FIELDS = ("size", "entry_cumulative", "entry_mark", "entry_notional")
+SLOT_FIELDS = ("sequence", "used_sequence", "filled")
+MARKET_FIELDS = ("mode", "cumulative", "funding_hour", "open_interest")
+_WIDE = 1  # extension code of an integer beyond 64 bits
+
+
+class SnapshotRefused(ValueError):
+    """The bytes are no snapshot of this format."""
+
+
+def snapshot(state: EngineState) -> bytes:
+    """The whole state as MessagePack; equal states give equal bytes."""
+    return msgspec.msgpack.encode(_plain(_dump(state)))
+
+
+def state_hash(state: EngineState) -> bytes:
+    """32 bytes that two engines have in common exactly when their states are equal."""
+    return sha256(snapshot(state)).digest()
+
+
+def restore(data: bytes) -> EngineState:
+    """The state that `snapshot` was taken of. Raises SnapshotRefused for bytes of another format."""
+    try:
+        fields = msgspec.msgpack.Decoder(ext_hook=_wide).decode(data)
+        if not isinstance(fields, list) or fields[0] != FORMAT:
+            raise SnapshotRefused("snapshot: another format")
+        return _load(fields)
+    except (msgspec.MsgspecError, IndexError, TypeError, KeyError) as error:
+        raise SnapshotRefused(f"snapshot: unreadable ({error})") from error
+
+
+def _dump(state: EngineState) -> list[Any]:
+    return [
+        FORMAT,
+        _fields(state, STATE_FIELDS),
+        state.genesis,
+        state.round,
+        state.unsettled,
+        [[*key, *value] for key, value in sorted(state.agents.items())],
+        [_fields(at, MARKET_FIELDS) for at in state.markets],
+        [_dump_account(account) for _, account in sorted(state.accounts.items())],
+        [_dump_book(at) for at in state.markets],
+        _dump_batch(state.batch),
+    ]
+
+
+def _load(fields: list[Any]) -> EngineState:
+    _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, batch = fields
+    state = EngineState()
+    _set(state, STATE_FIELDS, numbers)
+    state.genesis = msgspec.convert(genesis, Genesis | None)
+    state.round = msgspec.convert(round_, Round)
+    state.unsettled = list(unsettled)
+    state.agents = {(account, agent): (expiry, cap) for account, agent, expiry, cap in agents}
+    listed = state.genesis.markets if state.genesis is not None else ()
+    for market, price, values in zip(listed, state.round.prices, markets, strict=True):
+        at = MarketState(market, price)
+        _set(at, MARKET_FIELDS, values)
+        at.mode = MarketMode(at.mode)
+        at.stale = not price.is_fresh(state.now, market.max_price_age_s)
+        state.stale_markets += at.stale
+        state.markets.append(at)
+        state.market_ids[market.symbol] = market.market_id
+    for values in accounts:
+        account = _load_account(values)
+        state.accounts[account.account_id] = account
+        if account.account_id > 2:
+            state.account_ids[account.owner, account.sub_account] = account.account_id
+    for at, orders in zip(state.markets, books, strict=True):
+        for values in orders:
+            _load_order(state, at, values)
+    state.batch = _load_batch(batch)
+    return state
+
+
+def _dump_account(account: Account) -> list[Any]:
+    return [
+        account.account_id,
+        account.owner,
+        account.sub_account,
+        _fields(account, ACCOUNT_FIELDS),
+        [[key, *_fields(value, POSITION_FIELDS)] for key, value in sorted(account.positions.items())],
+        [[key, *_fields(value, SLOT_FIELDS)] for key, value in sorted(account.slots.items())],
+    ]
+
+
+def _load_account(values: list[Any]) -> Account:
+    account_id, owner, sub_account, numbers, positions, slots = values
+    account = Account(account_id, owner, sub_account)
+    _set(account, ACCOUNT_FIELDS, numbers)
+    for market_id, *rest in positions:
+        position = account.positions[market_id] = Position()
+        _set(position, POSITION_FIELDS, rest)
+        account.open_positions += position.size != 0
+    for slot, *rest in slots:
+        account.slots[slot] = SlotState(*rest)
+    return account
+
+
+def _dump_book(at: MarketState) -> list[Any]:
+    return [
+        [
+            order.account,
+            order.order,
+            order.order_hash,
+            order.signature.to_bytes(),
+            order.signer,
+            order.client_id,
+            order.filled,
+            order.fee_reserve,
+        ]
+        for side in (at.book.bids, at.book.asks)
+        for level in side.best_first()
+        for order in level.orders()
+    ]
+
+
+def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
+    account_id, signed, order_hash, signature, signer, client_id, filled, fee_reserve = values
+    order = RestingOrder(
+        account_id,
+        at.market.market_id,
+        msgspec.convert(signed, Order),
+        order_hash,
+        _signature(signature),
+        signer,
+        client_id,
+        filled,
+    )
+    account = state.accounts[account_id]
+    at.book.add(order)
+    reserve(state, account, order, 1)
+    account.orders[order.slot] = order
+    check(order.reduce_only or order.fee_reserve == fee_reserve, "snapshot: another fee reserve")
+    heappush(state.expiries, (order.expiry, account_id, order.slot, order.sequence))
+
+
+def _dump_batch(batch: OpenBatch) -> list[Any]:
+    return [
+        batch.stage,
+        batch.opened_ms,
+        batch.priced,
+        batch.notional,
+        batch.inbox,
+        [[account, approval, signature.to_bytes()] for account, approval, signature in batch.actions],
+        batch.funding_hours,
+        sorted(batch.funding_markets),
+        [
+            [*key, row.market_id, row.numerator, row.order, row.signature.to_bytes()]
+            for key, row in sorted(batch.rows.items())
+        ],
+        [[fill.kind, fill.first, fill.second, fill.size, fill.keeper] for fill in batch.fills],
+        [[account, signed, fee, sig.to_bytes()] for account, signed, fee, sig in batch.withdrawals],
+        sorted(batch.accounts),
+        sorted(batch.pairs),
+        [
+            [account, noted.equity, noted.maintenance, sorted(noted.sizes.items())]
+            for account, noted in sorted(batch.baselines.items())
+        ],
+        sorted(batch.row_accounts),
+        sorted(batch.targets),
+    ]
+
+
+def _load_batch(values: list[Any]) -> OpenBatch:
+    batch = OpenBatch()
+    batch.stage, batch.opened_ms, batch.priced, batch.notional, inbox, actions, hours, markets = values[:8]
+    rows, fills, withdrawals, accounts, pairs, baselines, row_accounts, targets = values[8:]
+    batch.inbox, batch.funding_hours, batch.funding_markets = list(inbox), list(hours), set(markets)
+    for account, approval, signature in actions:
+        batch.actions.append((account, msgspec.convert(approval, ApproveAgent), _signature(signature)))
+    for account, slot, sequence, market_id, numerator, order, signature in rows:
+        row = Row(market_id, msgspec.convert(order, Order), _signature(signature), numerator)
+        batch.rows[account, slot, sequence] = row
+    for kind, first, second, size, keeper in fills:
+        batch.fills.append(OpenFill(kind, tuple(first), tuple(second), size, keeper))
+    for account, signed, fee, signature in withdrawals:
+        batch.withdrawals.append((account, msgspec.convert(signed, Withdraw), fee, _signature(signature)))
+    batch.accounts, batch.pairs = set(accounts), {(account, market) for account, market in pairs}
+    for account, equity, maintenance, sizes in baselines:
+        noted = batch.baselines[account] = Baseline(equity, maintenance)
+        noted.sizes = dict(sizes)
+    batch.row_accounts, batch.targets = set(row_accounts), set(targets)
+    return batch
+
+
+def _fields(thing: object, names: tuple[str, ...]) -> list[Any]:
+    return [getattr(thing, name) for name in names]
+
+
+def _set(thing: object, names: tuple[str, ...], values: list[Any]) -> None:
+    for name, value in zip(names, values, strict=True):
+        setattr(thing, name, value)
+
+
+def _signature(raw: bytes) -> Signature:
+    return Signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:64], "big"), raw[64] - 27)
+
+
+def _plain(value: Any) -> Any:
+    """What MessagePack can hold: messages as maps, wide integers as extensions."""
+    if isinstance(value, bool) or value is None or isinstance(value, (bytes, str)):
+        return value
+    if isinstance(value, int):
+        if -(2**63) <= value < 2**63:
+            return int(value)
+        width = value.bit_length() // 8 + 1
+        return msgspec.msgpack.Ext(_WIDE, value.to_bytes(width, "big", signed=True))
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    names = value.__struct_fields__
+    return {name: _plain(getattr(value, name)) for name in names}
+
+
+def _wide(code: int, data: memoryview) -> int:
+    if code != _WIDE:
+        raise SnapshotRefused(f"snapshot: extension {code}")
+    return int.from_bytes(data, "big", signed=True)

@@ -1,0 +1,338 @@
+"""One exchange twice: the engine, and the real contracts on an in-process EVM, fed by the same commands.
+
+Every batch that the engine seals is settled on the contracts at once; `compare` then holds the two against each other.
+"""
+
+import boa
+from eth_hash.auto import keccak
+from msgspec import structs
+from rlp import encode as rlp_encode
+
+from evermark.protocol.batch import FIRST_USER_ACCOUNT, encode_batch
+from evermark.protocol.markets import Market
+from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport, pack_price
+from evermark.protocol.orders import Cancel, Order, Side, TimeInForce, Withdraw
+from evermark.protocol.signing import (
+    FundingReport,
+    PriceReport,
+    Signer,
+    digest,
+    domain_separator,
+    struct_hash,
+)
+from sequencer.engine.apply import apply
+from sequencer.engine.commands import (
+    BatchConfirmed,
+    CancelOrder,
+    FundingHour,
+    Genesis,
+    InboxEntry,
+    InboxEntryKind,
+    OracleRound,
+    PlaceOrder,
+    TriggerLiquidation,
+    WithdrawRequest,
+)
+from sequencer.engine.events import BatchSealed
+from sequencer.engine.state import EngineState
+
+ROUND_SECONDS = 5
+CHAIN_ID = 31337
+ROUNDS_A_DAY = 86_400
+
+
+def signer(role: str) -> Signer:
+    """A key by its role."""
+    return Signer(keccak(role.encode()))
+
+
+def hex_address(raw: bytes) -> str:
+    return "0x" + raw.hex()
+
+
+class Exchange:
+    """`send` applies a command to the engine; sealed batches go to the vault in the same call."""
+
+    def __init__(self, markets: tuple[Market, ...], start_s: int) -> None:
+        self.markets = markets
+        self.now = start_s
+        self.state = EngineState()
+        self.sequence = 0
+        self.keepers = sorted((signer(f"keeper {i}") for i in range(3)), key=lambda key: key.address)
+        self.sequencer = signer("sequencer")
+        self.settled = []
+        self.posted: set[int] = set()
+        self.reports: dict[int, tuple[SignedPriceReport, ...]] = {}
+        self.entries = 0
+        self.clock_ms = 0
+        self._deploy()
+        self.separator = domain_separator(CHAIN_ID, self._raw(self.vault))
+        self.oracle_separator = domain_separator(CHAIN_ID, self._raw(self.oracle), "Evermark Oracle")
+        self.send(
+            Genesis(
+                chain_id=CHAIN_ID,
+                vault=self._raw(self.vault),
+                oracle=self._raw(self.oracle),
+                round_seconds=ROUND_SECONDS,
+                oracle_quorum=3,
+                funding_quorum=3,
+                oracle_keepers=tuple(key.address for key in self.keepers),
+                funding_keepers=tuple(key.address for key in self.keepers),
+                markets=markets,
+            )
+        )
+
+    @staticmethod
+    def _raw(contract) -> bytes:
+        return bytes.fromhex(str(contract.address)[2:])
+
+    def _deploy(self) -> None:
+        env = boa.env
+        env.evm.patch.chain_id = CHAIN_ID
+        env.evm.patch.code_size_limit = 2**20
+        env.evm.patch.timestamp = self.now
+        deployer = bytes.fromhex(str(env.eoa)[2:])
+        keepers = [hex_address(key.address) for key in self.keepers]
+        sequencer = hex_address(self.sequencer.address)
+        self.token = boa.load("contracts/TestUSDC.vy")
+        self.oracle = boa.load(
+            "contracts/PriceOracle.vy", ROUND_SECONDS, 3, len(self.markets), keepers, 3, keepers, sequencer
+        )
+        nonce = env.evm.vm.state.get_nonce(deployer)
+        vault = keccak(rlp_encode([deployer, nonce + 1]))[12:]
+        self.inbox = boa.load("contracts/Inbox.vy", self.token.address, hex_address(vault))
+        configs = [
+            (
+                market.symbol,
+                market.lot_tick_value,
+                market.price_band_ppm,
+                market.liquidation_fee_ppm,
+                market.max_price_age_s,
+                market.open_interest_cap_lots,
+                market.fund_position_cap_lots,
+                [(tier.lower_notional // 10**6, tier.initial_fraction_ppm) for tier in market.tiers],
+            )
+            for market in self.markets
+        ]
+        self.vault = boa.load(
+            "contracts/MarginVault.vy", self.token.address, self.oracle.address, self.inbox.address, sequencer, configs
+        )
+        assert self._raw(self.vault) == vault
+
+    def send(self, command):
+        """Apply one command; settle what it sealed; return its events."""
+        self.sequence += 1
+        self.clock_ms = max(self.clock_ms, self.now * 1000)
+        events = apply(self.state, command, self.sequence, self.clock_ms)
+        for event in events:
+            if isinstance(event, BatchSealed):
+                self.settle(event)
+        return events
+
+    def settle(self, event: BatchSealed) -> None:
+        """Post the batch's round when it is not there yet, and settle."""
+        boa.env.evm.patch.timestamp = event.round.timestamp
+        wanted = {price.updated_at // ROUND_SECONDS for price in event.round.prices if price.updated_at}
+        for number in sorted(wanted | {event.round.round}):
+            if number > max(self.posted, default=0):
+                rows = [
+                    (
+                        signed.report.round,
+                        signed.report.timestamp,
+                        list(signed.report.prices),
+                        signed.signature.r,
+                        signed.signature.s,
+                        27 + signed.signature.parity,
+                    )
+                    for signed in self.reports[number]
+                ]
+                with boa.env.prank(hex_address(self.sequencer.address)):
+                    self.oracle.post_round(rows)
+                self.posted.add(number)
+        batch = structs.replace(event.batch, journal_hash=b"\x11" * 32)
+        data = keccak(b"settle()")[:4] + encode_batch(batch)
+        with boa.env.prank(hex_address(self.sequencer.address)):
+            result = boa.env.raw_call(self.vault.address, data=data)
+            if result.is_error:
+                self.vault.handle_error(result)
+        self.settled.append(batch)
+
+    def deposit(self, owner: Signer, amount: int, sub_account: int = 0):
+        """Mint, deposit through the Inbox, and tell the engine."""
+        address = hex_address(owner.address)
+        self.token.mint(address, amount)
+        with boa.env.prank(address):
+            self.token.approve(self.inbox.address, amount)
+            self.inbox.deposit(amount, sub_account)
+        return self._entry(InboxEntryKind.DEPOSIT, owner.address, sub_account, amount)
+
+    def donate(self, amount: int):
+        """Seed the insurance fund."""
+        donor = signer("donor")
+        self.token.mint(hex_address(donor.address), amount)
+        with boa.env.prank(hex_address(donor.address)):
+            self.token.approve(self.inbox.address, amount)
+            self.inbox.donate(amount)
+        return self._entry(InboxEntryKind.DONATION, donor.address, 0, amount)
+
+    def request_withdrawal(self, owner: Signer, amount: int):
+        """An inbox withdrawal, unless one is open."""
+        if self.inbox.open_withdrawal(hex_address(owner.address), 0):
+            return []
+        with boa.env.prank(hex_address(owner.address)):
+            self.inbox.request_withdrawal(0, amount)
+        return self._entry(InboxEntryKind.WITHDRAWAL, owner.address, 0, amount)
+
+    def _entry(self, kind, owner: bytes, sub_account: int, amount: int):
+        self.entries += 1
+        return self.send(
+            InboxEntry(
+                entry_id=self.entries, entry_kind=kind, owner=owner, sub_account=sub_account, amount=amount
+            )
+        )
+
+    def round(self, prices, step_s: int = ROUND_SECONDS):
+        """A new round `step_s` later; `prices` are (index, mark) or None (all keepers abstain) by market."""
+        self.now += step_s
+        packed = tuple(pack_price(*price) if price else 0 for price in prices)
+        report = PriceReport(round=self.now // ROUND_SECONDS, timestamp=self.now, prices=packed)
+        signed = tuple(
+            SignedPriceReport(report, key.address, key.sign(digest(self.oracle_separator, report)))
+            for key in self.keepers
+        )
+        self.reports[report.round] = signed
+        return self.send(OracleRound(reports=signed))
+
+    def funding(self, hour: int, rates):
+        """Post an hour's reports on chain and apply them."""
+        report = FundingReport(hour=hour, rates_ppb=tuple(rates), samples=keccak(b"samples"))
+        signed = tuple(
+            SignedFundingReport(report, key.address, key.sign(digest(self.oracle_separator, report)))
+            for key in self.keepers
+        )
+        boa.env.evm.patch.timestamp = self.now
+        rows = [
+            (hour, list(rates), report.samples, row.signature.r, row.signature.s, 27 + row.signature.parity)
+            for row in signed
+        ]
+        if not self.oracle.funding_posted_at(hour):
+            self.oracle.post_funding(rows)
+        return self.send(FundingHour(reports=signed))
+
+    def order(self, owner: Signer, market: int, side: Side, size: int, price: int, slot: int, **fields):
+        """A signed order; slot 0 is IOC unless told otherwise."""
+        if slot == 0:
+            fields.setdefault("time_in_force", TimeInForce.IOC)
+        self.clock_ms = max(self.clock_ms + 1, self.now * 1000)
+        order = Order(
+            owner=owner.address,
+            sub_account=0,
+            market=self.markets[market].symbol,
+            side=side,
+            size=size,
+            limit_price=price,
+            max_fee_ppm=fields.pop("max_fee_ppm", 1000),
+            slot=slot,
+            sequence=fields.pop("sequence", self.clock_ms),
+            expiry=fields.pop("expiry", self.now + ROUNDS_A_DAY),
+            **fields,
+        )
+        return self.send(
+            PlaceOrder(
+                account=self.account(owner),
+                order=order,
+                order_hash=struct_hash(order),
+                signature=owner.sign(digest(self.separator, order)),
+                signer=owner.address,
+            )
+        )
+
+    def cancel(self, owner: Signer, slot: int, all_slots: bool = False):
+        """A signed cancel, off the chain."""
+        self.clock_ms += 1
+        message = Cancel(
+            owner=owner.address,
+            sub_account=0,
+            all_slots=all_slots,
+            slot=slot,
+            sequence=self.clock_ms,
+            deadline=self.now + 60,
+        )
+        return self.send(
+            CancelOrder(
+                account=self.account(owner),
+                cancel=message,
+                signature=owner.sign(digest(self.separator, message)),
+                signer=owner.address,
+            )
+        )
+
+    def withdraw(self, owner: Signer, amount: int, fee: int = 0):
+        """A signed withdrawal."""
+        account = self.state.accounts[self.account(owner)]
+        message = Withdraw(
+            owner=owner.address,
+            sub_account=0,
+            amount=amount,
+            max_fee=fee,
+            action_sequence=account.action_sequence + 1,
+            deadline=self.now + 60,
+        )
+        return self.send(
+            WithdrawRequest(
+                account=account.account_id,
+                withdraw=message,
+                fee=fee,
+                signature=owner.sign(digest(self.separator, message)),
+            )
+        )
+
+    def liquidate(self, account: int, market: int, keeper_account: int = 0):
+        """A liquidation trigger."""
+        return self.send(
+            TriggerLiquidation(
+                account=account, market_id=market, keeper=signer("liquidator").address, keeper_account=keeper_account
+            )
+        )
+
+    def confirm(self) -> None:
+        """Tell the engine that everything settled is confirmed."""
+        if self.settled and self.settled[-1].batch_id > self.state.confirmed_batch:
+            self.send(BatchConfirmed(batch_id=self.settled[-1].batch_id, block_number=1))
+
+    def account(self, owner: Signer) -> int:
+        """Account id of an owner's sub-account 0."""
+        return self.state.account_ids.get((owner.address, 0), 0)
+
+    def compare(self) -> None:
+        """Engine = vault to the last unit: balances, positions, markets, totals; and the sums of invariants 1 and 2."""
+        assert not self.state.batch.fills, "compare right after a batch was sealed"
+        totals = self.vault.totals()
+        assert (totals.funding_pool, totals.dust) == (self.state.funding_pool, self.state.dust)
+        assert totals.claims == self.state.claim_count
+        collateral = 0
+        sizes = [0] * len(self.markets)
+        for account in self.state.accounts.values():
+            on_chain = self.vault.account(account.account_id)
+            collateral += on_chain.collateral
+            assert on_chain.collateral == account.collateral, f"collateral of account {account.account_id}"
+            assert on_chain.open_positions == account.open_positions
+            if account.account_id >= FIRST_USER_ACCOUNT:
+                assert str(on_chain.owner).lower() == hex_address(account.owner)
+            for market_id in range(len(self.markets)):
+                position = account.positions.get(market_id)
+                chain_position = self.vault.position(account.account_id, market_id)
+                size = position.size if position else 0
+                assert chain_position.size == size, f"size of account {account.account_id} in market {market_id}"
+                if size:
+                    assert chain_position.entry_cumulative == position.entry_cumulative
+                    assert chain_position.entry_mark == position.entry_mark
+                sizes[market_id] += size
+        for market_id, at in enumerate(self.state.markets):
+            on_chain = self.vault.market_state(market_id)
+            assert on_chain.cumulative_funding == at.cumulative
+            assert on_chain.open_interest == at.open_interest
+            assert sizes[market_id] == 0
+        claims = sum(self.vault.claim(i + 1).amount for i in range(totals.claims))
+        assert collateral + totals.funding_pool + claims == totals.credited
+        assert totals.credited + self.inbox.unconsumed() == self.token.balanceOf(self.vault.address)

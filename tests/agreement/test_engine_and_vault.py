@@ -1,0 +1,147 @@
+"""Invariant 5: the engine's state after every settled batch equals the vault's, to the last unit."""
+
+import random
+from collections import Counter
+
+import boa
+import pytest
+
+from evermark.protocol.markets import load_markets
+from evermark.protocol.orders import Side, TimeInForce
+from sequencer.engine.events import CommandRejected, Liquidated, Trade
+from tests.agreement.exchange import Exchange, signer
+
+START = 1_760_129_400  # 10 October 2025, 20:50 UTC
+PRICES = [(1_136_000, 1_136_200), (383_000, 383_100), (19_500, 19_510), (22_100, 22_120)]
+
+
+@pytest.fixture
+def exchange():
+    with boa.swap_env(boa.Env()):
+        made = Exchange(load_markets(), START)
+        made.donate(2_000_000 * 10**6)
+        made.round(PRICES)
+        yield made
+
+
+def test_a_single_fill_settles_and_agrees(exchange):
+    """One maker, one taker, one batch: both signatures verified on chain, balances equal to the last unit."""
+    maker, taker = signer("maker"), signer("taker")
+    exchange.deposit(maker, 100_000 * 10**6)
+    exchange.deposit(taker, 50_000 * 10**6)
+    exchange.order(maker, 0, Side.SELL, 100_000, 1_136_500, slot=1)
+    events = exchange.order(taker, 0, Side.BUY, 40_001, 1_137_000, slot=0)
+    assert any(isinstance(event, Trade) for event in events)
+    exchange.round(PRICES)
+    assert len(exchange.settled) >= 1
+    exchange.compare()
+
+
+class RandomTraders:
+    """Seeded traders with every kind of order, deposits, withdrawals, price moves, funding and liquidations."""
+
+    def __init__(self, exchange: Exchange, seed: int) -> None:
+        self.exchange = exchange
+        self.random = random.Random(seed)
+        self.traders = [signer(f"trader {i}") for i in range(8)]
+        self.prices = [list(price) for price in PRICES]
+        self.seen = Counter()
+        self.hour = START // 3600 - 1
+        for at, trader in enumerate(self.traders):
+            exchange.deposit(trader, self.random.randrange(2_000, 20_000) * 10**6 + at)
+
+    def step(self) -> None:
+        """One random command."""
+        choice = self.random.random()
+        if choice < 0.72:
+            events = self._order()
+        elif choice < 0.80:
+            trader = self.random.choice(self.traders)
+            events = self.exchange.cancel(trader, self.random.randrange(1, 5), self.random.random() < 0.2)
+        elif choice < 0.84:
+            events = self._money()
+        elif choice < 0.86 and (self.hour + 2) * 3600 <= self.exchange.now:
+            self.hour += 1
+            events = self.exchange.funding(
+                self.hour, [self.random.randrange(-30_000_000, 30_000_000) for _ in PRICES]
+            )
+        elif choice < 0.93:
+            events = self._liquidate()
+        else:
+            events = self._round()
+        self._count(events)
+
+    def _order(self):
+        trader = self.random.choice(self.traders)
+        account = self.exchange.state.accounts[self.exchange.account(trader)]
+        market = self.random.randrange(len(PRICES))
+        mark = self.prices[market][1]
+        lot_notional = mark * self.exchange.markets[market].lot_tick_value
+        size = max(1, self.random.randrange(100, 120_000) * 10**6 // lot_notional)
+        side = self.random.choice([Side.BUY, Side.SELL])
+        slot = self.random.choice([0, 0, 0, 1, 2, 3, 4])
+        fields = {"reduce_only": self.random.random() < 0.08, "amend": slot in account.orders}
+        if slot == 0:
+            away = side.sign * self.random.randrange(0, 150)
+            fields["time_in_force"] = self.random.choice([TimeInForce.IOC, TimeInForce.IOC, TimeInForce.FOK])
+        else:
+            away = -side.sign * self.random.randrange(-5, 60)
+            fields["post_only"] = self.random.random() < 0.1
+        price = mark + mark * away // 10_000
+        return self.exchange.order(trader, market, side, size, price, slot, **fields)
+
+    def _money(self):
+        trader = self.random.choice(self.traders)
+        amount = self.random.randrange(1, 3_000 * 10**6)
+        kind = self.random.randrange(3)
+        if kind == 0:
+            return self.exchange.deposit(trader, amount)
+        if kind == 1:
+            return self.exchange.request_withdrawal(trader, amount)
+        return self.exchange.withdraw(trader, amount, fee=min(amount, self.random.randrange(10**6)))
+
+    def _liquidate(self):
+        """A trigger on every position, healthy or not."""
+        events = []
+        for account in list(self.exchange.state.accounts.values()):
+            for market, position in list(account.positions.items()):
+                if position.size and account.owner:
+                    events += self.exchange.liquidate(account.account_id, market, keeper_account=3)
+        return events
+
+    def _round(self):
+        for price in self.prices:
+            move = self.random.randrange(-250, 251) * (4 if self.random.random() < 0.1 else 1)
+            price[0] = max(1000, price[0] + price[0] * move // 10_000)
+            price[1] = price[0] + price[0] * self.random.randrange(-20, 21) // 10_000
+        given = [None if self.random.random() < 0.05 else tuple(price) for price in self.prices]
+        step_s = self.random.choice([5, 5, 10, 30, 600])
+        return self.exchange.round(given, step_s)
+
+    def _count(self, events) -> None:
+        for event in events:
+            self.seen["trades"] += isinstance(event, Trade)
+            if isinstance(event, CommandRejected):
+                self.seen[event.reject.code.name + event.reject.message[:60]] += 1
+            if isinstance(event, Liquidated):
+                self.seen["takeovers" if event.taken_over else "liquidations"] += 1
+
+
+@pytest.mark.safety("C02", "contract")
+@pytest.mark.safety("C02", "sequencer")
+@pytest.mark.parametrize("seed", range(3))
+def test_random_streams_agree_after_every_batch(exchange, seed):
+    """A random stream of every operation: after each settled batch all balances, positions and sums are equal."""
+    traders = RandomTraders(exchange, seed)
+    batches = 0
+    for _ in range(400):
+        traders.step()
+
+        exchange.confirm()
+        if len(exchange.settled) > batches and not exchange.state.batch.fills:
+            traders._count(exchange.round([tuple(price) for price in traders.prices]))
+            exchange.compare()
+            batches = len(exchange.settled)
+    print(traders.seen, batches)
+    assert traders.seen["trades"] > 80 and batches > 20, traders.seen
+    assert traders.seen["liquidations"] + traders.seen["takeovers"] > 0, traders.seen

@@ -1,0 +1,128 @@
+"""Random streams of every command: invariants after each, every sealed batch settled on the reference vault."""
+
+import pytest
+from engine_world import BUY, FOK, GTC, IOC, SELL, START_S, USDC, World, market, owner_of
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from sequencer.engine.commands import InboxEntryKind, MarketMode
+from sequencer.engine.snapshot import restore, snapshot
+
+TRADERS = st.integers(0, 6)
+MARKETS = st.integers(0, 1)
+SIDES = st.sampled_from((BUY, SELL))
+OFFSETS = st.integers(-300, 300)
+SIZES = st.one_of(st.integers(1, 60_000), st.sampled_from((1_000, 5_000, 200_000, 1_500_000)))
+
+
+class Exchange(RuleBasedStateMachine):
+    """A few poor and rich traders, two markets that move fast, funding at its cap."""
+
+    @initialize(fund=st.sampled_from((0, 50, 20_000)))
+    def begin(self, fund):
+        second = market(1, maker_fee_ppm=-50, open_interest_cap_lots=3_000_000, fund_position_cap_lots=400_000)
+        self.world = World(market(0, open_interest_cap_lots=5_000_000), second)
+        self.accounts = [
+            self.world.trader(10 + number, usdc) for number, usdc in enumerate((20, 200, 2_000, 20_000, 90_000))
+        ]
+        self.accounts += [self.world.trader(20 + number, 10**6) for number in range(2)]
+        if fund:
+            self.world.donate(fund)
+
+    @rule(who=TRADERS, side=SIDES, size=SIZES, offset=OFFSETS, at=MARKETS, post=st.booleans(), reduce=st.booleans())
+    def limit(self, who, side, size, offset, at, post, reduce):
+        self.place(who, side, size, offset, at, GTC, post_only=post, reduce_only=reduce and size % 2 == 0)
+
+    @rule(who=TRADERS, side=SIDES, size=SIZES, tif=st.sampled_from((IOC, FOK)), at=MARKETS, reduce=st.booleans())
+    def take(self, who, side, size, tif, at, reduce):
+        self.place(who, side, size, side.sign * 400, at, tif, reduce_only=reduce)
+
+    @rule(who=TRADERS, size=SIZES, offset=OFFSETS, pick=st.integers(0, 50))
+    def amend(self, who, size, offset, pick):
+        orders = self.world.state.accounts[self.accounts[who]].orders
+        if orders:
+            old = orders[sorted(orders)[pick % len(orders)]]
+            self.place(
+                who, old.side, size, offset, old.market_id, GTC, slot=old.slot, amend=True, reduce_only=old.reduce_only
+            )
+
+    def place(self, who, side, size, offset, at, tif, **fields):
+        mark = self.world.state.markets[at].mark
+        self.world.order(self.accounts[who], side, size, max(1, mark + offset), tif, at, **fields)
+
+    @rule(who=TRADERS, slot=st.integers(0, 4), everything=st.integers(0, 5))
+    def cancel(self, who, slot, everything):
+        self.world.cancel(self.accounts[who], slot, all_slots=everything == 0)
+
+    @rule(moves=st.tuples(st.integers(-300, 300), st.integers(-900, 900)), skip=st.integers(0, 12))
+    def move(self, moves, skip):
+        marks = [at.mark for at in self.world.state.markets]
+        prices = [max(2_000, mark + move) for mark, move in zip(marks, moves, strict=True)]
+        if skip == 0:
+            prices[1] = 0
+        self.world.round(prices, after_s=5 if skip else 70)
+
+    @rule(rates=st.tuples(st.integers(-(10**8), 10**8), st.integers(-(10**7), 10**7)))
+    def fund_hour(self, rates):
+        self.world.now_s += 3_600 - self.world.now_s % 3_600
+        self.world.next_round()
+        self.world.funding(list(rates))
+
+    @rule(who=TRADERS, amount=st.integers(1, 10**11))
+    def withdraw(self, who, amount):
+        self.world.withdraw(self.accounts[who], amount, fee=min(1_000, amount // 2))
+
+    @rule(number=st.sampled_from((10, 11, 12, 20, 99)), amount=st.integers(0, 10**10), kind=st.sampled_from((1, 2, 3)))
+    def entry(self, number, amount, kind):
+        if number != 99 or kind == 3:
+            self.world.entry(InboxEntryKind(kind), number, amount)
+
+    @rule(keeper=st.integers(0, 6), at=MARKETS)
+    def liquidate(self, keeper, at):
+        state = self.world.state
+        for account in self.accounts:
+            position = state.accounts[account].positions.get(at)
+            if position is not None and position.size:
+                other = self.accounts[keeper]
+                self.world.liquidate(account, at, other if other != account else 0)
+
+    @rule(who=TRADERS, life_s=st.sampled_from((0, 30, 10_000)))
+    def agent(self, who, life_s):
+        self.world.approve(self.accounts[who], owner_of(500 + who), life_s)
+
+    @rule(who=TRADERS, side=SIDES, size=SIZES, offset=OFFSETS)
+    def by_agent(self, who, side, size, offset):
+        self.place(who, side, size, offset, 0, GTC, signer=owner_of(500 + who))
+
+    @rule(mode=st.sampled_from((*MarketMode, MarketMode.NORMAL, MarketMode.NORMAL)), at=MARKETS)
+    def mode(self, mode, at):
+        self.world.mode(mode, at)
+
+    @precondition(lambda self: self.world.state.sealed_batch > self.world.state.confirmed_batch)
+    @rule()
+    def confirm(self):
+        self.world.confirm(self.world.state.sealed_batch)
+
+    @rule()
+    def restart(self):
+        state = restore(snapshot(self.world.state))
+        assert snapshot(state) == snapshot(self.world.state)
+        self.world.state = state
+
+    @invariant()
+    def sums_hold(self):
+        """`World.apply` checks the invariants on every command; here that time has not gone back."""
+        if hasattr(self, "world"):
+            assert self.world.state.now >= START_S
+            assert self.world.collateral(2) <= 10**9 * USDC
+
+    def teardown(self):
+        if hasattr(self, "world"):
+            self.world.next_round()
+            self.world.assert_settled()
+
+
+TestExchange = Exchange.TestCase
+TestExchange = pytest.mark.safety("G18", "sequencer")(TestExchange)
+TestExchange = pytest.mark.safety("C02", "sequencer")(TestExchange)
+TestExchange = pytest.mark.safety("B26", "sequencer")(TestExchange)

@@ -1,0 +1,132 @@
+"""Orders over HTTP: what a good one answers, and that a repetition changes nothing."""
+
+import asyncio
+
+import pytest
+from gateway_world import AGENT, MAKER, TAKER, Caller, GatewayWorld
+
+from evermark.protocol.orders import Side, TimeInForce
+
+
+async def test_resting_order_is_open(world: GatewayWorld, caller: Caller) -> None:
+    """An order that rests is answered as open, with its hash, journal position and everything that was signed."""
+    order = world.order(MAKER)
+    answer = await caller.place(order, MAKER, client_id="first")
+    assert answer.status == 200
+    assert (answer.body["status"], answer.body["remaining"], answer.body["filled"]) == ("open", 1_000, 0)
+    assert answer.body["journal_sequence"] == world.journaled
+    assert answer.headers["X-Chain-Time-Ms"] == str(world.now_s * 1000)
+    by_hash = await caller.get(f"/v1/orders/{answer.body['order_hash']}")
+    owner = "0x" + MAKER.address.hex()
+    by_client = await caller.get(f"/v1/orders?owner={owner}&sub_account=0&client_id=first")
+    assert by_hash.body == by_client.body == answer.body
+
+
+async def test_taker_fills_against_maker(world: GatewayWorld, caller: Caller) -> None:
+    """A crossing order is filled at the maker's price, pays its fee, and both sides see it."""
+    maker = await caller.place(world.order(MAKER, side=Side.SELL, limit_price=1_100_000), MAKER)
+    taking = world.order(
+        TAKER, limit_price=1_105_000, slot=0, time_in_force=TimeInForce.IOC, expiry=world.now_s + 30
+    )
+    taker = await caller.place(taking, TAKER)
+    assert (taker.body["status"], taker.body["filled"], taker.body["average_price"]) == ("filled", 1_000, "1100000")
+    assert taker.body["fee"] == 440_000  # 1,100 USDC at 0.04 %
+    seen = await caller.get(f"/v1/orders/{maker.body['order_hash']}")
+    assert (seen.body["status"], seen.body["fee"]) == ("filled", 110_000)
+    owner = "0x" + TAKER.address.hex()
+    fills = (await caller.get(f"/v1/accounts/{owner}/0/fills")).body
+    assert [(fill["role"], fill["size"], fill["price"]) for fill in fills] == [("taker", 1_000, 1_100_000)]
+    account = (await caller.get(f"/v1/accounts/{owner}/0")).body
+    assert account["positions"][0]["size"] == 1_000
+    assert account["positions"][0]["entry_price"] == "1100000"
+    trades = (await caller.get("/v1/markets/BTC-PERP/trades")).body
+    assert [(trade["side"], trade["size"]) for trade in trades] == [("buy", 1_000)]
+    candles = (await caller.get("/v1/markets/BTC-PERP/candles?interval=1h")).body
+    assert [(candle["o"], candle["v"], candle["n"]) for candle in candles] == [(1_100_000, 1_000, 1)]
+
+
+@pytest.mark.safety("D08", "sequencer")
+async def test_repeated_order_gets_first_answer(world: GatewayWorld, caller: Caller) -> None:
+    """The same order again, at once or after a restart, is the same answer and no second order."""
+    order = world.order(MAKER, side=Side.SELL, limit_price=1_100_000)
+    first = await caller.place(order, MAKER)
+    await caller.place(world.order(TAKER, limit_price=1_100_000, slot=2, size=400), TAKER)
+    journaled = world.journaled
+    assert (await caller.place(order, MAKER)).body == first.body
+    assert world.journaled == journaled
+    await world.restart()
+    assert (await caller.place(order, MAKER)).body == first.body
+    assert world.journaled == journaled
+    now = await caller.get(f"/v1/orders/{first.body['order_hash']}")
+    assert (now.body["status"], now.body["filled"], now.body["remaining"]) == ("open", 400, 600)
+
+
+@pytest.mark.safety("D08", "sequencer")
+async def test_repeated_rejection_survives_restart(world: GatewayWorld, caller: Caller) -> None:
+    """An order that the engine refused stays refused with the same answer, also by a new process."""
+    order = world.order(MAKER, size=10_000_000)
+    first = await caller.place(order, MAKER)
+    assert (first.status, first.error) == (422, "INSUFFICIENT_MARGIN")
+    await world.restart()
+    again = await caller.place(order, MAKER)
+    assert (again.status, again.body) == (first.status, first.body)
+    seen = await caller.get(f"/v1/orders/{first.body['order_hash']}")
+    assert (seen.body["status"], seen.body["reason"]) == ("rejected", "INSUFFICIENT_MARGIN")
+
+
+async def test_concurrent_repetitions_place_one_order(world: GatewayWorld, caller: Caller) -> None:
+    """Ten copies at the same moment are one order."""
+    order = world.order(MAKER)
+    journaled = world.journaled
+    answers = await asyncio.gather(*(caller.place(order, MAKER) for _ in range(10)))
+    assert len({str(answer.body) for answer in answers}) == 1
+    assert world.journaled == journaled + 1
+
+
+@pytest.mark.safety("G08", "sequencer")
+async def test_status_is_always_answered(world: GatewayWorld, caller: Caller) -> None:
+    """Whatever became of a request, its status is open, filled, cancelled, rejected or never_seen."""
+    unknown = await caller.get("/v1/orders/0x" + "ab" * 32)
+    assert (unknown.status, unknown.body["status"]) == (200, "never_seen")
+    owner = "0x" + MAKER.address.hex()
+    unnamed = await caller.get(f"/v1/orders?owner={owner}&sub_account=0&client_id=nothing")
+    assert unnamed.body["status"] == "never_seen"
+    order = world.order(MAKER)
+    placed = await caller.place(order, MAKER, client_id="mine")
+    await caller.post("/v1/cancels", world.body(world.cancel(MAKER, sequence=order.sequence), MAKER))
+    by_client = await caller.get(f"/v1/orders?owner={owner}&sub_account=0&client_id=mine")
+    assert by_client.body["order_hash"] == placed.body["order_hash"]
+    assert (by_client.body["status"], by_client.body["reason"]) == ("cancelled", "user")
+    await world.restart()
+    after = await caller.get(f"/v1/orders?owner={owner}&sub_account=0&client_id=mine")
+    assert after.body == by_client.body
+
+
+async def test_agent_trades_and_may_not_withdraw(world: GatewayWorld, caller: Caller) -> None:
+    """An approved agent places and cancels; it withdraws nothing and approves nobody."""
+    refused = await caller.place(world.order(MAKER), AGENT)
+    assert (refused.status, refused.error) == (401, "BAD_SIGNATURE")
+    approved = await caller.post("/v1/agents", world.body(world.approval(MAKER), MAKER))
+    assert approved.body["agent"] == "0x" + AGENT.address.hex()
+    order = world.order(MAKER)
+    assert (await caller.place(order, AGENT)).body["status"] == "open"
+    cancelled = await caller.post("/v1/cancels", world.body(world.cancel(MAKER, sequence=order.sequence), AGENT))
+    assert len(cancelled.body["cancelled"]) == 1
+    for path, message in (
+        ("/v1/withdrawals", world.withdrawal(MAKER, action_sequence=2)),
+        ("/v1/agents", world.approval(MAKER, action_sequence=2)),
+    ):
+        answer = await caller.post(path, world.body(message, AGENT))
+        assert (answer.status, answer.error) == (403, "NOT_AUTHORISED")
+
+
+async def test_withdrawal_names_its_batch(world: GatewayWorld, caller: Caller) -> None:
+    """A withdrawal answers with the open batch that carries the claim, and the ledger shows it."""
+    answer = await caller.post("/v1/withdrawals", world.body(world.withdrawal(MAKER), MAKER))
+    assert answer.status == 200
+    assert (answer.body["amount"], answer.body["fee"]) == (5_000_000, 0)
+    assert answer.body["batch"] == world.core.state.sealed_batch + 1
+    replayed = await caller.post("/v1/withdrawals", world.body(world.withdrawal(MAKER), MAKER))
+    assert (replayed.status, replayed.error) == (422, "STALE_SEQUENCE")
+    ledger = (await caller.get(f"/v1/accounts/0x{MAKER.address.hex()}/0/ledger")).body
+    assert [row["amount"] for row in ledger] == [-5_000_000, 100_000_000_000]

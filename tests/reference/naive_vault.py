@@ -1,0 +1,381 @@
+"""The rules of a batch as plainly as they can be written: what `docs/settlement.md` says, over dictionaries.
+
+It shares no arithmetic with the engine: margins, fees and funding are computed here from whole sums, so that it
+disagrees where the engine is wrong. Signatures are not its business. Anything that the vault reverts raises `Reverted`.
+"""
+
+from collections import defaultdict
+
+from evermark.protocol.oracle import prices_hash
+from evermark.protocol.orders import Side, TimeInForce
+
+FUND, FEES, NO_INDEX = 1, 2, 0xFFFF
+SCALE, PPM = 10**12, 10**6
+
+
+class Reverted(AssertionError):
+    """The vault would revert."""
+
+
+def require(condition, why):
+    if not condition:
+        raise Reverted(why)
+
+
+def ceil(numerator, denominator):
+    return -((-numerator) // denominator)
+
+
+class NaiveVault:
+    """State between batches, in the vault's own terms."""
+
+    def __init__(self, markets):
+        self.markets = {market.market_id: market for market in markets}
+        self.collaterals = defaultdict(int)
+        self.ids = {}
+        self.positions = defaultdict(lambda: (0, 0, 0))  # (account, market) -> size, entry cumulative, entry mark
+        self.slots = defaultdict(lambda: (0, 0))  # (account, slot) -> sequence, filled
+        self.taker_sequences = defaultdict(int)
+        self.action_sequences = defaultdict(int)
+        self.cumulative = defaultdict(int)
+        self.open_interest = defaultdict(int)
+        self.hours = defaultdict(int)
+        self.pool = self.dust = self.claimed = self.credited = 0
+        self.batch_id = self.entries = 0
+
+    def collateral(self, account):
+        return self.collaterals[account]
+
+    def position(self, account, market):
+        return self.positions[account, market]
+
+    def settle(self, batch, round_, entries, funding_rates):
+        """Apply one batch; `entries` is the whole inbox, `funding_rates` the posted hours."""
+        Settlement(self, batch, round_, entries, funding_rates).run()
+
+    def margin(self, collateral, positions, prices):
+        """Equity, initial, maintenance, notional of {market: (size, entry cumulative, entry mark)}."""
+        equity, initial, maintenance, whole = collateral, 0, 0, 0
+        for market_id, (size, entry, _) in positions.items():
+            market = self.markets[market_id]
+            value = size * prices[market_id].mark_ticks * market.lot_tick_value
+            owed = ceil(size * (self.cumulative[market_id] - entry), SCALE)
+            required = self.initial(market, abs(value))
+            equity += value - owed
+            initial += required
+            maintenance += ceil(required, 2)
+            whole += abs(value)
+        return equity, initial, maintenance, whole
+
+    @staticmethod
+    def initial(market, notional):
+        reached = [tier for tier in market.tiers if tier.lower_notional <= notional]
+        return ceil(notional * reached[-1].initial_fraction_ppm, PPM) - reached[-1].deduction
+
+
+class Settlement:
+    """One batch being applied."""
+
+    def __init__(self, vault, batch, round_, entries, funding_rates):
+        self.vault, self.batch, self.round = vault, batch, round_
+        self.entries, self.funding_rates = entries, funding_rates
+        self.prices, self.now = round_.prices, round_.timestamp
+        self.used = {}  # row index -> filled
+        self.slot_rows = {}  # (account, slot) -> row index in use
+        self.numerators = defaultdict(int)
+        self.charged = defaultdict(int)
+        self.targets, self.traded = set(), set()
+
+    def run(self):
+        vault, batch = self.vault, self.batch
+        require(batch.batch_id == vault.batch_id + 1, "batch id")
+        vault.batch_id = batch.batch_id
+        require(batch.prices_hash == prices_hash(self.round) and batch.round == self.round.round, "round")
+        self.check_tables()
+        for use in batch.inbox:
+            self.inbox(use)
+        for action in batch.actions:
+            self.action(action.account_index, action.approval)
+        for hour in batch.funding_hours:
+            self.fund_hour(hour)
+        self.check_rows()
+        self.base_collateral = dict(vault.collaterals)
+        self.base_positions = dict(vault.positions)
+        self.base_interest = dict(vault.open_interest)
+        for fill in batch.fills:
+            (self.orders, self.liquidation, self.takeover, None, self.with_fund)[fill.kind](fill)
+        require(not self.targets & self.traded, "a target also trades")
+        for entry in batch.withdrawals:
+            self.withdrawal(entry)
+        self.close()
+
+    def check_tables(self):
+        batch = self.batch
+        for table in (batch.markets, batch.accounts, batch.pairs):
+            require(list(table) == sorted(set(table)), "tables ascend")
+        require({market for _, market in batch.pairs} <= set(batch.markets), "a pair's market is listed")
+        self.named = defaultdict(set)
+        for index, market in batch.pairs:
+            self.named[batch.accounts[index]].add(market)
+
+    def check_rows(self):
+        batch = self.batch
+        keys = [(*self.pair(row.pair)[:1], row.order.slot, row.order.sequence) for row in batch.orders]
+        require(keys == sorted(set(keys)), "rows ascend")
+        for row in batch.orders:
+            order, market = row.order, self.vault.markets[self.pair(row.pair)[1]]
+            require(order.market == market.symbol, "market of a row")
+            require(order.expiry >= self.now, "order expired")
+            require(order.sequence <= (self.now + 86_400) * 1000, "sequence too far ahead")
+            immediate = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
+            require(order.slot > 0 or immediate, "slot 0 never rests")
+
+    def pair(self, index):
+        account_index, market = self.batch.pairs[index]
+        return self.batch.accounts[account_index], market
+
+    def is_fresh(self, market_id):
+        market = self.vault.markets[market_id]
+        return self.now - self.prices[market_id].updated_at <= market.max_price_age_s
+
+    def positions_of(self, account, source=None):
+        source = self.vault.positions if source is None else source
+        return {market: source[account, market] for market in self.vault.markets if (account, market) in source}
+
+    def margin(self, account):
+        """The running margin; the batch must name every open position."""
+        held = {market: word for market, word in self.positions_of(account).items() if word[0]}
+        require(set(held) <= self.named[account], f"positions of {account} not named")
+        return self.vault.margin(self.vault.collaterals[account], held, self.prices)
+
+    def all_fresh(self, account):
+        return all(self.is_fresh(market) for market, word in self.positions_of(account).items() if word[0])
+
+    def inbox(self, use):
+        vault = self.vault
+        entry = self.entries[vault.entries]
+        vault.entries += 1
+        key = (entry.owner, entry.sub_account)
+        if entry.entry_kind == 2:
+            account = FUND
+        elif entry.entry_kind == 1:
+            account = vault.ids.setdefault(key, len(vault.ids) + 3)
+        else:
+            self.forced_withdrawal(use, entry, vault.ids.get(key))
+            return
+        require(self.batch.accounts[use.account_index] == account, "entry of another account")
+        vault.collaterals[account] += entry.amount
+        vault.credited += entry.amount
+
+    def forced_withdrawal(self, use, entry, account):
+        if account is None:
+            require(use.account_index == NO_INDEX, "nobody's entry")
+            return
+        require(self.batch.accounts[use.account_index] == account, "entry of another account")
+        equity, initial, _, notional = self.margin(account)
+        if self.all_fresh(account):
+            amount = min(entry.amount, max(0, equity - max(initial, ceil(notional, 5))))
+            self.vault.collaterals[account] -= amount
+            self.vault.claimed += amount
+
+    def action(self, index, approval):
+        account = self.batch.accounts[index]
+        require(approval.deadline >= self.now, "action expired")
+        require(approval.action_sequence > self.vault.action_sequences[account], "action sequence")
+        self.vault.action_sequences[account] = approval.action_sequence
+
+    def fund_hour(self, hour):
+        for market_id in self.batch.markets:
+            market, vault = self.vault.markets[market_id], self.vault
+            require(hour > vault.hours[market_id], "funding hour not next")
+            require(self.is_fresh(market_id), "stale price")
+            vault.hours[market_id] = hour
+            cap = min(40_000_000, market.tiers[0].initial_fraction_ppm * 250)
+            rate = max(-cap, min(cap, self.funding_rates[hour][market_id]))
+            vault.cumulative[market_id] += (
+                self.prices[market_id].index_ticks * market.lot_tick_value * rate * 1000
+            )
+
+    def use_row(self, index, lots, price, makes):
+        """Fill bookkeeping and the fee of one more fill of a row, from the whole sum each time."""
+        row = self.batch.orders[index]
+        account, market_id = self.pair(row.pair)
+        order, key = row.order, (account, row.order.slot)
+        sequence, filled = self.vault.slots[key]
+        if index in self.used:
+            require(self.slot_rows[key] == index, "order replaced")
+            filled = self.used[index]
+        elif order.slot == 0:
+            require(order.sequence > self.vault.taker_sequences[account], "taker sequence too low")
+            self.vault.taker_sequences[account] = order.sequence
+            filled = 0
+        else:
+            require(order.sequence >= sequence, "slot sequence too low")
+            filled = filled if order.sequence == sequence or order.amend else 0
+        self.slot_rows[key] = index
+        self.used[index] = filled + lots
+        require(self.used[index] <= order.size, "overfilled")
+        if order.slot:
+            self.vault.slots[key] = (order.sequence, self.used[index])
+        size = self.vault.positions[account, market_id][0]
+        shrinks = size * order.side.sign < 0 and abs(size) >= lots
+        require(shrinks or not order.reduce_only, "reduce-only grows")
+        require(shrinks or self.is_fresh(market_id), "grows on a stale price")
+        maker_ppm, taker_ppm = self.batch.fee_classes[row.fee_class]
+        rate = maker_ppm if makes else taker_ppm
+        require(rate <= order.max_fee_ppm, "fee above maximum")
+        self.numerators[index] += lots * price * self.vault.markets[market_id].lot_tick_value * rate
+        fee = ceil(self.numerators[index], PPM) - self.charged[index]
+        self.charged[index] += fee
+        self.vault.collaterals[account] -= fee
+        self.vault.collaterals[FEES] += fee
+        self.traded.add(account)
+        return account, order
+
+    def trade(self, account, market_id, lots, price):
+        """Change a position for cash, after its funding."""
+        vault = self.vault
+        require(market_id in self.named[account], "pair not named")
+        market, mark = vault.markets[market_id], self.prices[market_id].mark_ticks
+        size, entry, entry_mark = vault.positions[account, market_id]
+        exact = size * (vault.cumulative[market_id] - entry)
+        owed = ceil(exact, SCALE)
+        vault.pool += owed
+        vault.dust += owed * SCALE - exact
+        if vault.dust >= SCALE:
+            vault.dust -= SCALE
+            vault.pool -= 1
+            vault.collaterals[FUND] += 1
+        vault.collaterals[account] -= owed + lots * price * market.lot_tick_value
+        after = size + lots
+        if size == 0 or size * after < 0:
+            entry_mark = mark
+        elif abs(after) > abs(size):
+            entry_mark = (abs(size) * entry_mark + (abs(after) - abs(size)) * mark) // abs(after)
+        vault.positions[account, market_id] = (after, vault.cumulative[market_id], entry_mark)
+        vault.open_interest[market_id] += max(after, 0) - max(size, 0)
+
+    def check_band(self, market_id, price):
+        mark = self.prices[market_id].mark_ticks
+        band = self.vault.markets[market_id].price_band_ppm
+        require(abs(price - mark) * PPM <= mark * band, "outside the band")
+
+    def orders(self, fill):
+        maker, taker = self.batch.orders[fill.first].order, self.batch.orders[fill.second].order
+        price, sign = maker.limit_price, taker.side.sign
+        require(maker.market == taker.market and maker.side != taker.side, "sides or markets")
+        require(maker.slot > 0 and maker.time_in_force in (TimeInForce.GTC, TimeInForce.GTD), "never makes")
+        require(sign * (taker.limit_price - price) >= 0 and not taker.post_only, "taker's limit")
+        _, market_id = self.pair(self.batch.orders[fill.first].pair)
+        self.check_band(market_id, price)
+        maker_account, _ = self.use_row(fill.first, fill.size, price, True)
+        taker_account, _ = self.use_row(fill.second, fill.size, price, False)
+        require(maker_account != taker_account, "self-trade")
+        self.trade(maker_account, market_id, -sign * fill.size, price)
+        self.trade(taker_account, market_id, sign * fill.size, price)
+
+    def with_fund(self, fill):
+        taker, (fund, market_id) = self.batch.orders[fill.first].order, self.pair(fill.second)
+        mark, sign = self.prices[market_id].mark_ticks, taker.side.sign
+        size = self.vault.positions[FUND, market_id][0]
+        require(fund == FUND and size * sign >= fill.size, "fund does not shrink")
+        require(sign * (taker.limit_price - mark) >= 0 and self.is_fresh(market_id), "taker's limit")
+        account, _ = self.use_row(fill.first, fill.size, mark, False)
+        self.trade(account, market_id, sign * fill.size, mark)
+        self.trade(FUND, market_id, -sign * fill.size, mark)
+
+    def target(self, fill):
+        account, market_id = self.pair(fill.first)
+        market, mark = self.vault.markets[market_id], self.prices[market_id].mark_ticks
+        require(account > FEES and self.all_fresh(account), "target")
+        size = self.vault.positions[account, market_id][0]
+        require(0 < fill.size <= abs(size), "larger than the position")
+        self.targets.add(account)
+        equity, _, maintenance, _ = self.margin(account)
+        own = ceil(self.vault.initial(market, abs(size) * mark * market.lot_tick_value), 2)
+        bound = (equity * own * fill.size) // (maintenance * abs(size))
+        return account, market, mark, size, equity, maintenance, own, bound
+
+    def pay_reward(self, fill, fee):
+        if fill.keeper == NO_INDEX:
+            return 0
+        self.vault.collaterals[self.batch.accounts[fill.keeper]] += fee // 2
+        return fee // 2
+
+    def liquidation(self, fill):
+        account, market, mark, size, equity, maintenance, own, bound = self.target(fill)
+        require(0 <= equity < maintenance, "not liquidatable on the book")
+        maker = self.batch.orders[fill.second].order
+        price, sign = maker.limit_price, 1 if size > 0 else -1
+        require(maker.side == (Side.BUY if size > 0 else Side.SELL), "same side")
+        self.check_band(market.market_id, price)
+        loss = sign * (mark - price) * fill.size * market.lot_tick_value
+        require(loss <= min(bound, own * fill.size // (3 * abs(size))), "loss above bound")
+        notional = fill.size * price * market.lot_tick_value
+        fee = max(0, min(notional * market.liquidation_fee_ppm // PPM, bound - max(loss, 0)))
+        maker_account, _ = self.use_row(fill.second, fill.size, price, True)
+        self.trade(account, market.market_id, -sign * fill.size, price)
+        self.trade(maker_account, market.market_id, sign * fill.size, price)
+        self.vault.collaterals[account] -= fee
+        self.vault.collaterals[FUND] += fee - self.pay_reward(fill, fee)
+
+    def takeover(self, fill):
+        account, market, mark, size, equity, maintenance, _, bound = self.target(fill)
+        require(3 * equity < 2 * maintenance, "not below two thirds")
+        require(self.pair(fill.second) == (FUND, market.market_id), "not the fund's pair")
+        sign = 1 if size > 0 else -1
+        notional = fill.size * mark * market.lot_tick_value
+        fee = max(0, min(notional * market.liquidation_fee_ppm // PPM, bound))
+        self.trade(account, market.market_id, -sign * fill.size, mark)
+        self.trade(FUND, market.market_id, sign * fill.size, mark)
+        self.vault.collaterals[account] -= bound
+        self.vault.collaterals[FUND] += bound - self.pay_reward(fill, fee)
+        held = abs(self.vault.positions[FUND, market.market_id][0])
+        require(held <= market.fund_position_cap_lots, "fund position above cap")
+
+    def withdrawal(self, entry):
+        account, signed = self.batch.accounts[entry.account_index], entry.withdraw
+        require(signed.deadline >= self.now, "action expired")
+        require(signed.action_sequence > self.vault.action_sequences[account], "action sequence")
+        require(entry.fee <= signed.max_fee and entry.fee <= signed.amount, "withdrawal fee")
+        self.vault.action_sequences[account] = signed.action_sequence
+        equity, initial, _, notional = self.margin(account)
+        require(self.all_fresh(account), "stale price")
+        require(signed.amount <= equity - max(initial, ceil(notional, 5)), "not withdrawable")
+        self.vault.collaterals[account] -= signed.amount
+        self.vault.collaterals[FEES] += entry.fee
+        self.vault.claimed += signed.amount - entry.fee
+
+    def close(self):
+        vault = self.vault
+        words = set(vault.positions) | set(self.base_positions)
+        changed = {key[0] for key in words if vault.positions[key] != self.base_positions.get(key, (0, 0, 0))}
+        for account in changed - self.targets:
+            self.closing_check(account)
+        for market_id, market in vault.markets.items():
+            now, before = vault.open_interest[market_id], self.base_interest.get(market_id, 0)
+            require(now <= max(market.open_interest_cap_lots, before), "open interest above cap")
+        require(set(self.used) == set(range(len(self.batch.orders))), "a row without a fill")
+        total = sum(vault.collaterals.values()) + vault.pool + vault.claimed
+        require(total == vault.credited, "conservation")
+
+    def closing_check(self, account):
+        equity, initial, maintenance, _ = self.margin(account)
+        grew = False
+        for key in [key for key in self.vault.positions if key[0] == account]:
+            before = self.base_positions.get(key, (0, 0, 0))[0]
+            after = self.vault.positions[key][0]
+            grew = grew or abs(after) > abs(before) or after * before < 0
+        fresh = self.all_fresh(account)
+        if fresh and equity >= initial:
+            return
+        require(not grew, f"account {account} grew below its initial margin or on a stale price")
+        if equity >= initial:
+            return
+        held = self.positions_of(account, self.base_positions)
+        base = self.base_collateral.get(account, 0)
+        was, _, was_maintenance, _ = self.vault.margin(base, held, self.prices)
+        if was < 0:
+            require(equity >= was, "deficit grew")
+        else:
+            require(equity * was_maintenance >= was * maintenance, "margin ratio fell")

@@ -1,0 +1,327 @@
+"""The settlement line against a model of the vault's and the oracle's rules, dying at every single point.
+
+The model keeps what matters here: only batch last + 1 settles, a batch's round must be in the lane with
+exactly the engine's prices, and blocks may be taken back. The same line runs against the real contracts in
+test_settlement.py.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from eth_hash.auto import keccak
+from sequencer_world import PRICES, World, key
+
+from evermark.protocol.batch import encode_batch
+from evermark.protocol.oracle import (
+    NO_PRICE,
+    Round,
+    SignedFundingReport,
+    SignedPriceReport,
+    aggregate,
+    prices_hash,
+)
+from evermark.protocol.orders import Side
+from sequencer.core import Core
+from sequencer.engine.commands import AnyCommand
+from sequencer.engine.events import Event
+from sequencer.settlement.chain import LaneRound, Receipt
+from sequencer.settlement.errors import Refused, Unreachable
+from sequencer.settlement.line import SettlementLine
+
+MAKER, TAKER = key(11), key(12)
+
+
+class Died(BaseException):
+    """The process was killed here. Not an Exception, so that nothing handles it."""
+
+
+class ChainModel:
+    """Blocks of effects. `die_at` counts the points before and after every effect; `outages` fail as a
+    node does."""
+
+    def __init__(self, markets: int) -> None:
+        self.markets = markets
+        self.settled: list[bytes] = []
+        self.lane = Round(0, 0, (NO_PRICE,) * markets)
+        self.posted: list[int] = []
+        self.hours: set[int] = set()
+        self.claims: dict[int, int] = {}
+        self.die_at = -1
+        self.points = 0
+        self.outages = 0
+        self.refusal = ""
+        self.depth_lag = 0  # batches that are mined but not yet deep enough
+
+    def point(self) -> None:
+        self.points += 1
+        if self.points == self.die_at:
+            raise Died
+        if self.outages:
+            self.outages -= 1
+            raise Unreachable("node is away")
+
+    async def last_batch_ids(self) -> tuple[int, int]:
+        self.point()
+        return len(self.settled), max(0, len(self.settled) - self.depth_lag)
+
+    async def settled_block(self, batch_id: int) -> int:
+        return 100 + batch_id
+
+    async def last_round(self) -> LaneRound:
+        return LaneRound(self.lane.round, self.lane.timestamp)
+
+    async def post_round(self, reports: Sequence[SignedPriceReport]) -> Receipt:
+        self.point()
+        assert reports[0].report.round > self.lane.round, "oracle: round not newer"
+        self.lane = aggregate([item.report for item in reports], 3, self.lane.prices)
+        self.posted.append(self.lane.round)
+        self.point()
+        return Receipt(1, 1)
+
+    async def has_funding(self, hour: int) -> bool:
+        return hour in self.hours
+
+    async def post_funding(self, reports: Sequence[SignedFundingReport]) -> Receipt:
+        self.point()
+        self.hours.add(reports[0].report.hour)
+        self.point()
+        return Receipt(1, 1)
+
+    async def simulate_settle(self, batch: bytes) -> None:
+        if self.refusal:
+            raise Refused(self.refusal)
+        if int.from_bytes(batch[:6], "big") != len(self.settled) + 1:
+            raise Unreachable("vault: batch id not next")
+        assert int.from_bytes(batch[6:11], "big") == self.lane.round
+        assert batch[11:43] == prices_hash(self.lane), "vault: prices hash differs"
+
+    async def settle(self, batch: bytes) -> Receipt:
+        self.point()
+        await self.simulate_settle(batch)
+        self.settled.append(batch)
+        self.point()
+        return Receipt(1, 1)
+
+    async def claim_count(self) -> int:
+        return len(self.claims)
+
+    async def claim_amount(self, claim_id: int) -> int:
+        return self.claims[claim_id]
+
+    async def pay(self, claim_id: int) -> Receipt:
+        self.point()
+        self.claims[claim_id] = 0
+        return Receipt(1, 1)
+
+
+async def trade(core: Core, world: World, rounds: int) -> None:
+    """Rounds with a trade each: every one seals a batch. Every third lets one market abstain."""
+    for number in range(rounds):
+        world.now_s += 3
+        prices = [*PRICES[:3], (0, 0) if number % 3 else PRICES[3]]
+        await core.pipeline.submit(world.round(prices))
+        await core.pipeline.submit(world.sign_order(MAKER, 3, Side.BUY, 500, 1_100_000, slot=1 + number))
+        await core.pipeline.submit(world.taker(TAKER, 4, Side.SELL, 500, 1_100_000))
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    for _ in range(1_000):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("did not come true within 10 s")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+class House:
+    """A core on a directory and a line to the model; `restart` is a new process."""
+
+    def __init__(self, directory: Path, world: World, chain: ChainModel) -> None:
+        self.directory, self.world, self.chain = directory, world, chain
+
+    async def __aenter__(self) -> "House":
+        self.core = Core(self.directory, self.world.genesis, lambda: self.world.now_s * 1000)
+        self.running = asyncio.ensure_future(self.core.run())
+        self.confirmed: list[AnyCommand] = []
+        self.line = SettlementLine(self.chain, self.core.backlog, self.submit, lambda: self.world.now_s)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.core.pipeline.stop()
+        await self.running
+        await self.core.close()
+
+    async def submit(self, command: AnyCommand) -> list[Event]:
+        self.chain.point()
+        events = await self.core.pipeline.submit(command)
+        self.confirmed.append(command)
+        self.chain.point()
+        return events
+
+    async def fund_and_trade(self, rounds: int) -> None:
+        await self.core.pipeline.submit(self.world.round())
+        await self.core.pipeline.submit(self.world.deposit(MAKER, 100_000))
+        await self.core.pipeline.submit(self.world.deposit(TAKER, 100_000))
+        await trade(self.core, self.world, rounds)
+
+    async def settle_all(self) -> None:
+        while await self.line.step():
+            pass
+
+    def all_confirmed(self) -> bool:
+        return self.core.state.confirmed_batch == self.core.backlog.last_sealed
+
+    def expected(self) -> Iterator[bytes]:
+        for batch_id in range(1, self.core.backlog.last_sealed + 1):
+            sealed = self.core.backlog.sealed(batch_id)
+            assert sealed is not None
+            yield keccak(encode_batch(sealed.batch))
+
+
+@pytest.fixture
+def chain(world: World) -> ChainModel:
+    return ChainModel(len(world.markets))
+
+
+async def test_batches_settle_in_order_and_are_confirmed(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """Every sealed batch reaches the vault once, with the journal's hash, and the engine learns of each."""
+    async with House(tmp_path, world, chain) as house:
+        await house.fund_and_trade(9)
+        expected = list(house.expected())
+        assert len(expected) >= 9
+        await house.settle_all()
+        assert [keccak(batch) for batch in chain.settled] == expected
+        assert house.core.state.confirmed_batch == len(expected) == house.core.backlog.last_confirmed
+        assert house.core.backlog.fills_settled == house.core.state.trade_count - 1  # the last waits unsealed
+        sequence = int.from_bytes(chain.settled[-1][43:49], "big")
+        assert chain.settled[-1][49:81] == house.core.reader.record(sequence).hash
+
+
+@pytest.mark.safety("E04", "sequencer")
+async def test_death_at_every_point_settles_everything_once(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """Killed before and after every post, settle and confirm in turn: nothing is lost, nothing settles
+    twice."""
+    async with House(tmp_path, world, chain) as house:
+        await house.fund_and_trade(6)
+        expected = list(house.expected())
+    deaths = 0
+    for _ in range(500):
+        chain.points, chain.die_at = 0, 3 + deaths % 11
+        async with House(tmp_path, world, chain) as house:
+            try:
+                await house.settle_all()
+            except Died:
+                deaths += 1
+                continue
+            break
+    assert deaths > 10
+    assert [keccak(batch) for batch in chain.settled] == expected
+    chain.die_at = -1
+    async with House(tmp_path, world, chain) as house:
+        await house.settle_all()
+        assert house.core.state.confirmed_batch == len(expected)
+    assert chain.posted == sorted(set(chain.posted))
+
+
+@pytest.mark.safety("E05", "sequencer")
+async def test_batch_that_a_reorg_took_back_settles_again(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """With confirmations, a settled batch counts only when it is deep; taken back, the same bytes are sent
+    again."""
+    chain.depth_lag = 2
+    async with House(tmp_path, world, chain) as house:
+        await house.fund_and_trade(6)
+        expected = list(house.expected())
+        await house.settle_all()
+        assert house.core.state.confirmed_batch == len(expected) - 2
+        del chain.settled[-2:]
+        await house.settle_all()
+        assert [keccak(batch) for batch in chain.settled] == expected
+        chain.depth_lag = 0
+        await house.settle_all()
+        assert house.core.state.confirmed_batch == len(expected)
+
+
+async def test_outage_is_waited_out(
+    tmp_path: Path, world: World, chain: ChainModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unreachable node is asked again; the line says so meanwhile and raises no alarm."""
+    monkeypatch.setattr("sequencer.settlement.line.FIRST_RETRY_S", 0.01)
+    async with House(tmp_path, world, chain) as house:
+        await house.fund_and_trade(3)
+        chain.outages = 4
+        task = asyncio.ensure_future(house.line.run())
+        await eventually(lambda: house.line.status().retrying != "")
+        assert house.line.status().alarm == ""
+        await eventually(house.all_confirmed)
+        assert house.line.status().retrying == ""
+        task.cancel()
+
+
+async def test_refused_batch_stands_still_with_an_alarm(
+    tmp_path: Path, world: World, chain: ChainModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that the vault refuses is never skipped: the line stands with the reason, and goes on when
+    it is cured."""
+    monkeypatch.setattr("sequencer.settlement.line.STOPPED_RETRY_S", 0.02)
+    async with House(tmp_path, world, chain) as house:
+        await house.fund_and_trade(3)
+        chain.refusal = "vault: below initial margin"
+        task = asyncio.ensure_future(house.line.run())
+        await asyncio.sleep(0.2)
+        assert chain.settled == []
+        assert house.line.status().alarm == "vault: below initial margin"
+        chain.refusal = ""
+        await eventually(house.all_confirmed)
+        assert house.line.status().alarm == ""
+        task.cancel()
+
+
+async def test_foreign_batch_raises_the_alarm(tmp_path: Path, world: World, chain: ChainModel) -> None:
+    """A vault that is ahead of the journal means that another journal settles there."""
+    async with House(tmp_path, world, chain) as house:
+        chain.settled = [b"foreign"]
+        with pytest.raises(Refused, match="has settled batch 1, but this journal ends at batch 0"):
+            await house.line.step()
+
+
+async def test_heartbeat_posts_a_round_without_batches(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """With nothing to settle, a round goes to the chain once its predecessor there is a minute old, not
+    before."""
+    async with House(tmp_path, world, chain) as house:
+        for _ in range(45):
+            world.now_s += 3
+            await house.core.pipeline.submit(world.round())
+            await house.settle_all()
+        assert len(chain.posted) == 3
+        assert (
+            min(later - earlier for earlier, later in zip(chain.posted, chain.posted[1:], strict=False)) == 20
+        )
+
+
+async def test_claims_are_paid_once(tmp_path: Path, world: World, chain: ChainModel) -> None:
+    """New claims are paid; a refused one stays and does not hold up the next."""
+
+    async def pay(claim_id: int) -> Receipt:
+        if claim_id == 2:
+            raise Refused("vault: token refused")
+        return await ChainModel.pay(chain, claim_id)
+
+    async with House(tmp_path, world, chain) as house:
+        chain.claims = {1: 10, 2: 20, 3: 30}
+        chain.pay = pay  # type: ignore[method-assign]
+        await house.settle_all()
+        assert chain.claims == {1: 0, 2: 20, 3: 0}
