@@ -155,7 +155,7 @@ class Pipeline:
     def _take(self) -> list[_Waiting]:
         """The next group. What must not wait behind a crowd goes first: cancels, liquidations, prices, the
         chain."""
-        group = []
+        group: list[_Waiting] = []
         while self._urgent and len(group) < GROUP:
             group.append(self._urgent.popleft())
         while self._normal and len(group) < GROUP:

@@ -128,8 +128,9 @@ class ReportCollector:
 
     async def close(self) -> None:
         """Drop what waits; the keepers will report again."""
-        gatherings = [*self._rounds.values(), *self._hours.values()]
-        tasks = [held.task for held in gatherings if held.task is not None]
+        rounds = [held.task for held in self._rounds.values()]
+        hours = [held.task for held in self._hours.values()]
+        tasks = [task for task in (*rounds, *hours) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 from eth_hash.auto import keccak
-from evermark.chain.manifest import Manifest
 
+from evermark.chain.manifest import Manifest
 from evermark.protocol.batch import encode_batch
 from sequencer.engine.apply import apply
 from sequencer.engine.events import BatchSealed
-from sequencer.engine.hashing import state_hash
+from sequencer.engine.snapshot import state_hash
 from sequencer.engine.state import EngineState
 from sequencer.journal import JournalRefused, SqliteJournal, decode_command
 from sequencer.replay import Applied, replay

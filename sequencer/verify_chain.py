@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from evermark.chain.manifest import Manifest
-from evermark.chain.rpc import connect
-from web3 import AsyncWeb3
+
+from evermark.chain import Manifest
+from evermark.chain.rpc import Web3, connect, contract_of
 
 PARALLEL = 16  # calls under way at once
 SELECTOR_BYTES = 4
@@ -77,13 +77,12 @@ class ChainFacts(msgspec.Struct, frozen=True, kw_only=True):
 class ChainReader:
     """Reads of one deployment at one block."""
 
-    def __init__(self, w3: AsyncWeb3[Any], manifest: Manifest, block: int) -> None:
+    def __init__(self, w3: Web3, manifest: Manifest, block: int) -> None:
         self._block = block
         self._gate = asyncio.Semaphore(PARALLEL)
-        self.vault, self.inbox, self.token = (
-            w3.eth.contract(address=w3.to_checksum_address(manifest.addresses[name]), abi=manifest.abis[name])
-            for name in ("vault", "inbox", "token")
-        )
+        self.vault = contract_of(w3, manifest, "vault")
+        self.inbox = contract_of(w3, manifest, "inbox")
+        self.token = contract_of(w3, manifest, "token")
 
     async def call(self, function: Any) -> Any:
         """One view call at the block."""
@@ -155,8 +154,8 @@ async def read_chain(rpc_url: str, manifest: Manifest) -> ChainFacts:
         )
 
 
-async def _settled(w3: AsyncWeb3[Any], manifest: Manifest) -> list[SettledBatch]:
-    vault = ChainReader(w3, manifest, 0).vault
+async def _settled(w3: Web3, manifest: Manifest) -> list[SettledBatch]:
+    vault = contract_of(w3, manifest, "vault")
     gate = asyncio.Semaphore(PARALLEL)
 
     async def with_calldata(log: Any) -> SettledBatch:

@@ -128,7 +128,9 @@ def _cancel(at: uint256, account: uint256, now: uint256):
             body & units.U32,
         )
     )
-    orders.check_signer(account, self._signer(struct_hash, at), now)
+    signer: address = self._signer(struct_hash, at)
+    if convert(signer, uint256) != b & units.U160:
+        orders.check_agent(account, signer, now)
     if all_slots == 0 and slot != 0:
         orders.void_slot(account, slot, sequence)
     else:

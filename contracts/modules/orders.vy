@@ -40,16 +40,13 @@ HEAD_BYTES: constant(uint256) = 23  # flags to expiry
 SIGNATURE_BYTES: constant(uint256) = 64
 EXTENSION_BYTES: constant(uint256) = 44
 
-# A verified row in transient storage: size u62, sell bit 62, reduce-only bit 63, limit price u32 at 64, pair u16 at 96, market u8 at
-# 112, account id u32 at 120, slot u16 at 152, sequence u48 at 168, maker rate i16 at 216, taker rate u16 at 232, flags.
-ROW_SELL: constant(uint256) = 1 << 62
-ROW_REDUCE_ONLY: constant(uint256) = 1 << 63
-ROW_NEVER_MAKER: constant(uint256) = 1 << 248  # IOC, FOK or slot 0
-ROW_POST_ONLY: constant(uint256) = 1 << 249
-ROW_AMEND: constant(uint256) = 1 << 250
-ROW_TRIGGER: constant(uint256) = 1 << 251  # wakes by the slot's triggered bit
-ROW_MAKER_FEE_HIGH: constant(uint256) = 1 << 252  # the rate is above the signed maximum
-ROW_TAKER_FEE_HIGH: constant(uint256) = 1 << 253
+# A verified row in transient storage is its head in calldata with the expiry replaced: account id u32, max fee u16 at 32, limit price u32
+# at 48, sequence u48 at 80, slot u16 at 128, fee class u8 at 144, pair u16 at 152, flags u16 at 168, size u62 at 184, market u6 at 246.
+ROW_SELL: constant(uint256) = 1 << 168
+ROW_NEVER_RESTS: constant(uint256) = 1 << 170  # IOC or FOK
+ROW_POST_ONLY: constant(uint256) = 1 << 171
+ROW_REDUCE_ONLY: constant(uint256) = 1 << 172
+ROW_AMEND: constant(uint256) = 1 << 173
 # What its fills use up: filled u64 (slot 0 only), used bit 64, fee numerator int128 at 128.
 USED: constant(uint256) = 1 << 64
 
@@ -79,122 +76,74 @@ def load(start: uint256, count: uint256, context: uint256):
     """
     at: uint256 = start
     last: uint256 = 0
+    now: uint256 = context & units.U40
+    latest: uint256 = unsafe_mul(unsafe_add(now, units.DAY_S), 1000)
     separator: bytes32 = eip712.separator()
     for i: uint256 in range(count, bound=tables.MAX_ROWS):
         head: uint256 = codec.word(unsafe_add(at, HEAD_BYTES))
         pair: uint256 = tables.pair_at(head >> 152 & units.U16, context)
-        order_key: uint256 = (pair >> 40 & units.U16) << 64 | (head >> 80 & units.U64)
-        if order_key <= last and i != 0:
+        sequence: uint256 = head >> 80 & units.U48
+        order_key: uint256 = pair >> 40 << 64 | (head >> 80 & units.U64)
+        if order_key <= last:
             units.fail("vault: rows not ascending")
         last = order_key
-        at = unsafe_add(at, HEAD_BYTES + 1 + (head >> 178 & 7))
-        size: uint256 = codec.sized(at, head >> 178 & 7)
-        row: uint256 = self._pack(head, size, pair, context)
-        self.rows[i] = row
+        width: uint256 = head >> 178 & 7
+        at = unsafe_add(at, unsafe_add(HEAD_BYTES + 1, width))
+        size: uint256 = codec.sized(at, width)
+        if head & units.U32 < now:
+            units.fail("vault: order expired")
+        if sequence > latest:
+            units.fail("vault: sequence too far ahead")
+        if size > units.U62:
+            units.fail("vault: order too large")
+        account: uint256 = pair >> 6 & units.U32
+        if sequence <= ledger.accounts_a[account] >> ledger.A_MIN_SEQUENCE & units.U48:
+            units.fail("vault: order voided")
+        if head >> 144 & units.U8 >= context >> 136 & units.U8:
+            units.fail("vault: no such fee class")
+        if head & (ROW_NEVER_RESTS | units.U16 << 128) == 0:
+            units.fail("vault: slot 0 never rests")
+        self.rows[i] = head << 72 >> 104 << 32 | account | size << 184 | (pair & 63) << 246
         self.running[i] = 0
         at = unsafe_add(at, SIGNATURE_BYTES)
-        struct_hash: bytes32 = self._struct_hash(head, size, pair, at)
-        self.check_signer(
-            pair & units.U32,
-            eip712.signer(
-                separator,
-                struct_hash,
-                codec.word(unsafe_sub(at, 32)),
-                codec.word(at),
-                unsafe_add(27, head >> 174 & 1),
-            ),
-            context & units.U40,
-        )
-        if head >> 168 & FLAG_EXTENSION != 0:
+        self._verify(head, size, pair, at, separator, now)
+        if head & FLAG_EXTENSION << 168 != 0:
             at = unsafe_add(at, EXTENSION_BYTES)
 
 
 @view
 @internal
-def check_signer(account: uint256, signer: address, now: uint256):
+def check_agent(account: uint256, signer: address, now: uint256):
     """
-    @dev The account's owner, or its agent that has not expired.
+    @dev An agent of the account that has not expired.
     """
-    owner: uint256 = ledger.accounts_b[account] & units.U160
-    if convert(signer, uint256) != owner and ledger.agents[account][signer] & units.U64 < now:
+    if ledger.agents[account][signer] & units.U64 < now:
         units.fail("vault: not owner nor live agent")
 
 
 @view
 @internal
-def _pack(head: uint256, size: uint256, pair: uint256, context: uint256) -> uint256:
+def _verify(head: uint256, size: uint256, pair: uint256, signature_end: uint256, separator: bytes32, now: uint256):
     """
-    @dev The checks of a row that need no signature, and its packed word.
+    @dev Rebuilds the signed order and recovers its signer: the account's owner or a live agent.
     """
-    flags: uint256 = head >> 168 & units.U16
-    if flags >> 14 != 0:
-        units.fail("vault: scheme reserved")
-    slot: uint256 = head >> 128 & units.U16
-    sequence: uint256 = head >> 80 & units.U48
-    now: uint256 = context & units.U40
-    if head & units.U32 < now:
-        units.fail("vault: order expired")
-    if size > units.U62:
-        units.fail("vault: order too large")
-    if sequence > (now + units.DAY_S) * 1000:
-        units.fail("vault: sequence too far ahead")
-    account: uint256 = pair & units.U32
-    if sequence <= ledger.accounts_a[account] >> ledger.A_MIN_SEQUENCE & units.U48:
-        units.fail("vault: order voided")
-    fee_class: uint256 = head >> 144 & units.U8
-    if fee_class >= context >> 136 & units.U8:
-        units.fail("vault: no such fee class")
-    rates: uint256 = codec.word(unsafe_add(FEES_AT, unsafe_mul(4, unsafe_add(fee_class, 1))))
-    max_fee: uint256 = head >> 32 & units.U16
-    row: uint256 = (
-        size
-        | (flags & 1) << 62
-        | (flags & FLAG_REDUCE_ONLY) << 59
-        | (head >> 48 & units.U32) << 64
-        | (head >> 152 & units.U16) << 96
-        | (pair >> 32 & units.U8) << 112
-        | account << 120
-        | slot << 152
-        | sequence << 168
-        | (rates >> 16 & units.U16) << 216
-        | (rates & units.U16) << 232
-        | (flags & FLAG_POST_ONLY) << 246
-        | (flags & FLAG_AMEND) << 245
-    )
-    if flags & 4 != 0:
-        row |= ROW_NEVER_MAKER
-    elif slot == 0:
-        units.fail("vault: slot 0 never rests")
-    if slot == 0:
-        row |= ROW_NEVER_MAKER
-    trigger: uint256 = flags >> 7 & 7
-    if trigger == 1 or trigger == 2:
-        row |= ROW_TRIGGER
-    if rates >> 31 & 1 == 0 and rates >> 16 & units.U16 > max_fee:
-        row |= ROW_MAKER_FEE_HIGH
-    if rates & units.U16 > max_fee:
-        row |= ROW_TAKER_FEE_HIGH
-    return row
-
-
-@view
-@internal
-def _struct_hash(head: uint256, size: uint256, pair: uint256, signature_end: uint256) -> bytes32:
-    flags: uint256 = head >> 168 & units.U16
+    flags: uint256 = head >> 168
     prices: uint256 = 0
     link: uint256 = 0
     if flags & FLAG_EXTENSION != 0:
         prices = codec.word(unsafe_add(signature_end, 22))
         link = codec.word(unsafe_add(signature_end, EXTENSION_BYTES))
-    b: uint256 = ledger.accounts_b[pair & units.U32]
+    if flags >> 14 & 3 != 0:
+        units.fail("vault: scheme reserved")
+    b: uint256 = ledger.accounts_b[pair >> 6 & units.U32]
     if b == 0:
         units.fail("vault: unknown account")
-    return keccak256(
+    struct_hash: bytes32 = keccak256(
         abi_encode(
             TYPE_HASH,
             b & units.U160,
             b >> ledger.B_SUB_ACCOUNT & units.U16,
-            ledger.markets_h[pair >> 32 & units.U8],
+            ledger.markets_h[pair & 63],
             SELL if flags & 1 != 0 else BUY,
             size,
             head >> 48 & units.U32,
@@ -208,7 +157,7 @@ def _struct_hash(head: uint256, size: uint256, pair: uint256, signature_end: uin
             flags >> 4 & 1,
             self._time_in_force(flags >> 1 & 3),
             flags >> 3 & 1,
-            self._trigger(flags >> 7 & 7),
+            NO_TRIGGER if flags >> 7 & 7 == 0 else self._trigger(flags >> 7 & 7),
             prices >> 144 & units.U32,
             prices >> 112 & units.U32,
             prices >> 48 & units.U64,
@@ -216,6 +165,11 @@ def _struct_hash(head: uint256, size: uint256, pair: uint256, signature_end: uin
             prices & units.U16,
         )
     )
+    signer: address = eip712.signer(
+        separator, struct_hash, codec.word(unsafe_sub(signature_end, 32)), codec.word(signature_end), 27 + (flags >> 6 & 1)
+    )
+    if convert(signer, uint256) != b & units.U160:
+        self.check_agent(pair >> 6 & units.U32, signer, now)
 
 
 @pure
@@ -231,8 +185,6 @@ def _time_in_force(code: uint256) -> bytes32:
 @pure
 @internal
 def _trigger(code: uint256) -> bytes32:
-    if code == 0:
-        return NO_TRIGGER
     if code == 1:
         return MARK_ABOVE
     if code == 2:
@@ -246,43 +198,46 @@ def _trigger(code: uint256) -> bytes32:
 
 @view
 @internal
-def row_at(index: uint256, context: uint256) -> uint256:
-    if index >= context >> 120 & units.U16:
-        units.fail("vault: no such order row")
-    return self.rows[index]
+def rates_of(row: uint256) -> uint256:
+    """
+    @dev The fee class of a row: taker rate u16, maker rate i16 at 16.
+    """
+    return codec.word(unsafe_add(FEES_AT, unsafe_add(row >> 142 & 1020, 4)))
 
 
 @internal
 def use(index: uint256, row: uint256, size: uint256, notional: int256, rate: int256) -> int256:
     """
-    @dev Fills `size` lots of a row at `rate`: replay protection by (slot, sequence), remaining size, reduce-only.
+    @dev Fills `size` lots of a row at `rate`: replay protection by (slot, sequence), remaining size, reduce-only, signed fee.
     @return What the fill adds to the row's fee: the rounded total after it less the rounded total before.
     """
+    if rate > convert(row >> 32 & units.U16, int256):
+        units.fail("vault: fee above signed maximum")
+    if row & ROW_REDUCE_ONLY != 0:
+        self.check_shrinks(row << 6 & units.U38 | row >> 246, row & ROW_SELL != 0, size)
     used: uint256 = self.running[index]
-    filled: uint256 = 0
-    slot: uint256 = row >> 152 & units.U16
+    filled: uint256 = size
+    slot: uint256 = row >> 128 & units.U16
     if slot == 0:
-        filled = self._use_taker(row, used) + size
-        used = used & ~units.U64 | filled | USED
+        filled = unsafe_add(filled, self._use_taker(row, used))
+        used = used >> 128 << 128 | filled | USED
     else:
         filled = self._use_slot(row, slot, size)
-    if filled > row & units.U62:
+    if filled > row >> 184 & units.U62:
         units.fail("vault: order overfilled")
-    if row & ROW_REDUCE_ONLY != 0:
-        self.check_shrinks(row, size)
     charged: int256 = convert(convert(used, bytes32), int256) >> 128
     numerator: int256 = unsafe_add(charged, unsafe_mul(notional, rate))
-    self.running[index] = used & units.U128 | units.bits(numerator) << 128
+    self.running[index] = used & units.U128 | convert(convert(numerator, bytes32), uint256) << 128
     return unsafe_sub(units.ceil_div(numerator, 10**6), units.ceil_div(charged, 10**6))
 
 
 @internal
 def _use_taker(row: uint256, used: uint256) -> uint256:
     """
-    @dev Slot 0: its sequence rises with the row's first use; all its fills lie in this batch.
+    @dev Slot 0: its sequence rises with the row's first use; all its fills lie in this batch. Returns what was filled.
     """
-    account: uint256 = row >> 120 & units.U32
-    sequence: uint256 = row >> 168 & units.U48
+    account: uint256 = row & units.U32
+    sequence: uint256 = row >> 80 & units.U48
     a: uint256 = ledger.accounts_a[account]
     stored: uint256 = a >> ledger.A_TAKER_SEQUENCE & units.U48
     if used & USED != 0:
@@ -299,39 +254,39 @@ def _use_taker(row: uint256, used: uint256) -> uint256:
 def _use_slot(row: uint256, slot: uint256, size: uint256) -> uint256:
     """
     @dev A slot >= 1: an equal sequence continues, a higher one replaces (with `amend` it keeps what was filled).
+         Returns what is filled with this fill.
     """
-    key: uint256 = (row >> 120 & units.U32) << 15 | slot >> 1
+    key: uint256 = (row & units.U32) << 15 | slot >> 1
     offset: uint256 = (slot & 1) << 7
     word: uint256 = ledger.slots[key]
     state: uint256 = word >> offset & units.U128
-    sequence: uint256 = row >> 168 & units.U48
+    sequence: uint256 = row >> 80 & units.U48
     stored: uint256 = state & units.U48
-    triggered: uint256 = state & 1 << ledger.SLOT_TRIGGERED
-    filled: uint256 = 0
-    if sequence == stored:
-        filled = state >> 48 & units.U62
-    elif sequence < stored:
-        units.fail("vault: slot sequence too low")
-    else:
-        triggered = 0
-        if row & ROW_AMEND != 0:
-            filled = state >> 48 & units.U62
-    if row & ROW_TRIGGER != 0 and triggered == 0:
+    filled: uint256 = state >> 48 & units.U62
+    if sequence != stored:
+        if sequence < stored:
+            units.fail("vault: slot sequence too low")
+        if row & ROW_AMEND == 0:
+            filled = 0
+        # A higher sequence begins without the old one's triggered bit.
+        state &= ~(1 << ledger.SLOT_TRIGGERED)
+    trigger: uint256 = row >> 175 & 7
+    if trigger != 0 and trigger < 3 and state >> ledger.SLOT_TRIGGERED & 1 == 0:
         units.fail("vault: order not triggered")
-    filled += size
-    ledger.slots[key] = word ^ (state ^ (sequence | (filled & units.U62) << 48 | triggered)) << offset
+    filled = unsafe_add(filled, size)
+    kept: uint256 = state >> ledger.SLOT_TRIGGERED << ledger.SLOT_TRIGGERED
+    ledger.slots[key] = word ^ ((word >> offset & units.U128) ^ (sequence | (filled & units.U62) << 48 | kept)) << offset
     return filled
 
 
 @view
 @internal
-def check_shrinks(row: uint256, size: uint256):
+def check_shrinks(key: uint256, sells: bool, size: uint256):
     """
-    @dev The row's position is opposite to it and at least as large as the fill, at this moment.
+    @dev The position is opposite to the side that trades and at least as large as the fill, at this moment.
     """
-    key: uint256 = (row >> 120 & units.U32) << 6 | (row >> 112 & units.U8)
     position: int256 = units.signed(ledger.positions[key], 192)
-    if row & ROW_SELL == 0:
+    if not sells:
         position = -position
     if position < convert(size, int256):
         units.fail("vault: fill does not reduce")
@@ -348,3 +303,11 @@ def void_slot(account: uint256, slot: uint256, sequence: uint256):
     state: uint256 = word >> offset & units.U128
     if sequence > state & units.U48:
         ledger.slots[key] = word ^ (state ^ (sequence | units.U62 << 48)) << offset
+
+
+@view
+@internal
+def row_at(index: uint256, context: uint256) -> uint256:
+    if index >= context >> 120 & units.U16:
+        units.fail("vault: no such order row")
+    return self.rows[index]

@@ -20,10 +20,11 @@ uses: ledger
 MAX_ACCOUNTS: constant(uint256) = 512
 MAX_PAIRS: constant(uint256) = 1024
 MAX_ROWS: constant(uint256) = 1024
+MAX_SIZE: constant(int256) = 2**62 - 1
 
 ACCOUNT_TOUCHED: constant(uint256) = 1 << 64  # its base collateral is recorded
-PAIR_CHANGED: constant(uint256) = 1 << 56  # its base position is recorded
-# What an account's positions did in this batch, in both words; a target may do nothing else.
+# What an account's positions did in this batch, in both words; a target may do nothing else. A pair with any of them has its
+# base position recorded.
 ROLE_ORDER: constant(uint256) = 1 << 65
 ROLE_TARGET: constant(uint256) = 1 << 66
 ROLE_FUND: constant(uint256) = 1 << 67
@@ -32,7 +33,7 @@ ROLES: constant(uint256) = ROLE_ORDER | ROLE_TARGET | ROLE_FUND
 # Account: id u32, first pair u16 at 32, number of pairs u16 at 48, flags.
 accounts: transient(uint256[MAX_ACCOUNTS])
 account_base: transient(int256[MAX_ACCOUNTS])  # collateral after sections 1 to 3
-# Pair: account id u32, market id u8 at 32, account index u16 at 40, flags.
+# Pair: market id u6, account id u32 at 6 (together the position's key), account index u16 at 40, flags.
 pairs: transient(uint256[MAX_PAIRS])
 pair_base: transient(uint256[MAX_PAIRS])  # the stored position
 # Market: index u32, mark u32 at 32, updated at u40 at 64, batch id u48 at 128, open interest before u64 at 176.
@@ -83,7 +84,7 @@ def load_pairs(at: uint256, count: uint256, accounts: uint256, batch_id: uint256
         market: uint256 = pair & units.U8
         self.check_market(market, batch_id)
         entry = unsafe_add(entry, 1 << 48)
-        self.pairs[i] = entry & units.U32 | market << 32 | index << 40
+        self.pairs[i] = (entry & units.U32) << 6 | market | index << 40
     if count != 0:
         self.accounts[last >> 8] = entry
 
@@ -143,45 +144,55 @@ def trade(index: uint256, role: uint256, delta: int256, debit: int256, funding_i
     @return What the change adds to the market's open interest, counted on the long side.
     """
     pair: uint256 = self.pairs[index]
-    account: uint256 = pair & units.U32
-    key: uint256 = account << 6 | (pair >> 32 & units.U8)
+    key: uint256 = pair & units.U38
     word: uint256 = ledger.positions[key]
     if pair & role == 0:
         self.touch(pair >> 40 & units.U16, role)
-        if pair & PAIR_CHANGED == 0:
+        if pair & ROLES == 0:
             self.pair_base[index] = word
-        self.pairs[index] = pair | role | PAIR_CHANGED
+        self.pairs[index] = pair | role
     size: int256 = convert(convert(word << 192, bytes32), int256) >> 192
-    entry: int256 = convert(convert(word << 64, bytes32), int256) >> 128
-    entry_mark: uint256 = word >> 192 & units.U32
     new_size: int256 = unsafe_add(size, delta)
+    entry: int256 = convert(convert(word << 64, bytes32), int256) >> 128
     cost: int256 = debit
-    if size != 0 and entry != funding_index:
-        cost += ledger.settle_funding(size, unsafe_sub(funding_index, entry))
-    a: uint256 = ledger.accounts_a[account]
-    a = ledger.with_collateral(a, unsafe_sub(ledger.collateral_of(a), cost))
-    old_abs: uint256 = convert(abs(size), uint256)
-    new_abs: uint256 = convert(abs(new_size), uint256)
-    if new_abs > units.MAX_SIZE_LOTS:
-        units.fail("vault: position too large")
+    if entry != funding_index and size != 0:
+        # Before the account is read: its dust may be credited to the very account.
+        cost = unsafe_add(cost, ledger.settle_funding(size, unsafe_sub(funding_index, entry)))
+    a: uint256 = ledger.accounts_a[key >> 6]
+    collateral: int256 = unsafe_sub(convert(convert(a << 160, bytes32), int256) >> 160, cost)
+    entry_mark: uint256 = mark
     if size == 0:
         if a >> ledger.A_OPEN_POSITIONS & units.U8 >= ledger.MAX_OPEN_MARKETS:
             units.fail("vault: too many open markets")
         a = unsafe_add(a, 1 << ledger.A_OPEN_POSITIONS)
-        entry_mark = mark
+    elif (size ^ delta) >= 0:
+        old_abs: uint256 = convert(abs(size), uint256)
+        added: uint256 = convert(abs(delta), uint256)
+        entry_mark = unsafe_div(
+            unsafe_add(unsafe_mul(old_abs, word >> 192), unsafe_mul(added, mark)), unsafe_add(old_abs, added)
+        )
     elif new_size == 0:
         a = unsafe_sub(a, 1 << ledger.A_OPEN_POSITIONS)
-    elif size ^ new_size < 0:
-        entry_mark = mark
-    elif new_abs > old_abs:
-        entry_mark = unsafe_div(
-            unsafe_add(unsafe_mul(old_abs, entry_mark), unsafe_mul(unsafe_sub(new_abs, old_abs), mark)), new_abs
-        )
-    ledger.accounts_a[account] = a
+        entry_mark = word >> 192
+    elif (size ^ new_size) >= 0:
+        entry_mark = word >> 192
+    self._check_size(new_size, collateral)
+    ledger.accounts_a[key >> 6] = a >> 96 << 96 | convert(convert(collateral, bytes32), uint256) & units.U96
     ledger.positions[key] = (
-        units.bits(new_size) & units.U64 | (units.bits(funding_index) & units.U128) << 64 | entry_mark << 192
+        convert(convert(new_size, bytes32), uint256) & units.U64
+        | convert(convert(funding_index, bytes32), uint256) << 128 >> 64
+        | entry_mark << 192
     )
     return unsafe_sub(max(new_size, 0), max(size, 0))
+
+
+@pure
+@internal
+def _check_size(size: int256, collateral: int256):
+    if size > MAX_SIZE or size < -MAX_SIZE:
+        units.fail("vault: position too large")
+    if collateral > units.MAX_COLLATERAL or collateral < -units.MAX_COLLATERAL:
+        units.fail("vault: collateral out of range")
 
 
 @view
@@ -203,12 +214,12 @@ def margin(index: uint256, now: uint256, base: bool) -> Margin:
     first: uint256 = entry >> 32 & units.U16
     for i: uint256 in range(first, unsafe_add(first, entry >> 48 & units.U16), bound=64):
         pair: uint256 = self.pairs[i]
-        market: uint256 = pair >> 32 & units.U8
+        market: uint256 = pair & 63
         word: uint256 = 0
-        if base and pair & PAIR_CHANGED != 0:
+        if base and pair & ROLES != 0:
             word = self.pair_base[i]
         else:
-            word = ledger.positions[(pair & units.U32) << 6 | market]
+            word = ledger.positions[pair & units.U38]
         size: int256 = convert(convert(word << 192, bytes32), int256) >> 192
         if size == 0:
             continue
@@ -255,10 +266,10 @@ def grew(index: uint256) -> bool:
     first: uint256 = entry >> 32 & units.U16
     for i: uint256 in range(first, unsafe_add(first, entry >> 48 & units.U16), bound=64):
         pair: uint256 = self.pairs[i]
-        if pair & PAIR_CHANGED == 0:
+        if pair & ROLES == 0:
             continue
         before: int256 = units.signed(self.pair_base[i], 192)
-        after: int256 = units.signed(ledger.positions[(pair & units.U32) << 6 | (pair >> 32 & units.U8)], 192)
+        after: int256 = units.signed(ledger.positions[pair & units.U38], 192)
         if abs(after) > abs(before) or (after != 0 and after ^ before < 0):
             return True
     return False

@@ -21,6 +21,7 @@ U8: constant(uint256) = 2**8 - 1
 U16: constant(uint256) = 2**16 - 1
 U24: constant(uint256) = 2**24 - 1
 U32: constant(uint256) = 2**32 - 1
+U38: constant(uint256) = 2**38 - 1  # key of a position: account id << 6 | market id
 U40: constant(uint256) = 2**40 - 1
 U48: constant(uint256) = 2**48 - 1
 U62: constant(uint256) = 2**62 - 1

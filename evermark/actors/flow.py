@@ -58,7 +58,7 @@ class Intent(msgspec.Struct, frozen=True):
 
 
 class Sampler:
-    """Keeps about `per_s` trades a wall second of what happens, and says which fraction that is.
+    """Keeps about `per_s` trades a wall second of what happens.
 
     Whether a trade is kept depends on the seed and its id alone, at the share that the flow's recent rate
     allows.
@@ -68,7 +68,7 @@ class Sampler:
         self._per_s = per_s
         self._seed = seed
         self._recent: list[tuple[float, int]] = []  # (wall seconds, trades)
-        self.seen = self.kept = 0
+        self.seen = 0
 
     def keep(self, trades: Sequence[tuple[str, Trade]], wall_s: float) -> list[tuple[str, Trade]]:
         """Those of the trades (each with its flow's label) to repeat, after `wall_s` of wall time."""
@@ -79,13 +79,7 @@ class Sampler:
         share_ppm = 1_000_000 if rate <= self._per_s else int(self._per_s / rate * 1_000_000)
         kept = [one for one in trades if draw(self._seed, one[0], one[1].trade_id) < share_ppm]
         self.seen += len(trades)
-        self.kept += len(kept)
         return kept
-
-    @property
-    def fraction_ppm(self) -> int:
-        """What was kept of everything so far."""
-        return self.kept * 1_000_000 // self.seen if self.seen else 0
 
 
 def draw(seed: int, label: str, trade_id: str) -> int:

@@ -121,6 +121,6 @@ class Takers:
         self._actor.status.facts |= self._counts | {
             "flow": {f"{flow.market.symbol}": flow.label for flow in self._flows},
             "flow_seen": self._sampler.seen,
-            "sampled_ppm": self._sampler.fraction_ppm,
+            "sampled_ppm": self._counts["sent"] * PPM // max(1, self._sampler.seen),
             "flow_ended": all(flow.ended for flow in self._flows),
         }

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from evermark.actors.bank import Bank, make_bank
 from evermark.actors.common import Actor, chosen_markets, dev_signer, lots_for
@@ -40,8 +40,9 @@ class Wallet:
         """Deposit, buy, sell, withdraw, wait for the tokens."""
         await self._step("depositing", lambda: self._bank.ensure(self._config.deposit_usdc))
         markets = await self._actor.until_done(lambda: chosen_markets(self._client, self._config.markets))
-        await self._step("buying", lambda: self._trade(markets[0], Side.BUY))
-        await self._step("selling", lambda: self._close(markets[0]))
+        market = await self._priced(markets)
+        await self._step("buying", lambda: self._trade(market, Side.BUY))
+        await self._step("selling", lambda: self._close(market))
         before = await self._bank.tokens()
         paid = await self._withdraw()
         await self._wait_for(before + paid)
@@ -52,10 +53,20 @@ class Wallet:
         self._actor.status.facts["step"] = name
         await self._actor.until_done(work, TRIES)
 
+    async def _priced(self, markets: Sequence[Market]) -> Market:
+        """The first market with a fresh price, once there is one."""
+        self._actor.status.facts["step"] = "waiting for a price"
+        while True:
+            prices = (await self._actor.until_done(self._client.status))["markets"]
+            for market in markets:
+                price = prices[market.symbol]
+                if price["mark"] and int(price.get("price_age_s") or 0) <= market.max_price_age_s:
+                    return market
+            self._actor.status.looked()
+            await asyncio.sleep(POLL_S)
+
     async def _trade(self, market: Market, side: Side) -> None:
-        mark = int((await self._client.status())["markets"][market.symbol]["mark"] or 0)
-        if not mark:
-            raise Refused({"code": 0, "name": "NO_PRICE", "message": f"{market.symbol} has no price yet"})
+        mark = int((await self._client.status())["markets"][market.symbol]["mark"])
         lots = lots_for(market, self._config.trade_usdc, mark)
         answer = await self._client.place_market(market.symbol, side, size_lots=lots)
         if not answer.filled:

@@ -8,6 +8,8 @@ from evermark.cli.rundir import RunDirectory
 
 # Indices of the development accounts that the run uses itself; the others are for whoever plays with it.
 DEPLOYER = 0
+# A run seldom begins at a full hour; a minute and a half of samples make its first funding rate.
+FUNDING_SHARE_PPM = 25_000
 ACTOR_ACCOUNTS = {"maker": 16, "takers": 17, "leveraged": 18, "wallet": 19}
 
 
@@ -44,7 +46,12 @@ def keeper(plan: UpPlan, run: RunDirectory, number: int) -> str:
         "tapes": plan.tapes,
         "synthetic": plan.synthetic,
     }
-    return write_config(run, name, content | {"prices": prices, "state_dir": str(run.data(name))})
+    rest = {
+        "prices": prices,
+        "state_dir": str(run.data(name)),
+        "funding_min_share_ppm": FUNDING_SHARE_PPM,
+    }
+    return write_config(run, name, content | rest)
 
 
 def liquidator(plan: UpPlan, run: RunDirectory) -> str:

@@ -103,25 +103,24 @@ class Exchange:
 
     async def _deploy(self, facts: RunFacts) -> None:
         """Deploy and fund, or make sure that the contracts of an earlier run are there."""
-        from evermark.cli.contracts import check_deployed, deploy_exchange
+        from evermark.chain import DeployRefused, ManifestRefused, Roles, check_deployed, deploy
 
-        if self.run.facts_path.exists():
-            await check_deployed(self.plan.rpc_url, self.run.manifest)
-            return
-        roles = facts.addresses
-        manifest = await deploy_exchange(
-            self.plan.rpc_url,
-            dev_key(configs.DEPLOYER),
-            sequencer=roles["sequencer"],
-            oracle_keepers=tuple(roles[role] for role in ORACLE_ROLES),
-            funding_keepers=tuple(roles[role] for role in FUNDING_ROLES),
-            out=self.run.manifest,
+        url, key, addresses = self.plan.rpc_url, dev_key(configs.DEPLOYER), facts.addresses
+        roles = Roles(
+            sequencer=addresses["sequencer"],
+            oracle_keepers=tuple(addresses[role] for role in ORACLE_ROLES),
+            funding_keepers=tuple(addresses[role] for role in FUNDING_ROLES),
         )
+        try:
+            if self.run.facts_path.exists():
+                await check_deployed(url, self.run.manifest)
+                return
+            manifest = await deploy(url, key, roles, self.run.manifest)
+        except (DeployRefused, ManifestRefused) as error:
+            raise CliError(str(error)) from None
         for role in ROLES:
-            await chain.send_ether(self.plan.rpc_url, dev_key(configs.DEPLOYER), roles[role], ROLE_WEI)
-        await chain.donate(
-            self.plan.rpc_url, dev_key(configs.DEPLOYER), manifest["token"], manifest["inbox"], FUND_DONATION
-        )
+            await chain.send_ether(url, key, addresses[role], ROLE_WEI)
+        await chain.donate(url, key, manifest.addresses["token"], manifest.addresses["inbox"], FUND_DONATION)
         self.run.journal.mkdir(mode=0o700, exist_ok=True)
         self.run.save(facts)
 

@@ -79,12 +79,14 @@ def describe_disagreement(report: dict[str, Any]) -> str:
 
 async def verify_run(journal: Path, manifest: Path, rpc_url: str) -> dict[str, Any]:
     """Compare a journal with the chain; the report as plain values."""
-    from evermark.cli.contracts import read_manifest
+    from evermark.chain import ManifestRefused, load_manifest
     from sequencer.verify import verify
 
-    report = await verify(journal, read_manifest(manifest), rpc_url)
-    plain = msgspec.to_builtins(report)
-    return dict(plain)
+    try:
+        report = await verify(journal, load_manifest(manifest), rpc_url)
+    except ManifestRefused as error:
+        raise CliError(str(error)) from None
+    return dict(msgspec.to_builtins(report))
 
 
 def tally(journal_path: Path) -> Tally:

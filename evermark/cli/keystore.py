@@ -6,9 +6,9 @@ import secrets
 from pathlib import Path
 
 from eth_account import Account
+from eth_utils.exceptions import ValidationError
 
 from evermark.cli.errors import CliError
-from evermark.protocol.signing import Signer
 
 STRONG_SCRYPT = 2**18  # about a second to open; for keys that may hold money
 DEVNET_SCRYPT = 2**10  # throw-away keys of one run, so that a dozen roles open at once
@@ -46,21 +46,21 @@ def read_address(path: Path) -> str:
         raise CliError(f"keystore: {path} is no keystore file") from None
 
 
-def open_keystore(path: Path, password: str) -> Signer:
-    """Decrypt a keystore. Refuses files that others may read, and a wrong password."""
+def open_keystore(path: Path, password: str) -> bytes:
+    """The private key in a keystore. Refuses files that others may read, and a wrong password."""
     if not path.is_file():
         raise CliError(f"keystore: no file {path}")
     if path.stat().st_mode & 0o077:
         raise CliError(f"keystore: {path} is readable by others; run chmod 600 on it")
     try:
-        return Signer(bytes(Account.decrypt(path.read_text(), password)))
+        return bytes(Account.decrypt(path.read_text(), password))
     except (ValueError, KeyError, TypeError):
         raise CliError(f"keystore: {path} does not open with this password") from None
 
 
-def parse_key(text: str, origin: str) -> Signer:
-    """A 32-byte private key in hex -> signer; the refusal never repeats the text."""
+def parse_key(text: str, origin: str) -> bytes:
+    """A private key in hex -> its 32 bytes; the refusal never repeats the text."""
     try:
-        return Signer(bytes.fromhex(text.strip().removeprefix("0x")))
-    except ValueError:
+        return bytes(Account.from_key(bytes.fromhex(text.strip().removeprefix("0x"))).key)
+    except (ValueError, ValidationError):
         raise CliError(f"{origin}: not a private key of 64 hex digits") from None

@@ -8,7 +8,7 @@ import sys  # noqa: E402
 
 import typer  # noqa: E402
 
-from evermark.cli import account, output, services, status, trade, up  # noqa: E402
+from evermark.cli import account, checks, output, services, status, trade, up  # noqa: E402
 from evermark.cli.errors import CliError  # noqa: E402
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
 RUNNING, TRADING, PARTS = "Run an exchange", "Trade", "Single parts"
 app.command(rich_help_panel=RUNNING)(up.up)
 app.command(rich_help_panel=RUNNING)(status.status)
-app.command(rich_help_panel=RUNNING)(services.verify)
+app.command(rich_help_panel=RUNNING)(checks.verify)
 app.add_typer(account.app, name="account", rich_help_panel=TRADING)
 app.command(rich_help_panel=TRADING)(trade.deposit)
 app.command(rich_help_panel=TRADING)(trade.order)
@@ -28,7 +28,7 @@ app.command(rich_help_panel=TRADING)(trade.cancel)
 app.command(rich_help_panel=TRADING)(trade.positions)
 app.command(rich_help_panel=TRADING)(trade.withdraw)
 app.command(rich_help_panel=PARTS)(services.devnet)
-app.command(rich_help_panel=PARTS)(services.deploy)
+app.command(rich_help_panel=PARTS)(checks.deploy)
 app.command(rich_help_panel=PARTS)(services.sequencer)
 app.add_typer(services.keeper_app, name="keeper", rich_help_panel=PARTS)
 app.command(rich_help_panel=PARTS)(services.actor)

@@ -33,9 +33,9 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Gateway; 0: any free port.")] = 8645,
     chain_port: Annotated[int, typer.Option(min=0, max=65535, help="Chain; 0: any free port.")] = 8545,
     actors: Annotated[bool, typer.Option(help="Run a market maker, takers and others.")] = True,
-    synthetic: Annotated[bool, typer.Option(help="Complete too few recorded venues by made-up ones.")] = True,
+    synthetic: Annotated[bool, typer.Option(help="Add made-up venues where too few are recorded.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of simulated prices and of the traders.")] = SIM_SEED,
-    seconds: Annotated[float, typer.Option("--for", min=0, help="End after so many wall seconds.")] = 0.0,
+    seconds: Annotated[float, typer.Option("--for", min=0, help="End after these wall seconds.")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="With --for: a JSON line at the end.")] = False,
     min_fills: Annotated[int, typer.Option(min=0, help="With --for: fail with fewer settled fills.")] = 0,
 ) -> None:

@@ -38,12 +38,17 @@ def dev_key(index: int) -> bytes:
 
 
 def open_wallet(choice: WalletChoice) -> Signer:
-    """The signer that the options name; refuses none, several, and what does not open."""
+    """The signer that the options name, as `open_key` finds it."""
+    return Signer(open_key(choice))
+
+
+def open_key(choice: WalletChoice) -> bytes:
+    """The private key that the options name; refuses none, several, and what does not open."""
     given = [bool(choice.keystore), bool(choice.key_env), choice.dev >= 0]
     if sum(given) > 1:
         raise CliError("give only one of --keystore, --key-env and --dev")
     if choice.dev >= 0:
-        return Signer(dev_key(choice.dev))
+        return dev_key(choice.dev)
     if choice.key_env:
         value = os.environ.get(choice.key_env)
         if not value:

@@ -145,7 +145,8 @@ class Methods:
         # A 64th stays behind at each call, and refunds come too late to pay for what runs before them.
         spare = used // 32 + (5_000 if used else 0)
         needed: int = 21_000 + 4 * tokens + creation + used + spare
-        return max(needed, 21_000 + 10 * tokens)
+        floor: int = 21_000 + 10 * tokens  # EIP-7623
+        return max(needed, floor)
 
     def eth_sendRawTransaction(self, raw: Any) -> bytes:
         transaction = self.evm.decode(parse_data(raw, "transaction"))

@@ -1,4 +1,5 @@
-"""Funding: premium, hourly rate and cumulative index. Rates are ppb (1e-9) per hour; positive: longs pay shorts."""
+"""Funding: premium, hourly rate and cumulative index. Rates are ppb (1e-9) per hour; positive: longs pay
+shorts."""
 
 from collections.abc import Sequence
 
@@ -48,7 +49,8 @@ def median(values: Sequence[int]) -> int:
 
 
 def impact_price(levels: Sequence[tuple[int, int]], notional: int, lot_tick_value: int) -> int | None:
-    """Average price in ticks of trading `notional` into `levels` of (price, size), best first; None if too thin.
+    """Average price in ticks of trading `notional` into `levels` of (price, size), best first; None if too
+    thin.
 
     Rounded against the taker is immaterial here: the average floors for both sides.
     """

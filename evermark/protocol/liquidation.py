@@ -1,7 +1,7 @@
 """Liquidation arithmetic: what closing part of a position may lose, and the fee. Mirrored by the vault.
 
-Closing q of |s| lots of position i may lose at most floor(E * MM_i * q / (MM * |s|)) against the mark, which keeps
-the margin ratio; below zero equity the same floor is a gain that the account must at least receive.
+Closing q of |s| lots of position i may lose at most floor(E * MM_i * q / (MM * |s|)) against the mark, which
+keeps the margin ratio; below zero equity the same floor is a gain that the account must at least receive.
 """
 
 from evermark.protocol.markets import Market
@@ -15,7 +15,9 @@ def loss_bound(equity: int, maintenance: int, position_maintenance: int, closed:
     return floor_div(equity * position_maintenance * closed, maintenance * size_abs)
 
 
-def book_loss_bound(equity: int, maintenance: int, position_maintenance: int, closed: int, size_abs: int) -> int:
+def book_loss_bound(
+    equity: int, maintenance: int, position_maintenance: int, closed: int, size_abs: int
+) -> int:
     """The bound for closing on the book: `loss_bound`, and a third of the closed part's maintenance."""
     return min(
         loss_bound(equity, maintenance, position_maintenance, closed, size_abs),
@@ -24,7 +26,8 @@ def book_loss_bound(equity: int, maintenance: int, position_maintenance: int, cl
 
 
 def liquidation_fee(market: Market, notional: int, room: int) -> int:
-    """floor(notional * fee / 1e6), capped so that the margin ratio never falls; `room` is bound - loss >= 0."""
+    """floor(notional * fee / 1e6), capped so that the margin ratio never falls; `room` is bound - loss >=
+    0."""
     return max(0, min(floor_div(notional * market.liquidation_fee_ppm, PPM), room))
 
 

@@ -1,6 +1,7 @@
 """Margin arithmetic: tiered requirements, funding owed, equity. Mirrored by `contracts/modules/margin.vy`.
 
-Equity is collateral + sum(size * mark * lot_tick_value) - funding owed: a cash model, entry price plays no part.
+Equity is collateral + sum(size * mark * lot_tick_value) - funding owed: a cash model, entry price plays no
+part.
 """
 
 from collections.abc import Iterable

@@ -107,7 +107,8 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Withdraw(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks for `amount` quote units, paid to the owner; the operator's fee comes out of it, at most `max_fee`."""
+    """Asks for `amount` quote units, paid to the owner; the operator's fee comes out of it, at most
+    `max_fee`."""
 
     owner: bytes
     sub_account: int

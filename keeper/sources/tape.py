@@ -6,6 +6,7 @@ nothing to derive them from.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,43 +21,49 @@ from keeper.sources.quotes import Origin, Quote, SourceKind, SourceRules, Source
 SYNTHETIC_REACH_PPM = 100  # how far a synthetic venue stands from the recorded price, at most
 SYNTHETIC_PERIOD_S = 15
 LEAD_S = 1_800  # of tape read before the first moment asked for, so that quiet venues have a price
+REMEMBERED_S = 120  # roles ask for slightly different moments; farther back a tape is opened anew
 MICRO = 1_000_000
 
 
 class TapeCursor:
-    """One tape, advanced in time: the newest print at or before the moment last asked for."""
+    """One tape: the newest print at or before any moment near the furthest one asked for."""
 
     def __init__(self, tape: TapeFile, market: Market) -> None:
         self.tape = tape
-        self.last: Quote | None = None
         self._market = market
         self._trades: Iterator[Trade] | None = None
         self._next: Trade | None = None
+        self._recent: deque[Trade] = deque()
         self._reached_us = 0
 
-    def advance(self, now_s: int) -> Quote | None:
-        """Move to `now_s` and return the newest quote; a time before the last one starts over.
-
-        Raises TapeError.
-        """
+    def at(self, now_s: int) -> Quote | None:
+        """The quote that stood at `now_s`; a time well before the furthest starts over. Raises TapeError."""
         now_us = now_s * MICRO
-        if self._trades is None or now_us < self._reached_us:
+        if self._trades is None or now_us < self._reached_us - REMEMBERED_S * MICRO:
             self._trades = iter(TapeReader(self.tape.path, start_us=max(0, now_us - LEAD_S * MICRO)))
-            self.last = None
             self._next = next(self._trades, None)
-        self._reached_us = now_us
-        newest = None
-        while self._next is not None and self._next.time_us <= now_us:
-            newest = self._next
-            self._next = next(self._trades, None)
-        if newest is not None:
-            self.last = self._quote(newest) or self.last
-        return self.last
+            self._recent.clear()
+            self._reached_us = 0
+        self._advance(self._trades, now_us)
+        for trade in reversed(self._recent):
+            if trade.time_us <= now_us:
+                return self._quote(trade)
+        return None
 
     @property
     def ended(self) -> bool:
         """True when the tape holds nothing later."""
         return self._trades is not None and self._next is None
+
+    def _advance(self, trades: Iterator[Trade], now_us: int) -> None:
+        """Read up to `now_us`, and keep what stood during the last REMEMBERED_S seconds."""
+        self._reached_us = max(self._reached_us, now_us)
+        while self._next is not None and self._next.time_us <= now_us:
+            self._recent.append(self._next)
+            self._next = next(trades, None)
+        kept_us = self._reached_us - REMEMBERED_S * MICRO
+        while len(self._recent) > 1 and self._recent[1].time_us <= kept_us:
+            self._recent.popleft()
 
     def _quote(self, trade: Trade) -> Quote | None:
         ticks = to_ticks(trade.price, self._market, Rounding.NEAREST)
@@ -85,6 +92,7 @@ class TapeSource:
         self._synthetic = synthetic
         self._rules = rules
         self._cursors: list[TapeCursor] = []
+        self._reading = asyncio.Lock()  # the roles of a process share the cursors
 
     async def start(self) -> None:
         """Find the tapes. Raises SourceUnavailable when there are none."""
@@ -103,7 +111,8 @@ class TapeSource:
         try:
             # The first call skips to the moment, which takes a second for a large tape: not on the event
             # loop.
-            recorded = await asyncio.to_thread(self._advance, now_s)
+            async with self._reading:
+                recorded = await asyncio.to_thread(self._read, now_s)
         except TapeError as error:
             raise SourceUnavailable(f"tape: {error}") from error
         if not self._synthetic:
@@ -120,8 +129,8 @@ class TapeSource:
         """True when no tape holds anything later than the last moment asked for."""
         return bool(self._cursors) and all(cursor.ended for cursor in self._cursors)
 
-    def _advance(self, now_s: int) -> list[Quote]:
-        found = (cursor.advance(now_s) for cursor in self._cursors)
+    def _read(self, now_s: int) -> list[Quote]:
+        found = (cursor.at(now_s) for cursor in self._cursors)
         return [quote for quote in found if quote is not None]
 
     def _complete(self, market: Market, recorded: Sequence[Quote], now_s: int) -> list[Quote]:

@@ -28,6 +28,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON = "application/json"
 HUB = web.AppKey("hub", Hub)  # whoever composes the process may publish through it
 LAG_SAMPLE_S = 0.05
+MAX_HEADER_BYTES = 4_096
+LINGERING_S = 1.0  # how long the rest of a refused body may still come in
+SHUTDOWN_S = 5.0
 
 log = structlog.get_logger("gateway")
 
@@ -44,9 +47,15 @@ def create_runner(app: web.Application, keepalive_s: float = 30.0) -> web.AppRun
     never inflated.
     """
     return web.AppRunner(
-        app, access_log=None, keepalive_timeout=keepalive_s, auto_decompress=False, max_line_size=4_096,
-        max_field_size=4_096, shutdown_timeout=5.0,
-    )  # fmt: skip
+        app,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=keepalive_s,
+        lingering_time=LINGERING_S,
+        max_field_size=MAX_HEADER_BYTES,
+        max_line_size=MAX_HEADER_BYTES,
+        shutdown_timeout=SHUTDOWN_S,
+    )
 
 
 class _Gateway:

@@ -9,7 +9,7 @@ from sequencer.engine.commands import AnyCommand
 from sequencer.journal.records import JournalRefused
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(AnyCommand)
+_decoder: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
 
 
 def encode_command(command: AnyCommand) -> bytes:

@@ -145,16 +145,19 @@ class SqliteJournal:
         return db
 
     def _stored_head(self) -> Head:
-        rows = self._query("SELECT sequence, stamp_ms, hash FROM record ORDER BY sequence DESC LIMIT 1", ())
-        return Head(*rows[0]) if rows else Head(0, 0, GENESIS_HASH)
+        rows = self._query(f"{COLUMNS} ORDER BY sequence DESC LIMIT 1", ())
+        if not rows:
+            return Head(0, 0, GENESIS_HASH)
+        sequence, stamp_ms, _, hash_ = rows[0]
+        return Head(sequence, stamp_ms, hash_)
 
     def _hash_before(self, sequence: int) -> bytes:
         if sequence <= 1:
             return GENESIS_HASH
-        rows = self._query("SELECT hash FROM record WHERE sequence = ?", (sequence - 1,))
+        rows = self._query(f"{COLUMNS} WHERE sequence = ?", (sequence - 1,))
         if not rows:
             raise JournalRefused(f"journal: {self.path} has no record {sequence - 1} to continue from")
-        return bytes(rows[0][0])
+        return rows[0][3]
 
     def _query(self, sql: str, values: tuple[int, ...]) -> list[tuple[int, int, bytes, bytes]]:
         try:

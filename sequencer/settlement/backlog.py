@@ -10,7 +10,7 @@ import msgspec
 
 from evermark.protocol.batch import Batch
 from evermark.protocol.oracle import Round, SignedFundingReport, SignedPriceReport
-from evermark.protocol.units import check
+from evermark.protocol.units import BrokenInvariant, check
 from sequencer import metrics
 from sequencer.engine.commands import BatchConfirmed, FundingHour, OracleRound
 from sequencer.engine.events import BatchSealed, CommandRejected, FundingApplied, RoundApplied
@@ -72,14 +72,16 @@ class Backlog:
     def price_reports(self, round_: int) -> tuple[SignedPriceReport, ...]:
         """The reports that made a round."""
         command = self._command(self._round_records[round_])
-        check(isinstance(command, OracleRound), "settlement: the round's record is no round")
-        return command.reports  # type: ignore[union-attr]
+        if not isinstance(command, OracleRound):
+            raise BrokenInvariant("settlement: the round's record is no round")
+        return command.reports
 
     def funding_reports(self, hour: int) -> tuple[SignedFundingReport, ...]:
         """The reports that made a funding hour."""
         command = self._command(self._hour_records[hour])
-        check(isinstance(command, FundingHour), "settlement: the hour's record is no funding hour")
-        return command.reports  # type: ignore[union-attr]
+        if not isinstance(command, FundingHour):
+            raise BrokenInvariant("settlement: the hour's record is no funding hour")
+        return command.reports
 
     def rounds_to_post(self, round_: Round, lane_round: int) -> list[int]:
         """See the function of this name."""

@@ -5,17 +5,13 @@ Every failure is one of two kinds. `Unreachable`: nobody knows, try again. `Refu
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from json import JSONDecodeError
 from typing import Any
 
 import msgspec
-from aiohttp import ClientError
-from eth_utils.address import to_checksum_address
-from evermark.chain.manifest import Manifest
-from evermark.chain.transactions import TransactionReverted, TransactionSender
-from web3 import AsyncWeb3
 from web3.exceptions import ContractLogicError, Web3Exception
 
+from evermark.chain import Manifest, TransactionReverted, TransactionSender
+from evermark.chain.rpc import UNREACHABLE, Web3, contract_of
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import Refused, Unreachable
@@ -48,17 +44,15 @@ class LaneRound(msgspec.Struct, frozen=True):
 class ExchangeChain:
     """One deployment, read at `confirmations` blocks below the head where finality matters."""
 
-    def __init__(
-        self, w3: AsyncWeb3[Any], manifest: Manifest, sender: TransactionSender, confirmations: int
-    ) -> None:
+    def __init__(self, w3: Web3, manifest: Manifest, sender: TransactionSender, confirmations: int) -> None:
         self._w3 = w3
         self._sender = sender
         self._confirmations = confirmations
         self._genesis_block = manifest.genesis_block
-        self.vault = self._contract(manifest, "vault")
-        self.oracle = self._contract(manifest, "oracle")
-        self.inbox = self._contract(manifest, "inbox")
-        self._settle_selector = self.vault.encode_abi("settle")
+        self.vault = contract_of(w3, manifest, "vault")
+        self.oracle = contract_of(w3, manifest, "oracle")
+        self.inbox = contract_of(w3, manifest, "inbox")
+        self._settle_selector: str = self.vault.encode_abi("settle")
         self._settled_blocks: dict[int, int] = {}
 
     async def last_batch_ids(self) -> tuple[int, int]:
@@ -180,10 +174,6 @@ class ExchangeChain:
     def _settle_data(self, batch: bytes) -> str:
         return self._settle_selector + batch.hex()
 
-    def _contract(self, manifest: Manifest, name: str) -> Any:
-        address = to_checksum_address(manifest.addresses[name])
-        return self._w3.eth.contract(address=address, abi=manifest.abis[name], decode_tuples=True)
-
 
 def _signature(signed: SignedPriceReport | SignedFundingReport) -> tuple[int, int, int]:
     return signed.signature.r, signed.signature.s, 27 + signed.signature.parity
@@ -194,7 +184,8 @@ async def _reading() -> AsyncIterator[None]:
     try:
         yield
     except (ContractLogicError, TransactionReverted) as error:
-        kind = Unreachable if any(reason in str(error) for reason in OVERTAKEN) else Refused
-        raise kind(str(error)) from error
-    except (Web3Exception, ClientError, TimeoutError, OSError, JSONDecodeError) as error:
+        reason = error.reason if isinstance(error, TransactionReverted) else error.message or str(error)
+        kind = Unreachable if any(text in reason for text in OVERTAKEN) else Refused
+        raise kind(reason.removeprefix("execution reverted: ")) from error
+    except (Web3Exception, *UNREACHABLE) as error:
         raise Unreachable(f"{type(error).__name__}: {error}") from error

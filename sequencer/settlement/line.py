@@ -60,6 +60,7 @@ class SettlementLine:
         self._submit = submit
         self._now_s = now_s
         self._claims = ClaimPayer(chain)
+        self.reached = False  # the chain has answered since the start
         self._settled = 0
         self._alarm = ""
         self._retrying = ""
@@ -105,6 +106,7 @@ class SettlementLine:
         Returns False when there was nothing to do. Raises Unreachable or Refused.
         """
         self._settled, final = await self._chain.last_batch_ids()
+        self.reached = True
         confirmed = await self._confirm(final)
         sealed = self._backlog.sealed(self._settled + 1)
         if sealed is not None:

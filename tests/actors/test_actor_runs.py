@@ -144,7 +144,7 @@ async def test_takers_follow_the_flow_within_their_limits(exchange):
     facts = takers._actor.status.facts
     assert facts["filled"] > 0
     assert facts["flow_seen"] >= len(taken)
-    assert facts["sampled_ppm"] == 1_000_000
+    assert facts["sampled_ppm"] == len(taken) * 1_000_000 // facts["flow_seen"]
 
 
 async def test_takers_live_with_refusals(exchange):

@@ -24,7 +24,7 @@ def test_a_keystore_is_encrypted_and_private(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert KEY.hex() not in path.read_text()
     assert keystore.read_address(path) == address.lower()
-    assert keystore.open_keystore(path, "open").address.hex() == address[2:].lower()
+    assert keystore.open_keystore(path, "open") == KEY
     with pytest.raises(CliError, match="does not open"):
         keystore.open_keystore(path, "shut")
     path.chmod(0o644)

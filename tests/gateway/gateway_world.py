@@ -68,7 +68,7 @@ class GatewayWorld:
         self._runner: web.AppRunner | None = None
         self._working: asyncio.Future[None] | None = None
 
-    async def start(self) -> None:
+    async def start(self, port: int = 0) -> None:
         """Open (or reopen) the directory and serve it."""
         keepers = tuple(signer.address for signer in KEEPERS)
         genesis = Genesis(
@@ -101,7 +101,7 @@ class GatewayWorld:
         self.hub = app[HUB]
         self._runner = create_runner(app, self.settings.keepalive_s)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         while self.core.state.genesis is None:
@@ -116,11 +116,11 @@ class GatewayWorld:
             await self._working
         await self.core.close()
 
-    async def restart(self) -> None:
+    async def restart(self, port: int = 0) -> None:
         """A new process on the same directory, as far as one process can show it."""
         await self.stop()
         self.registry = CollectorRegistry()
-        await self.start()
+        await self.start(port)
 
     async def fund(self, *signers: Signer, usdc: int = 100_000) -> None:
         """Deposits as the inbox watcher brings them, then a round of prices."""

@@ -134,6 +134,15 @@ async def test_all_keepers_read_the_same_tape(seeded):
     assert again == await (await opened(seeded)).quotes(NOW_S + 30)
 
 
+async def test_roles_ask_for_different_moments_at_once(seeded):
+    """Whatever others asked before or ask meanwhile, a moment has one answer."""
+    shared = await opened(seeded)
+    moments = [NOW_S + offset for offset in (300, 290, 310, 200, 305, 420, 301, 10, 299)]
+    answers = await asyncio.gather(*(shared.quotes(moment) for moment in moments))
+    for moment, answer in zip(moments, answers, strict=True):
+        assert answer == await (await opened(seeded)).quotes(moment)
+
+
 async def test_a_directory_without_tapes_is_refused(tmp_path):
     """With the directory in the message."""
     with pytest.raises(SourceUnavailable, match="no tape of a listed market"):

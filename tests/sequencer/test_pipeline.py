@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
-from sequencer.engine.hashing import state_hash
 from sequencer_world import World, key
 
 from evermark.protocol.orders import Side
@@ -14,6 +13,7 @@ from sequencer import pipeline as pipeline_module
 from sequencer.engine.apply import apply
 from sequencer.engine.commands import AnyCommand, CancelOrder, PlaceOrder
 from sequencer.engine.events import CommandRejected, OrderAccepted, OrderCancelled
+from sequencer.engine.snapshot import state_hash
 from sequencer.engine.state import EngineState
 from sequencer.journal import (
     Appended,

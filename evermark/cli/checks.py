@@ -1,0 +1,89 @@
+"""`evermark deploy` and `evermark verify`: contracts onto a chain, and an exchange checked from outside."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evermark.cli import chain, options, output
+from evermark.cli.errors import CliError
+from evermark.cli.gateway import DEFAULT_RPC_URL
+from evermark.cli.wallet import DEVNET_CHAIN_ID, WalletChoice, open_key
+
+
+def deploy(
+    sequencer: Annotated[str, typer.Option(help="Address of the sequencer.")],
+    oracle_keeper: Annotated[list[str], typer.Option(help="Address; once for each keeper.")],
+    funding_keeper: Annotated[list[str], typer.Option(help="Address; once for each keeper.")],
+    out: Annotated[Path, typer.Option(help="Manifest to write, or to check.")] = Path("manifest.json"),
+    oracle_quorum: Annotated[int, typer.Option(min=1, help="Odd number of reports a round needs.")] = 3,
+    funding_quorum: Annotated[int, typer.Option(min=1, help="Odd number of reports an hour needs.")] = 3,
+    round_seconds: Annotated[int, typer.Option(min=1, help="Seconds between two oracle rounds.")] = 3,
+    token: Annotated[str, typer.Option(help="Collateral token; empty deploys a test token.")] = "",
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+) -> None:
+    """Deploy token, oracle, inbox and vault; with an earlier manifest, check that they stand."""
+    from evermark.chain import DeployRefused, Manifest, ManifestRefused, Parameters, Roles
+    from evermark.chain import deploy as deploy_contracts
+
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+    url = rpc_url or DEFAULT_RPC_URL
+    oracle_keepers, funding_keepers = tuple(oracle_keeper), tuple(funding_keeper)
+    quorums = {"oracle_quorum": oracle_quorum, "funding_quorum": funding_quorum}
+
+    async def work() -> Manifest:
+        return await deploy_contracts(
+            url,
+            await _deployer_key(url, choice),
+            Roles(sequencer=sequencer, oracle_keepers=oracle_keepers, funding_keepers=funding_keepers),
+            out,
+            parameters=Parameters(round_seconds=round_seconds, **quorums),
+            token=token or None,
+        )
+
+    try:
+        manifest = asyncio.run(work())
+    except (DeployRefused, ManifestRefused) as error:
+        raise CliError(str(error)) from None
+    output.print_fields({**manifest.addresses, "manifest": str(out)})
+
+
+def verify(
+    run: Annotated[Path | None, typer.Option(help="Run directory of `evermark up`.")] = None,
+    journal: Annotated[Path | None, typer.Option(help="The sequencer's journal.db.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="The deployment's manifest.")] = None,
+    rpc_url: options.RpcUrl = "",
+    as_json: options.AsJson = False,
+) -> None:
+    """Replay a journal from nothing and compare every batch and every balance with the chain."""
+    from evermark.cli.finish import describe_disagreement, verify_run
+    from evermark.cli.rundir import RunDirectory
+
+    if run is not None:
+        directory = RunDirectory(run, temporary=False)
+        journal, manifest = directory.journal / "journal.db", directory.manifest
+    if journal is None or manifest is None:
+        raise CliError("verify: give --run DIR, or --journal FILE and --manifest FILE")
+    if not journal.is_file():
+        raise CliError(f"verify: no journal {journal}")
+    report = asyncio.run(verify_run(journal, manifest, rpc_url or DEFAULT_RPC_URL))
+    if as_json:
+        output.print_json(report)
+    else:
+        output.print_fields(
+            {name: str(value) for name, value in report.items() if not isinstance(value, list)}
+        )
+    if not report["ok"]:
+        raise CliError(describe_disagreement(report))
+
+
+async def _deployer_key(url: str, choice: WalletChoice) -> bytes:
+    """The raw key, which transactions need; a development key on a devnet only."""
+    if choice.dev >= 0 and int(await chain.call(url, "eth_chainId"), 16) != DEVNET_CHAIN_ID:
+        raise CliError(f"--dev: the chain at {url} is no devnet; its development keys are public")
+    return open_key(choice)

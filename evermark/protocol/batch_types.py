@@ -1,0 +1,107 @@
+"""What a settlement batch holds, as frozen messages, and the numbers of its kinds, tags and flags (see
+`batch.py`)."""
+
+import msgspec
+
+from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Withdraw
+
+NO_INDEX = 0xFFFF
+INSURANCE_FUND = 1  # reserved account ids; users follow from 3
+FEE_ACCOUNT = 2
+FIRST_USER_ACCOUNT = 3
+
+ACTION_APPROVE_AGENT = 1
+ACTION_CANCEL = 2
+ACTION_TRANSFER = 3  # reserved
+FUNDING_HOUR = 1
+
+FILL_ORDERS = 0  # maker order against taker order, at the maker's price
+FILL_LIQUIDATION = 1  # a liquidated position against a maker order
+FILL_TAKEOVER = 2  # the insurance fund takes a position over
+FILL_DELEVERAGE = 3  # reserved
+FILL_FUND = 4  # a taker order against the fund's position, at the mark
+
+FLAG_SELL = 1 << 0
+SHIFT_TIME_IN_FORCE = 1
+FLAG_POST_ONLY = 1 << 3
+FLAG_REDUCE_ONLY = 1 << 4
+FLAG_AMEND = 1 << 5
+FLAG_PARITY = 1 << 6
+SHIFT_TRIGGER = 7
+SHIFT_SIZE_WIDTH = 10
+FLAG_EXTENSION = 1 << 13
+SHIFT_SCHEME = 14  # 0: EIP-712 by owner or agent; 1: OrderBatch; 2: dialect (both later)
+
+
+class OrderRow(msgspec.Struct, frozen=True):
+    """An order as a batch carries it: the signed fields, its signature, its pair and its fee class."""
+
+    pair: int
+    fee_class: int
+    order: Order
+    signature: Signature
+
+
+class InboxUse(msgspec.Struct, frozen=True):
+    """Section 1: the next inbox entry, applied to the account at this table index."""
+
+    account_index: int
+
+
+class AgentApproval(msgspec.Struct, frozen=True):
+    """Section 2: a signed ApproveAgent."""
+
+    account_index: int
+    approval: ApproveAgent
+    signature: Signature
+
+
+class SlotCancel(msgspec.Struct, frozen=True):
+    """Section 2: a signed Cancel."""
+
+    account_index: int
+    cancel: Cancel
+    signature: Signature
+
+
+class Fill(msgspec.Struct, frozen=True):
+    """Section 4. What `first`, `second` and `keeper` index depends on `kind`:
+
+    orders: maker row, taker row; liquidation: target pair, maker row, keeper account;
+    take-over: target pair, fund pair, keeper account; fund: taker row, fund pair.
+    """
+
+    kind: int
+    first: int
+    second: int
+    size: int
+    keeper: int = NO_INDEX
+
+
+class Withdrawal(msgspec.Struct, frozen=True):
+    """Section 5: a signed Withdraw and the fee that the operator takes from it."""
+
+    account_index: int
+    withdraw: Withdraw
+    fee: int
+    signature: Signature
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """One settlement batch, in the order that the vault processes it."""
+
+    batch_id: int
+    round: int
+    prices_hash: bytes
+    journal_sequence: int
+    journal_hash: bytes
+    fee_classes: tuple[tuple[int, int], ...]
+    markets: tuple[int, ...]
+    accounts: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]  # (account index, market id)
+    orders: tuple[OrderRow, ...]
+    inbox: tuple[InboxUse, ...] = ()
+    actions: tuple[AgentApproval | SlotCancel, ...] = ()
+    funding_hours: tuple[int, ...] = ()
+    fills: tuple[Fill, ...] = ()
+    withdrawals: tuple[Withdrawal, ...] = ()

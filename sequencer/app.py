@@ -1,0 +1,207 @@
+"""Puts the sequencer together: journal, chain, pipeline, inbox, settlement and gateway, in the order of
+their needs.
+
+Whatever ends by itself ends the process: a supervisor starts it again, and the journal brings everything
+back.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from aiohttp import web
+from eth_utils.address import to_checksum_address
+from web3.exceptions import Web3Exception
+
+from evermark.chain import (
+    ChainClock,
+    DeployRefused,
+    Manifest,
+    ManifestRefused,
+    TransactionSender,
+    check_deployed,
+)
+from evermark.chain.rpc import UNREACHABLE, Web3, connect
+from sequencer.config import ConfigRefused, SequencerConfig, open_key, validate
+from sequencer.core import Core
+from sequencer.engine.commands import Genesis
+from sequencer.gateway.app import create_app, create_runner
+from sequencer.gateway.services import ExchangeFacts, Services
+from sequencer.inbox import InboxWatcher
+from sequencer.journal import JournalRefused
+from sequencer.settlement.chain import ExchangeChain
+from sequencer.settlement.line import SettlementLine
+
+REFUSALS = (ConfigRefused, DeployRefused, JournalRefused, ManifestRefused)
+
+log = structlog.get_logger("sequencer")
+
+
+def genesis_of(manifest: Manifest) -> Genesis:
+    """Journal record 1 as a deployment determines it."""
+    return Genesis(
+        chain_id=manifest.chain_id,
+        vault=manifest.address("vault"),
+        oracle=manifest.address("oracle"),
+        round_seconds=manifest.parameters.round_seconds,
+        oracle_quorum=manifest.parameters.oracle_quorum,
+        funding_quorum=manifest.parameters.funding_quorum,
+        oracle_keepers=tuple(sorted(bytes.fromhex(keeper[2:]) for keeper in manifest.roles.oracle_keepers)),
+        funding_keepers=tuple(sorted(bytes.fromhex(keeper[2:]) for keeper in manifest.roles.funding_keepers)),
+        markets=manifest.markets,
+    )
+
+
+async def run_sequencer(config: SequencerConfig, started: Callable[[int], None] | None = None) -> None:
+    """Run until SIGTERM or SIGINT; `started` hears the gateway's port.
+
+    Raises one of REFUSALS, with one line that says why, when it cannot begin; anything else is a failure
+    or a bug.
+    """
+    validate(config)
+    key = open_key(config)
+    manifest = await check_deployed(config.rpc_url, config.manifest)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with connect(config.rpc_url) as w3, _clock(w3) as clock:
+        sender = TransactionSender(w3, key)
+        if sender.address != to_checksum_address(manifest.roles.sequencer):
+            raise ConfigRefused(
+                f"config: keystore: its address is {sender.address}, but the contracts know the sequencer "
+                f"{manifest.roles.sequencer}"
+            )
+        core = Core(config.directory, genesis_of(manifest), clock.now_ms, config.capacity)
+        chain = ExchangeChain(w3, manifest, sender, config.confirmations)
+        try:
+            await Sequencer(config, manifest, core, chain, clock).run(stop, started)
+        finally:
+            await core.close()
+    log.info("stopped")
+
+
+class Sequencer:
+    """The parts at work."""
+
+    def __init__(
+        self, config: SequencerConfig, manifest: Manifest, core: Core, chain: ExchangeChain, clock: ChainClock
+    ) -> None:
+        self._config = config
+        self._manifest = manifest
+        self._core = core
+        self._clock = clock
+        self._inbox = InboxWatcher(chain, core.pipeline.submit, lambda: core.state.next_entry_id)
+        self._line = SettlementLine(chain, core.backlog, core.pipeline.submit, clock.now_s)
+
+    async def run(self, stop: asyncio.Event, started: Callable[[int], None] | None) -> None:
+        """Work until `stop`; then refuse new commands, finish those that wait, and end."""
+        tasks = {
+            "pipeline": asyncio.ensure_future(self._core.run()),
+            "inbox": asyncio.ensure_future(self._inbox.run()),
+            "settlement": asyncio.ensure_future(self._line.run()),
+            "stop": asyncio.ensure_future(stop.wait()),
+        }
+        runner = create_runner(create_app(self._services()))
+        try:
+            port = await _listen(runner, self._config)
+            log.info("gateway listens", host=self._config.host, port=port)
+            if started is not None:
+                started(port)
+            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+            for name, task in tasks.items():
+                if task.done() and name != "stop":
+                    log.error("a part has ended", part=name)
+                    task.result()
+        finally:
+            await runner.cleanup()
+            for name in ("inbox", "settlement", "stop"):
+                tasks[name].cancel()
+            self._core.pipeline.stop()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    def status(self) -> dict[str, Any]:
+        """What the status page shows beside the engine's own numbers."""
+        line, backlog = self._line.status(), self._core.backlog
+        oldest = backlog.oldest_round_s
+        return {
+            "batch_sealed": line.last_sealed,
+            "batch_settled": line.last_settled,
+            "batch_confirmed": line.last_confirmed,
+            "settlement_lag_s": 0 if oldest is None else max(0, self._clock.now_s() - oldest),
+            "settlement_alarm": line.alarm,
+            "settlement_retrying": line.retrying,
+            "fills_matched": self._core.state.trade_count,
+            "fills_settled": backlog.fills_settled,
+            "last_settle_gas": line.last_settle_gas,
+            "commands_waiting": self._core.pipeline.waiting,
+        }
+
+    def missing(self) -> list[str]:
+        """What readiness waits for. The journal is replayed before the gateway exists."""
+        missing = []
+        state = self._core.state
+        if not self._line.reached:
+            missing.append("chain")
+        if state.round.round == 0:
+            missing.append("prices")
+        elif state.stale_markets == len(state.markets):
+            missing.append("fresh prices")
+        return missing
+
+    def _services(self) -> Services:
+        manifest, core = self._manifest, self._core
+        return Services(
+            submit=core.pipeline.submit,
+            state=core.state,
+            history=core.history,
+            market_data=core.market_data,
+            reports=core.reports,
+            now_s=self._clock.now_s,
+            facts=ExchangeFacts(
+                chain_id=manifest.chain_id,
+                vault=manifest.address("vault"),
+                oracle=manifest.address("oracle"),
+                inbox=manifest.address("inbox"),
+                token=manifest.address("token"),
+            ),
+            status=self.status,
+            missing=self.missing,
+        )
+
+
+@asynccontextmanager
+async def _clock(w3: Web3) -> AsyncIterator[ChainClock]:
+    clock = ChainClock(w3)
+    try:
+        await clock.start()
+    except (Web3Exception, *UNREACHABLE) as error:
+        raise ConfigRefused(f"config: rpc_url: the node does not tell the time: {error!r}") from error
+    try:
+        yield clock
+    finally:
+        await clock.stop()
+
+
+async def _listen(runner: web.AppRunner, config: SequencerConfig) -> int:
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, config.host, config.port).start()
+    except OSError as error:
+        raise ConfigRefused(f"config: port: {config.host}:{config.port}: {error.strerror}") from error
+    return int(runner.addresses[0][1])
+
+
+def run(config: SequencerConfig) -> int:
+    """Run in a new event loop; exit code 0 after a graceful stop, 1 with one line on stderr for a refusal."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        asyncio.run(run_sequencer(config))
+    except REFUSALS as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
