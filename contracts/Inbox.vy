@@ -19,9 +19,14 @@ interface Vault:
 DEPOSIT: constant(uint8) = 1
 DONATION: constant(uint8) = 2
 WITHDRAWAL: constant(uint8) = 3
-DEPOSIT_DELAY: constant(uint64) = 600  # seconds until an entry is overdue
-WITHDRAWAL_DELAY: constant(uint64) = 3600
+DEPOSIT_DELAY: constant(uint256) = 600  # seconds until an entry is overdue
+WITHDRAWAL_DELAY: constant(uint256) = 3600
 MIN_FIRST_DEPOSIT: constant(uint256) = 10_000_000  # 10 USDC: no dust accounts
+
+U8: constant(uint256) = 2**8 - 1
+U16: constant(uint256) = 2**16 - 1
+U64: constant(uint256) = 2**64 - 1
+U160: constant(uint256) = 2**160 - 1
 
 TOKEN: public(immutable(address))
 VAULT: public(immutable(address))
@@ -31,7 +36,9 @@ tail: public(uint256)
 unconsumed: public(uint256)
 deposited: public(uint256)
 open_withdrawal: public(HashMap[address, HashMap[uint16, uint256]])
-_entries: HashMap[uint256, IInbox.Entry]
+# Two words an entry: owner 160 | amount u96; kind u8 | sub_account u16 | created u64 | due u64, from the low bits.
+_who: HashMap[uint256, uint256]
+_when: HashMap[uint256, uint256]
 _registering: HashMap[address, HashMap[uint16, bool]]  # a first deposit waits in the queue
 
 
@@ -90,7 +97,7 @@ def consume(count: uint256) -> DynArray[IInbox.Entry, 32]:
     entries: DynArray[IInbox.Entry, 32] = []
     waiting: uint256 = self.unconsumed
     for i: uint256 in range(count, bound=32):
-        entry: IInbox.Entry = self._entries[first + i]
+        entry: IInbox.Entry = self._entry(first + i)
         entries.append(entry)
         if entry.kind == WITHDRAWAL:
             self.open_withdrawal[entry.owner][entry.sub_account] = 0
@@ -106,7 +113,22 @@ def consume(count: uint256) -> DynArray[IInbox.Entry, 32]:
 @external
 def entry(entry_id: uint256) -> IInbox.Entry:
     assert entry_id > 0 and entry_id < self.tail, "inbox: no such entry"
-    return self._entries[entry_id]
+    return self._entry(entry_id)
+
+
+@view
+@internal
+def _entry(entry_id: uint256) -> IInbox.Entry:
+    who: uint256 = self._who[entry_id]
+    when: uint256 = self._when[entry_id]
+    return IInbox.Entry(
+        kind=convert(when & U8, uint8),
+        owner=convert(who & U160, address),
+        sub_account=convert(when >> 8 & U16, uint16),
+        amount=convert(who >> 160, uint96),
+        created=convert(when >> 24 & U64, uint64),
+        due=convert(when >> 88 & U64, uint64),
+    )
 
 
 @internal
@@ -138,17 +160,12 @@ def _take(amount: uint256) -> uint256:
 
 
 @internal
-def _add(kind: uint8, sub_account: uint16, amount: uint256, delay: uint64) -> uint256:
+def _add(kind: uint8, sub_account: uint16, amount: uint256, delay: uint256) -> uint256:
     entry_id: uint256 = self.tail
-    now: uint64 = convert(block.timestamp, uint64)
-    due: uint64 = max(now + delay, self._entries[entry_id - 1].due)
-    self._entries[entry_id] = IInbox.Entry(
-        kind=kind,
-        owner=msg.sender,
-        sub_account=sub_account,
-        amount=convert(amount, uint96),
-        created=now,
-        due=due,
+    due: uint256 = max(block.timestamp + delay, self._when[entry_id - 1] >> 88 & U64)
+    self._who[entry_id] = convert(msg.sender, uint256) | amount << 160
+    self._when[entry_id] = (
+        convert(kind, uint256) | convert(sub_account, uint256) << 8 | block.timestamp << 24 | due << 88
     )
     self.tail = entry_id + 1
     log IInbox.EntryAdded(
@@ -157,6 +174,6 @@ def _add(kind: uint8, sub_account: uint16, amount: uint256, delay: uint64) -> ui
         owner=msg.sender,
         sub_account=sub_account,
         amount=amount,
-        due=convert(due, uint256),
+        due=due,
     )
     return entry_id

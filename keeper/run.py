@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 import structlog
 
+from evermark.chain import ChainClock, load_manifest, make_web3
+from evermark.chain.rpc import UNREACHABLE, close_web3
 from evermark.client.errors import EvermarkError
 from evermark.client.models import ExchangeInfo
 from evermark.client.signed import parse_address
@@ -20,7 +22,7 @@ from evermark.protocol.markets import Market, load_markets
 from evermark.protocol.signing import Signer
 from evermark.status import RoleStatus, StatusFile, stop_on_signals
 from keeper.bot import run_bot
-from keeper.clock import RpcClock, report_stride, sample_interval_s
+from keeper.clock import report_stride, sample_interval_s
 from keeper.collectors import FundingCollector, LiquidatorCollector, OracleCollector
 from keeper.config import KeeperConfig, PricesConfig
 from keeper.exchange import Exchange
@@ -42,6 +44,7 @@ from keeper.sources.sim import SimSource
 from keeper.sources.tape import TapeSource
 
 WAIT_FOR_EXCHANGE_S = 0.5
+RPC_TIMEOUT_S = 5.0
 
 log = structlog.get_logger("keeper")
 
@@ -97,7 +100,8 @@ class KeeperProcess:
         self._config = config
         self._signers = signers
         self._exchange = Exchange(config.gateway_url)
-        self._clock = RpcClock(config.rpc_url)
+        self._w3 = make_web3(config.rpc_url, RPC_TIMEOUT_S)
+        self._clock = ChainClock(self._w3)
         self._source: PriceSource | None = None
         self._status = StatusFile(Path(config.status_path) if config.status_path else None, config.name)
 
@@ -124,7 +128,8 @@ class KeeperProcess:
         if self._source is not None:
             await self._source.close()
         await self._exchange.close()
-        await self._clock.close()
+        await self._clock.stop()
+        await close_web3(self._w3)
 
     async def _work(self) -> None:
         # Sources first: a keeper that has no prices says so at once, whether or not the exchange is up yet.
@@ -137,7 +142,6 @@ class KeeperProcess:
             self._source = make_source(self._config.prices, info.markets)
             await self._source.start()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._clock.keep_reading(), name="clock")
             for role, signer in self._signers.items():
                 group.create_task(self._role(role, signer, info), name=role)
 
@@ -145,14 +149,15 @@ class KeeperProcess:
         """The exchange's facts, once chain and gateway answer; the status says what it waits for."""
         while True:
             try:
-                await self._clock.read()
+                await self._clock.start()
                 info = await self._exchange.info()
                 if self._config.manifest:
                     agree_with_manifest(info, Path(self._config.manifest))
                 return info
-            except EvermarkError as error:
+            except (EvermarkError, *UNREACHABLE) as error:
+                await self._clock.stop()
                 for status in self._status.roles.values():
-                    status.failed(f"waiting: {error}")
+                    status.failed(f"waiting: {error!r}")
                 await asyncio.sleep(WAIT_FOR_EXCHANGE_S)
 
     def _role(self, role: str, signer: Signer, info: ExchangeInfo) -> Coroutine[Any, Any, None]:
@@ -217,12 +222,11 @@ def agree_with_manifest(info: ExchangeInfo, manifest: Path) -> None:
 
     Raises ValueError naming the difference.
     """
-    raw = msgspec.json.decode(manifest.read_bytes(), type=dict[str, Any])
-    addresses = {str(name).lower(): str(value).lower() for name, value in dict(raw["addresses"]).items()}
+    deployed = load_manifest(manifest)
     facts = {
-        "chain id": (info.chain_id, int(raw["chain_id"])),
-        "oracle": (info.oracle.lower(), addresses["oracle"]),
-        "vault": (info.vault.lower(), addresses["vault"]),
+        "chain id": (info.chain_id, deployed.chain_id),
+        "oracle": (info.oracle.lower(), deployed.addresses["oracle"].lower()),
+        "vault": (info.vault.lower(), deployed.addresses["vault"].lower()),
     }
     for name, (told, known) in facts.items():
         if told != known:

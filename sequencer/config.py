@@ -47,7 +47,7 @@ def load_config(path: Path) -> SequencerConfig:
     try:
         text = path.read_bytes()
         raw = tomllib.loads(text.decode()) if path.suffix == ".toml" else msgspec.json.decode(text)
-        config = msgspec.convert(raw, SequencerConfig)
+        config = msgspec.convert(raw, SequencerConfig, dec_hook=_as_path)
     except OSError as error:
         raise ConfigRefused(f"config: {path} does not read: {error.strerror}") from None
     except (ValueError, tomllib.TOMLDecodeError) as error:
@@ -62,6 +62,18 @@ def load_config(path: Path) -> SequencerConfig:
     )
     validate(config)
     return config
+
+
+def _as_path(kind: type, value: object) -> Path:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"expected a path, got {value!r}")
+
+
+def _path(kind: type, value: object) -> Path:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(f"{kind} from {value!r}")
 
 
 def validate(config: SequencerConfig) -> None:

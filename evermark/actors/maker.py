@@ -62,6 +62,8 @@ class Maker:
         await asyncio.sleep(LOOK_S)
         await self._refresh()
         prices = (await self._client.status())["markets"]
+        # Each look begins with another market, so that none starves when the budget is short.
+        self._markets = (*self._markets[1:], *self._markets[:1])
         for market in self._markets:
             if self._rest_until.get(market.market_id, 0.0) > time.monotonic():
                 continue

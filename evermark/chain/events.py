@@ -1,4 +1,4 @@
-"""Confirmed logs of one contract: every block read once and in order, nothing skipped, resumable by block number."""
+"""Confirmed logs of one contract: every block once and in order, nothing skipped, resumable by number."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from web3.contract.async_contract import AsyncContract
 from web3.exceptions import Web3RPCError
 from web3.types import BlockData
 
-from evermark.chain.rpc import Web3, retrying
+from evermark.chain.rpc import Web3, read_again
 
 CHUNK_BLOCKS = 2_000
 
@@ -36,8 +36,8 @@ class ChainReorganised(RuntimeError):
 class EventReader:
     """Reads a contract's events from a block on, `confirmations` blocks below the head.
 
-    `next_block` is where the next read starts. It moves only after a range was read and decoded whole, so that
-    whoever stores it resumes without a gap; seen again after a crash, an event has the same key.
+    `next_block` is where the next read starts. It moves only after a range was read and decoded whole, so
+    that whoever stores it resumes without a gap; seen again after a crash, an event has the same key.
     """
 
     def __init__(
@@ -61,10 +61,7 @@ class EventReader:
 
         Raises ChainReorganised, or one of `rpc.UNREACHABLE` after a few attempts.
         """
-        async for attempt in retrying():
-            with attempt:
-                return await self._read()
-        return []
+        return await read_again(self._read)
 
     async def read_all(self) -> list[ChainEvent]:
         """Everything up to the confirmed head."""
@@ -109,7 +106,7 @@ class EventReader:
 
     def _decode(self, log: Any) -> ChainEvent:
         signature = HexBytes(log["topics"][0]).to_0x_hex()
-        event = self._contract.get_event_by_topic(signature)  # type: ignore[arg-type]
+        event = self._contract.get_event_by_topic(signature)
         decoded = event.process_log(log)
         return ChainEvent(
             name=decoded["event"],

@@ -1,9 +1,9 @@
 """One way to make a web3 connection, and what counts as a node that does not answer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from json import JSONDecodeError
-from typing import Any
+from typing import Any, TypeVar
 
 import stamina
 from aiohttp import ClientError, ClientTimeout
@@ -20,6 +20,7 @@ READ_ATTEMPTS = 5
 UNREACHABLE = (ClientError, TimeoutError, OSError, JSONDecodeError)
 
 Web3 = AsyncWeb3[Any]
+T = TypeVar("T")
 
 
 def make_web3(rpc_url: str, timeout_s: float = TIMEOUT_S) -> Web3:
@@ -59,7 +60,9 @@ async def rpc(w3: Web3, method: str, *params: Any) -> Any:
     return answer.get("result")
 
 
-# Around a read that may be repeated: `async for attempt in retrying(): with attempt: ...`.
-def retrying() -> Any:
-    """Attempts with growing pauses while the node is unreachable; the last error is raised."""
-    return stamina.retry_context(on=UNREACHABLE, attempts=READ_ATTEMPTS, wait_initial=0.1, wait_max=2.0)
+async def read_again(read: Callable[[], Awaitable[T]]) -> T:
+    """Result of a read, tried again with growing pauses while the node is unreachable."""
+    return await _RETRY(UNREACHABLE, read)
+
+
+_RETRY = stamina.AsyncRetryingCaller(attempts=READ_ATTEMPTS, wait_initial=0.1, wait_max=2.0)

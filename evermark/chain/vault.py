@@ -9,7 +9,7 @@ from hexbytes import HexBytes
 from web3.types import BlockIdentifier, TxReceipt
 
 from evermark.chain.manifest import Manifest
-from evermark.chain.rpc import Web3, contract_of, retrying
+from evermark.chain.rpc import Web3, contract_of, read_again
 from evermark.chain.transactions import TransactionSender
 from evermark.protocol.oracle import MarketPrice, Round, SignedFundingReport, SignedPriceReport
 
@@ -230,9 +230,7 @@ class ExchangeContracts:
         return int(self.inbox.events.EntryAdded().process_log(mine[-1])["args"]["id"])
 
     async def _read(self, call: Any, block: BlockIdentifier) -> Any:
-        async for attempt in retrying():
-            with attempt:
-                return await call.call(block_identifier=block)
+        return await read_again(lambda: call.call(block_identifier=block))
 
 
 def decode_round(words: Sequence[int], markets: int) -> Round:

@@ -7,7 +7,7 @@ from evermark.cli import chain
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import DEFAULT_RPC_URL
 from evermark.cli.units import format_usdc
-from evermark.client import EvermarkClient, Refused
+from evermark.client import EvermarkClient
 from evermark.client.models import AccountInfo
 
 CREDIT_S = 60.0
@@ -15,8 +15,8 @@ PAYOUT_S = 120.0
 POLL_S = 0.25
 
 
-async def credit(client: EvermarkClient, units: int, mint_key: bytes | None) -> tuple[str, AccountInfo]:
-    """Deposit on-chain and wait for the exchange to credit it; the transaction and the account afterwards.
+async def credit(client: EvermarkClient, units: int, mint_key: bytes | None) -> tuple[int, AccountInfo]:
+    """Deposit on-chain and wait for the exchange to credit it; the inbox entry and the account afterwards.
 
     `mint_key` makes the missing test USDC first. Raises CliError when the wallet has too little, or
     nothing is credited within a minute.
@@ -27,14 +27,11 @@ async def credit(client: EvermarkClient, units: int, mint_key: bytes | None) -> 
             raise CliError(f"deposit: the wallet holds {format_usdc(held)} USDC, not {format_usdc(units)}")
         token = (await client.exchange()).token
         await chain.mint(rpc_url(client), mint_key, token, client.owner_text, units - held)
-    before = await _collateral(client)
-    transaction = await client.deposit(amount_units=units)
-    deadline = time.monotonic() + CREDIT_S
-    while await _collateral(client) == before:
-        if time.monotonic() > deadline:
-            raise CliError(f"deposit: {transaction} is mined but not credited within {CREDIT_S:.0f} s")
-        await asyncio.sleep(POLL_S)
-    return transaction, await client.account()
+    try:
+        entry = await client.deposit(amount_units=units, credit_timeout_s=CREDIT_S)
+    except TimeoutError:
+        raise CliError(f"deposit: mined, but not credited within {CREDIT_S:.0f} s") from None
+    return entry, await client.account()
 
 
 async def token_balance(client: EvermarkClient) -> int:
@@ -59,12 +56,3 @@ async def await_payout(client: EvermarkClient, expected: int) -> int:
 def rpc_url(client: EvermarkClient) -> str:
     """The chain that the client was told."""
     return client.rpc_url or DEFAULT_RPC_URL
-
-
-async def _collateral(client: EvermarkClient) -> int | None:
-    try:
-        return (await client.account()).collateral
-    except Refused as refused:
-        if refused.name != "UNKNOWN_ACCOUNT":
-            raise
-        return None

@@ -11,7 +11,7 @@ from eth_hash.auto import keccak
 from evermark.cli.errors import CliError
 
 TRANSFER_GAS = 21_000
-CALL_GAS = 200_000
+CALL_GAS = 400_000
 TIP_WEI = 10**9
 RECEIPT_S = 60.0
 POLL_S = 0.1

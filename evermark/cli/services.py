@@ -43,11 +43,10 @@ def devnet(
 
 def sequencer(config: ConfigFile) -> None:
     """Run the sequencer: gateway, journal, engine, settlement."""
-    from sequencer.app import run_sequencer
-
+    from sequencer.app import REFUSALS, run_sequencer
     from sequencer.config import load_config
 
-    _serve(lambda: run_sequencer(load_config(config)))
+    _serve(lambda: run_sequencer(load_config(config)), REFUSALS)
 
 
 @keeper_app.command("oracle")
@@ -111,12 +110,13 @@ def actor(
     _serve(lambda: work(read))
 
 
-def _serve(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def _serve(make: Callable[[], Coroutine[Any, Any, None]], refusals: tuple[type[Exception], ...] = ()) -> None:
     """Run until the work ends; what a person can put right is one line, a bug shows its trace."""
     from evermark.client.errors import EvermarkError
     from keeper.keystore import KeyRefused
     from keeper.sources.quotes import SourceUnavailable
 
+    expected: tuple[type[Exception], ...] = (EvermarkError, KeyRefused, SourceUnavailable, *refusals)
     try:
         work = make()
     except (ValueError, OSError) as error:
@@ -125,5 +125,5 @@ def _serve(make: Callable[[], Coroutine[Any, Any, None]]) -> None:
         asyncio.run(work)
     except KeyboardInterrupt:
         return
-    except (EvermarkError, KeyRefused, SourceUnavailable) as error:
+    except expected as error:
         raise CliError(str(error)) from None

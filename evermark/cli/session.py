@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import DEFAULT_RPC_URL, DEFAULT_URL, unreachable
-from evermark.cli.wallet import DEVNET_CHAIN_ID, WalletChoice, open_wallet
+from evermark.cli.wallet import DEVNET_CHAIN_ID, WalletChoice, open_key
 from evermark.client import EvermarkClient, EvermarkError, Refused, Unreachable
 from evermark.client.reads import PublicReads
 
@@ -31,8 +31,8 @@ def explain(error: EvermarkError) -> str:
 
 async def open_client(url: str, rpc_url: str, choice: WalletChoice, sub_account: int) -> EvermarkClient:
     """A client that signs with the chosen wallet; a development key only ever signs for a devnet."""
-    signer = open_wallet(choice)
-    client = EvermarkClient(url or DEFAULT_URL, signer, sub_account, rpc_url=rpc_url or DEFAULT_RPC_URL)
+    key = open_key(choice)
+    client = EvermarkClient(url or DEFAULT_URL, key, sub_account, rpc_url=rpc_url or DEFAULT_RPC_URL)
     try:
         await check_reachable(client)
         chain_id = (await client.exchange()).chain_id

@@ -61,10 +61,10 @@ async def _deposit(
 ) -> None:
     async with await session.open_client(url, rpc_url, choice, sub_account) as client:
         mint_key = dev_key(choice.dev) if choice.dev >= 0 else None
-        transaction, account = await credit(client, units, mint_key)
+        entry, account = await credit(client, units, mint_key)
     if as_json:
         output.print_json(
-            {"transaction": transaction, "account": account.account, "collateral": account.collateral}
+            {"inbox_entry": entry, "account": account.account, "collateral": account.collateral}
         )
         return
     output.print_fields(
@@ -72,7 +72,7 @@ async def _deposit(
             "deposited": f"{format_usdc(units)} USDC",
             "collateral": f"{format_usdc(account.collateral)} USDC",
             "account": str(account.account),
-            "transaction": transaction,
+            "inbox entry": str(entry),
         }
     )
 

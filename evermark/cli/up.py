@@ -33,20 +33,22 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Gateway; 0: any free port.")] = 8645,
     chain_port: Annotated[int, typer.Option(min=0, max=65535, help="Chain; 0: any free port.")] = 8545,
     actors: Annotated[bool, typer.Option(help="Run a market maker, takers and others.")] = True,
-    synthetic: Annotated[bool, typer.Option(help="Add made-up venues where too few are recorded.")] = True,
+    synthetic: Annotated[bool, typer.Option(help="Add made-up venues where few are recorded.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of simulated prices and of the traders.")] = SIM_SEED,
-    seconds: Annotated[float, typer.Option("--for", min=0, help="End after these wall seconds.")] = 0.0,
+    seconds: Annotated[float, typer.Option("--for", min=0, help="End after wall seconds.")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="With --for: a JSON line at the end.")] = False,
     min_fills: Annotated[int, typer.Option(min=0, help="With --for: fail with fewer settled fills.")] = 0,
 ) -> None:
     """Run a whole exchange: chain, contracts, sequencer, keepers and traders.
 
-    With --for it ends by itself: the traders stop, everything matched settles, the journal is verified against
-    the chain, and the exit code says whether all of that held.
+    With --for it ends by itself: the traders stop, everything matched settles, the journal is verified
+    against the chain, and the exit code says whether all of that held.
     """
     if not seconds and (as_json or min_fills):
         raise CliError("--json and --min-fills belong to --for SECONDS")
     kind, tapes = choose_prices(prices)
+    if kind == "live":
+        asyncio.run(check_live())
     plan = UpPlan(
         prices=kind,
         tapes=tapes,
@@ -66,8 +68,6 @@ def up(
 
 
 async def _up(plan: UpPlan) -> None:
-    if plan.prices == "live":
-        await check_live()
     run = RunDirectory.open(plan.state)
     facts = run.load()
     shown = sys.stdout.isatty() and not plan.as_json

@@ -2,6 +2,7 @@
 
 from evermark.client.client import EvermarkClient
 from evermark.client.errors import (
+    ChainRefused,
     EvermarkError,
     NotFound,
     NotRepresentable,
@@ -12,6 +13,7 @@ from evermark.client.errors import (
 from evermark.client.plain import Evermark
 
 __all__ = [
+    "ChainRefused",
     "Evermark",
     "EvermarkClient",
     "EvermarkError",

@@ -2,6 +2,7 @@
 themselves.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -25,6 +26,7 @@ ACTION_DEADLINE_S = 600
 CLOCK_AGE_S = 10.0
 MARKET_ORDER_SLIPPAGE_PPM = 10_000
 WITHDRAW_MAX_FEE = 1_000_000  # one USDC
+CREDIT_POLL_S = 0.2
 ATTEMPTS = 8  # a slot held by another session, or a sequence it raised, costs one attempt each
 
 
@@ -47,6 +49,7 @@ class EvermarkClient(PublicReads):
         rpc_url: str | None = None,
         timeout_s: float = 10.0,
     ) -> None:
+        self._private_key = None if isinstance(signer, Signer) else _key(signer)  # transactions need it
         self.signer = signer if isinstance(signer, Signer) else Signer(_key(signer))
         if order_entry not in ("http", "websocket"):
             raise ValueError(f"order_entry is {order_entry!r}, not 'http' or 'websocket'")
@@ -233,6 +236,27 @@ class EvermarkClient(PublicReads):
         answer = await self._send("withdraw", "/v1/withdrawals", await self._signed(message), False)
         return msgspec.convert(answer, WithdrawReceipt, strict=False)
 
+    async def deposit(
+        self, amount: Human | None = None, *, amount_units: int | None = None, credit_timeout_s: float = 60.0
+    ) -> int:
+        """Deposit USDC on-chain and wait until the exchange has credited it; the inbox entry's id.
+
+        Needs `rpc_url` and the owner's raw key. Raises ChainRefused; TimeoutError when mined and not
+        credited in time.
+        """
+        if self.rpc_url is None or self._private_key is None:
+            raise ValueError("a deposit needs rpc_url and a raw private key instead of a Signer")
+        from evermark.client.deposits import deposit_on_chain  # web3 takes a second to load
+
+        units = amount_units if amount_units is not None else to_quote_units(_given(amount, "amount"))
+        before = await self._last_deposit()
+        info = await self.exchange()
+        entry = await deposit_on_chain(self.rpc_url, info, self._private_key, units, self.sub_account)
+        async with asyncio.timeout(credit_timeout_s):
+            while await self._last_deposit() <= before:
+                await asyncio.sleep(CREDIT_POLL_S)
+        return entry
+
     async def approve_agent(
         self, agent: bytes | str, expires_in_s: int = 30 * 86_400, transfer_cap_units: int = 0
     ) -> AgentReceipt:
@@ -319,6 +343,16 @@ class EvermarkClient(PublicReads):
         if self._domain is None:
             self._domain = Domain(await self.exchange())
         return self._domain.body(message, self.signer)
+
+    async def _last_deposit(self) -> int:
+        """Journal sequence of the newest credited deposit, 0 without one."""
+        try:
+            rows = await self.ledger(limit=20)
+        except Refused as refused:
+            if refused.name != "UNKNOWN_ACCOUNT":
+                raise
+            return 0
+        return max((row["journal_sequence"] for row in rows if row["cause"] == "deposit"), default=0)
 
     async def _resting(self, order: OrderStatus | str) -> OrderStatus:
         found = await self.order_status(order) if isinstance(order, str) else order

@@ -56,3 +56,7 @@ class OutcomeUnknown(EvermarkError):
 
 class NotFound(EvermarkError, LookupError):
     """The client was asked about an order or a market that the exchange does not know."""
+
+
+class ChainRefused(EvermarkError):
+    """The chain did not do what was asked: a contract reverted, or the node refused or did not answer."""

@@ -87,8 +87,8 @@ class Evermark:
         """Withdraw USDC to the owner on-chain."""
         return self._run(self._client.withdraw(amount, **options))
 
-    def deposit(self, amount: Human) -> str:
-        """Deposit USDC on-chain (needs `rpc_url`); the transaction's hash."""
+    def deposit(self, amount: Human) -> int:
+        """Deposit USDC on-chain (needs `rpc_url`) and wait for the credit; the inbox entry's id."""
         return self._run(self._client.deposit(amount))
 
     def approve_agent(self, agent: bytes | str, **options: Any) -> AgentReceipt:

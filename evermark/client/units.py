@@ -56,8 +56,8 @@ def _scaled(value: Human, decimals: int, most: int, name: str, what: str, least:
         raise NotRepresentable(name, f"{what} {value!r} is not a usable number")
     magnitude = int("".join(map(str, digits)))
     shift = exponent + decimals
-    scaled, rest = (magnitude * 10**shift, 0) if shift >= 0 else divmod(magnitude, 10**-shift)
-    if rest:
+    scaled: int = magnitude * 10 ** max(0, shift) // 10 ** max(0, -shift)
+    if magnitude % 10 ** max(0, -shift):
         raise NotRepresentable(name, f"{what} {value} has more than {decimals} decimals")
     if (sign and scaled) or not least <= scaled <= most:
         raise NotRepresentable(name, f"{what} {value} is outside the permitted range")

@@ -2,7 +2,6 @@
 
 import time
 from functools import cache
-from pathlib import Path
 
 import msgspec
 from eth_account.hdaccount import seed_from_mnemonic
@@ -27,7 +26,7 @@ class DevnetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     block_time_s: float | None = (
         None  # wall seconds between blocks; None: each accepted transaction is mined at once
     )
-    state_dir: Path | str | None = None  # blocks are logged there and replayed at the next start
+    state_dir: str | None = None  # blocks are logged there and replayed at the next start
     print_accounts: bool = False  # run_devnet prints the development accounts with their keys
 
     def __post_init__(self) -> None:

@@ -57,7 +57,7 @@ def _trade_with_fund(ctx: Context, at: MarketState, taker: RestingOrder, lots: i
     batch = enter(ctx, STAGE_FILLS)
     fund = state.accounts[INSURANCE_FUND]
     taker_fee = _take(ctx, at, taker, at.mark, lots)
-    change_position(ctx, fund, at, -taker.side.sign * lots, at.mark)
+    change_position(ctx, fund, at, -taker.sign * lots, at.mark)
     fund_pair = (INSURANCE_FUND, at.market.market_id)
     batch.fills.append(OpenFill(FILL_FUND, row_key(taker), fund_pair, lots))
     maker = (INSURANCE_FUND, b"", 0)
@@ -68,7 +68,7 @@ def _take(ctx: Context, at: MarketState, taker: RestingOrder, price: int, lots: 
     """The taker's side of a fill; returns its fee."""
     account = ctx.state.accounts[taker.account]
     check(lots <= taker.remaining, "matching: the taker would be overfilled")
-    change_position(ctx, account, at, taker.side.sign * lots, price)
+    change_position(ctx, account, at, taker.sign * lots, price)
     row = row_of(ctx, account, taker)
     taker.filled += lots
     note_filled(account, taker)
@@ -78,7 +78,7 @@ def _take(ctx: Context, at: MarketState, taker: RestingOrder, price: int, lots: 
 def make_trade(ctx: Context, at: MarketState, maker: RestingOrder, lots: int) -> int:
     """A waiting order's side of a fill, but for its place in the book; returns its fee."""
     account = ctx.state.accounts[maker.account]
-    change_position(ctx, account, at, maker.side.sign * lots, maker.price)
+    change_position(ctx, account, at, maker.sign * lots, maker.price)
     row = row_of(ctx, account, maker)
     return charge_fee(ctx, account, row, at.market.notional(lots, maker.price), at.market.maker_fee_ppm)
 
@@ -88,7 +88,7 @@ def fill_liquidation(
 ) -> int:
     """Close `lots` of a target's position against a waiting order; returns the maker's fee."""
     batch = ctx.state.batch
-    change_position(ctx, target, at, -maker.side.sign * lots, maker.price)
+    change_position(ctx, target, at, -maker.sign * lots, maker.price)
     fee = make_trade(ctx, at, maker, lots)
     pair = (target.account_id, at.market.market_id)
     batch.fills.append(OpenFill(FILL_LIQUIDATION, pair, row_key(maker), lots, keeper))

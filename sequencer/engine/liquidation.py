@@ -195,7 +195,7 @@ def _has_room(target: Target, party: Party, maker: RestingOrder, lots: int) -> b
     pairs = party.account.open_positions + target.account.open_positions + 2
     if len(batch.pairs) + pairs > MAX_PAIRS:
         return False
-    delta = maker.side.sign * lots
+    delta = maker.sign * lots
     change = max(party.size + delta, 0) - max(party.size, 0)
     change += max(target.size - delta, 0) - max(target.size, 0)
     return change <= 0 or target.at.open_interest + change <= target.at.market.open_interest_cap_lots
@@ -205,7 +205,7 @@ def _allows(state: EngineState, at: MarketState, party: Party, maker: RestingOrd
     notional = at.market.notional(lots, maker.price)
     row = state.batch.rows.get((maker.account, maker.slot, maker.sequence))
     _, fee = fee_delta(row.numerator if row is not None else 0, notional, at.market.maker_fee_ppm)
-    return party.allows(state, maker.side.sign * lots, -maker.side.sign * notional - fee)
+    return party.allows(state, maker.sign * lots, -maker.sign * notional - fee)
 
 
 def _fill(ctx: Context, target: Target, maker: RestingOrder, lots: int, margin: AccountMargin) -> None:

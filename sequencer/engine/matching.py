@@ -57,7 +57,7 @@ def agent_is_live(state: EngineState, account: Account, signer: bytes) -> bool:
 def fund_meets(state: EngineState, at: MarketState, order: RestingOrder) -> int:
     """Lots of the insurance fund's position that the order would take over at the mark, 0 when none."""
     position = state.accounts[INSURANCE_FUND].positions.get(at.market.market_id)
-    sign = order.side.sign
+    sign = order.sign
     if position is None or position.size * sign <= 0 or at.stale or order.order.post_only:
         return 0
     return abs(position.size) if sign * (order.price - at.mark) >= 0 else 0
@@ -83,9 +83,9 @@ def maker_lots(state: EngineState, party: Party, maker: RestingOrder, lots: int)
     """Lots that a waiting order may trade, at most `lots`; with 0 the reason to cancel it."""
     only_reduces = maker.reduce_only or party.at.effective_mode == MarketMode.REDUCE_ONLY
     if only_reduces:
-        lots = min(lots, party.opposes(maker.side.sign))
+        lots = min(lots, party.opposes(maker.sign))
         return lots, CancelReason.REDUCE_ONLY
-    if lots > party.opposes(maker.side.sign) and not prices_fresh(state, party.account):
+    if lots > party.opposes(maker.sign) and not prices_fresh(state, party.account):
         return 0, CancelReason.MARGIN
     return lots, CancelReason.MARGIN
 
@@ -129,7 +129,7 @@ class Planner:
 
     def make(self) -> Plan:
         """Walk the opposite side from its best price; the fund comes first where the mark is as good."""
-        plan, order, sign = self.plan, self.order, self.order.side.sign
+        plan, order, sign = self.plan, self.order, self.order.sign
         fund_lots = fund_meets(self.state, self.at, order)
         for level in self._crossed_levels():
             if fund_lots and sign * (level.price - self.at.mark) >= 0:
@@ -142,7 +142,7 @@ class Planner:
         return plan
 
     def _crossed_levels(self) -> Iterator[Level]:
-        sign, limit = self.order.side.sign, self.order.price
+        sign, limit = self.order.sign, self.order.price
         for level in self.at.book.opposite(self.order.side).best_first():
             if sign * (limit - level.price) < 0:
                 return
@@ -175,7 +175,7 @@ class Planner:
         self._trade(maker, party, lots)
 
     def _trade(self, maker: RestingOrder, party: Party, lots: int) -> None:
-        plan, sign, market = self.plan, self.order.side.sign, self.at.market
+        plan, sign, market = self.plan, self.order.sign, self.at.market
         notional = market.notional(lots, maker.price)
         numerator, taker_fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
         row = self.batch.rows.get((maker.account, maker.slot, maker.sequence))
@@ -199,7 +199,7 @@ class Planner:
             plan.steps.append(Step(maker, 0, CancelReason.REDUCE_ONLY))
 
     def _with_fund(self, fund_lots: int) -> None:
-        plan, sign, market = self.plan, self.order.side.sign, self.at.market
+        plan, sign, market = self.plan, self.order.sign, self.at.market
         lots = min(self._taker_lots(), fund_lots)
         party = self._party(self.state.accounts[INSURANCE_FUND])
         if lots == 0 or plan.stop is not None:
@@ -227,7 +227,7 @@ class Planner:
         """Lots that the taker still wants and may trade; with 0 the plan is stopped."""
         wanted = self.order.remaining - self.plan.filled
         if self.only_reduces:
-            wanted = min(wanted, self.taker.opposes(self.order.side.sign))
+            wanted = min(wanted, self.taker.opposes(self.order.sign))
             if wanted == 0:
                 self.plan.stop = CancelReason.REDUCE_ONLY
         if wanted and self.fills >= FILL_CAP:
@@ -236,7 +236,7 @@ class Planner:
         return wanted
 
     def _open_interest_change(self, party: Party, lots: int) -> int:
-        sign = self.order.side.sign
+        sign = self.order.sign
         return sum(
             max(side.size + delta, 0) - max(side.size, 0)
             for side, delta in ((self.taker, sign * lots), (party, -sign * lots))
@@ -269,4 +269,4 @@ def may_trade(state: EngineState, at: MarketState, order: RestingOrder) -> bool:
 def crosses_book(at: MarketState, order: RestingOrder) -> bool:
     """Whether the best waiting order meets the limit."""
     best = at.book.opposite(order.side).best()
-    return best is not None and order.side.sign * (order.price - best.price) >= 0
+    return best is not None and order.sign * (order.price - best.price) >= 0

@@ -7,7 +7,7 @@ from sequencer.engine.context import Context
 from sequencer.engine.events import CancelReason, OrderCancelled, OrderFilled, OrderRested
 from sequencer.engine.ledger import position_of
 from sequencer.engine.order_book import RestingOrder
-from sequencer.engine.risk import order_fee, order_loss, refresh, revalue
+from sequencer.engine.risk import order_fee, order_loss, refresh, rework_orders
 from sequencer.engine.state import Account, EngineState
 
 
@@ -117,7 +117,7 @@ def reserve(state: EngineState, account: Account, order: RestingOrder, sign: int
         order.fee_reserve = order_fee(at, order.price, lots, at.market.maker_fee_ppm)
     account.order_fees += sign * order.fee_reserve
     account.order_loss += sign * order_loss(at, order)
-    revalue(state, account, order.market_id)
+    rework_orders(state, account, order.market_id)
 
 
 def drop_useless_reducers(ctx: Context, account: Account, market_id: int) -> None:
@@ -126,7 +126,7 @@ def drop_useless_reducers(ctx: Context, account: Account, market_id: int) -> Non
     if position is None or not position.reduce_orders:
         return
     for order in list(account.orders.values()):
-        if order.market_id == market_id and order.reduce_only and position.size * order.side.sign >= 0:
+        if order.market_id == market_id and order.reduce_only and position.size * order.sign >= 0:
             cancel(ctx, order, CancelReason.REDUCE_ONLY)
 
 

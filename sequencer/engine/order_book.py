@@ -29,6 +29,7 @@ class RestingOrder:
         "reduce_only",
         "sequence",
         "side",
+        "sign",
         "signature",
         "signer",
         "size",
@@ -55,6 +56,7 @@ class RestingOrder:
         self.client_id = client_id
         self.filled = filled
         self.side = order.side
+        self.sign = 1 if order.side == 0 else -1  # +1 buys; positions move this way
         self.price = order.limit_price
         self.size = order.size
         self.slot = order.slot

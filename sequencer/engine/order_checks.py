@@ -49,7 +49,7 @@ class Draft:
         waiting = position.buy_lots if order.side == 0 else position.sell_lots
         if self.replaced is not None and not self.replaced.reduce_only:
             waiting -= self.replaced.remaining
-        return size * order.side.sign < 0 and waiting + order.remaining <= abs(size)
+        return size * order.sign < 0 and waiting + order.remaining <= abs(size)
 
 
 def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
@@ -265,7 +265,7 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
 
 def _check_position(draft: Draft) -> Reject | None:
     order, account, position = draft.order, draft.account, draft.position
-    if order.reduce_only and position.size * order.side.sign >= 0:
+    if order.reduce_only and position.size * order.sign >= 0:
         return no(
             RejectCode.REDUCE_ONLY_WOULD_INCREASE,
             "there is nothing to reduce",
@@ -289,7 +289,7 @@ def _check_position(draft: Draft) -> Reject | None:
 def _check_price(draft: Draft) -> Reject | None:
     order, mark = draft.order, draft.at.mark
     reach = mark * draft.at.market.price_band_ppm // PPM
-    worse = order.side.sign * (order.price - mark)
+    worse = order.sign * (order.price - mark)
     if worse > reach:
         return no(
             RejectCode.OUTSIDE_PRICE_BAND,
@@ -321,7 +321,7 @@ def _check_margin(state: EngineState, draft: Draft) -> Reject | None:
     sells += order.remaining if order.side == 1 else 0
     worst = account.worst - position.worst + worst_initial(at, position.size, buys, sells)
     if draft.may_rest:
-        loss += loss_at(at, order.side.sign, order.price, order.remaining)
+        loss += loss_at(at, order.sign, order.price, order.remaining)
     price = order.price if draft.may_rest else at.mark
     fees += order_fee(at, price, order.remaining, _highest_rate(draft))
     available = account.collateral + account.value - loss - fees

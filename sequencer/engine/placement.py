@@ -115,7 +115,7 @@ def _finish(ctx: Context, draft: Draft, plan: Plan) -> None:
         tell_cancelled(ctx, order, plan.stop)
     elif not draft.may_rest:
         tell_cancelled(ctx, order, CancelReason.IOC_REMAINDER)
-    elif order.reduce_only and account.positions[order.market_id].size * order.side.sign >= 0:
+    elif order.reduce_only and account.positions[order.market_id].size * order.sign >= 0:
         tell_cancelled(ctx, order, CancelReason.REDUCE_ONLY)
     else:
         rest(ctx, account, order)

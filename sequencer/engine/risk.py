@@ -46,6 +46,14 @@ def revalue(state: EngineState, account: Account, market_id: int) -> None:
     account.worst += position.worst
 
 
+def rework_orders(state: EngineState, account: Account, market_id: int) -> None:
+    """`revalue` where only the waiting orders changed. The account is refreshed."""
+    position, at = account.positions[market_id], state.markets[market_id]
+    worst = worst_initial(at, position.size, position.buy_lots, position.sell_lots)
+    account.worst += worst - position.worst
+    position.worst = worst
+
+
 def _value(at: MarketState, position: Position) -> None:
     market, mark, size = at.market, at.price.mark_ticks, position.size
     value = size * mark * market.lot_tick_value
@@ -72,7 +80,7 @@ def order_loss(at: MarketState, order: RestingOrder) -> int:
     nothing."""
     if order.reduce_only:
         return 0
-    return loss_at(at, order.side.sign, order.price, order.size - order.filled)
+    return loss_at(at, order.sign, order.price, order.size - order.filled)
 
 
 def loss_at(at: MarketState, sign: int, price: int, lots: int) -> int:

@@ -5,18 +5,19 @@ Every failure is one of two kinds. `Unreachable`: nobody knows, try again. `Refu
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import msgspec
+from hexbytes import HexBytes
 from web3.exceptions import ContractLogicError, Web3Exception
 
 from evermark.chain import Manifest, TransactionReverted, TransactionSender
-from evermark.chain.rpc import UNREACHABLE, Web3, contract_of
+from evermark.chain.rpc import UNREACHABLE, Web3
+from evermark.chain.vault import ExchangeContracts
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import Refused, Unreachable
 
-SEQUENCER_LANE = 0
+MAX_GAS = 2**24  # the cap of EIP-7825; what is not used is not paid
 # Refusals that only say that the chain has moved on since it was read, or lags behind the reports.
 OVERTAKEN = (
     "vault: batch id not next",
@@ -24,7 +25,6 @@ OVERTAKEN = (
     "oracle: hour already posted",
     "oracle: time in the future",
 )
-MAX_GAS = 2**24  # the cap of EIP-7825; what is not used is not paid
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -49,27 +49,25 @@ class ExchangeChain:
         self._sender = sender
         self._confirmations = confirmations
         self._genesis_block = manifest.genesis_block
-        self.vault = contract_of(w3, manifest, "vault")
-        self.oracle = contract_of(w3, manifest, "oracle")
-        self.inbox = contract_of(w3, manifest, "inbox")
-        self._settle_selector: str = self.vault.encode_abi("settle")
+        self._contracts = ExchangeContracts(w3, manifest)
+        self._vault = self._contracts.vault.address
+        self._oracle = self._contracts.oracle.address
         self._settled_blocks: dict[int, int] = {}
 
     async def last_batch_ids(self) -> tuple[int, int]:
         """(last settled batch in the newest block, the same `confirmations` blocks deep)."""
-        async with _reading():
-            latest = await self._batch_id("latest")
+        async with _asking():
+            latest = (await self._contracts.totals()).batch_id
             if not self._confirmations:
                 return latest, latest
-            return latest, await self._batch_id(await self._final_block())
+            return latest, (await self._contracts.totals(await self._final_block())).batch_id
 
     async def settled_block(self, batch_id: int) -> int:
         """Number of the block that holds a settled batch."""
         if batch_id in self._settled_blocks:
             return self._settled_blocks.pop(batch_id)
-        async with _reading():
-            event = self.vault.events.BatchSettled
-            logs = await event.get_logs(
+        async with _asking():
+            logs = await self._contracts.vault.events.BatchSettled.get_logs(
                 from_block=self._genesis_block, argument_filters={"batch_id": batch_id}
             )
         if not logs:
@@ -78,109 +76,82 @@ class ExchangeChain:
 
     async def last_round(self) -> LaneRound:
         """The newest round that the sequencer's lane holds."""
-        async with _reading():
-            number = int(await self.oracle.functions.last_round(SEQUENCER_LANE).call())
+        async with _asking():
+            number = await self._contracts.last_round()
             if not number:
                 return LaneRound(0, 0)
-            words = await self.oracle.functions.round_words(SEQUENCER_LANE, number).call()
-        return LaneRound(number, int(words[0]) >> 40)
+            return LaneRound(number, (await self._contracts.round(number)).timestamp)
 
     async def post_round(self, reports: Sequence[SignedPriceReport]) -> Receipt:
         """Write a round into the sequencer's lane."""
-        rows = [
-            (item.report.round, item.report.timestamp, list(item.report.prices), *_signature(item))
-            for item in reports
-        ]
-        return await self._send(self.oracle.address, self.oracle.encode_abi("post_round", args=[rows]))
+        return await self._send(self._oracle, self._contracts.post_round_calldata(reports))
 
     async def has_funding(self, hour: int) -> bool:
         """True when the hour's rates are on the chain, whoever posted them."""
-        async with _reading():
-            return bool(await self.oracle.functions.funding_posted_at(hour).call())
+        async with _asking():
+            return bool(await self._contracts.funding_posted_at(hour))
 
     async def post_funding(self, reports: Sequence[SignedFundingReport]) -> Receipt:
         """Post an hour's rates."""
-        rows = [
-            (item.report.hour, list(item.report.rates_ppb), item.report.samples, *_signature(item))
-            for item in reports
-        ]
-        return await self._send(self.oracle.address, self.oracle.encode_abi("post_funding", args=[rows]))
+        return await self._send(self._oracle, self._contracts.post_funding_calldata(reports))
 
     async def simulate_settle(self, batch: bytes) -> None:
         """Run `settle` without sending it. Raises Refused with the vault's reason."""
-        call: Any = {
-            "from": self._sender.address,
-            "to": self.vault.address,
-            "data": self._settle_data(batch),
-            "gas": MAX_GAS,
-        }
-        async with _reading():
-            await self._w3.eth.call(call)
+        data = HexBytes(self._contracts.settle_calldata(batch))
+        async with _asking():
+            await self._w3.eth.call(
+                {"from": self._sender.address, "to": self._vault, "data": data, "gas": MAX_GAS}
+            )
 
     async def settle(self, batch: bytes) -> Receipt:
         """Send a batch and wait until it is mined. Raises Refused when it reverts there."""
-        receipt = await self._send(self.vault.address, self._settle_data(batch))
+        receipt = await self._send(self._vault, self._contracts.settle_calldata(batch))
         self._settled_blocks[int.from_bytes(batch[:6], "big")] = receipt.block_number
         return receipt
 
     async def claim_count(self) -> int:
         """Id of the newest claim."""
-        async with _reading():
-            return int((await self._totals("latest")).claims)
+        async with _asking():
+            return (await self._contracts.totals()).claims
 
     async def claim_amount(self, claim_id: int) -> int:
         """Quote units of a claim, 0 once paid."""
-        async with _reading():
-            return int((await self.vault.functions.claim(claim_id).call())[1])
+        async with _asking():
+            return (await self._contracts.claim(claim_id)).amount
 
     async def pay(self, claim_id: int) -> Receipt:
         """Pay a claim out. Raises Refused when the token does not take it."""
-        return await self._send(self.vault.address, self.vault.encode_abi("pay", args=[claim_id]))
+        return await self._send(self._vault, self._contracts.pay_calldata(claim_id))
 
     async def inbox_entries(self, first_id: int, limit: int) -> list[InboxEntry]:
         """Confirmed entries from `first_id` on, in order."""
-        async with _reading():
+        async with _asking():
             block = await self._final_block()
-            tail = int(await self.inbox.functions.tail().call(block_identifier=block))
+            _, tail = await self._contracts.inbox_range(block)
             last = min(tail, first_id + limit)
             return [await self._entry(number, block) for number in range(first_id, last)]
 
     async def _entry(self, entry_id: int, block: int) -> InboxEntry:
-        kind, owner, sub_account, amount, *_ = await self.inbox.functions.entry(entry_id).call(
-            block_identifier=block
-        )
+        item = await self._contracts.inbox_entry(entry_id, block)
         return InboxEntry(
             entry_id=entry_id,
-            entry_kind=InboxEntryKind(kind),
-            owner=bytes.fromhex(owner[2:]),
-            sub_account=sub_account,
-            amount=amount,
+            entry_kind=InboxEntryKind(item.kind),
+            owner=bytes.fromhex(item.owner[2:]),
+            sub_account=item.sub_account,
+            amount=item.amount,
         )
 
     async def _final_block(self) -> int:
         return max(0, int(await self._w3.eth.block_number) - self._confirmations)
 
-    async def _batch_id(self, block: Any) -> int:
-        return int((await self._totals(block)).batch_id)
-
-    async def _totals(self, block: Any) -> Any:
-        return await self.vault.functions.totals().call(block_identifier=block)
-
-    async def _send(self, to: Any, data: Any) -> Receipt:
-        async with _reading():
+    async def _send(self, to: str, data: bytes) -> Receipt:
+        async with _asking():
             receipt = await self._sender.send(to, data, gas=MAX_GAS)
         return Receipt(int(receipt["blockNumber"]), int(receipt["gasUsed"]))
 
-    def _settle_data(self, batch: bytes) -> str:
-        return self._settle_selector + batch.hex()
-
-
-def _signature(signed: SignedPriceReport | SignedFundingReport) -> tuple[int, int, int]:
-    return signed.signature.r, signed.signature.s, 27 + signed.signature.parity
-
 
 @asynccontextmanager
-async def _reading() -> AsyncIterator[None]:
+async def _asking() -> AsyncIterator[None]:
     try:
         yield
     except (ContractLogicError, TransactionReverted) as error:

@@ -7,9 +7,9 @@ import pytest
 # The client is tested against the real gateway of the gateway's own tests.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gateway"))
 
-from gateway_world import MAKER, TAKER, GatewayWorld, running  # noqa: E402
+from gateway_world import MAKER, TAKER, GatewayWorld, running
 
-from evermark.client import EvermarkClient  # noqa: E402
+from evermark.client import EvermarkClient
 
 
 @pytest.fixture

@@ -24,7 +24,9 @@ def test_refresh_keeps_orders_under_way() -> None:
 
 
 def test_sequences_grow_and_follow_the_chain() -> None:
-    """Sequences are chain milliseconds and strictly grow, also within one millisecond and above a known one."""
+    """Sequences are chain milliseconds and strictly grow, also within one millisecond and above a known
+    one.
+    """
     clock = ChainClock()
     clock.heard(1_760_000_000_000)
     first, second = clock.next_sequence(), clock.next_sequence()

@@ -27,12 +27,18 @@ async def test_limit_order_in_human_units(maker: EvermarkClient) -> None:
 
 
 @pytest.mark.parametrize("order_entry", ["http", "websocket"])
-async def test_market_order_and_position(world: GatewayWorld, maker: EvermarkClient, order_entry: str) -> None:
+async def test_market_order_and_position(
+    world: GatewayWorld, maker: EvermarkClient, order_entry: str
+) -> None:
     """A market order fills at the book, over HTTP as over the WebSocket, and shows in position and fills."""
     await maker.place_limit("BTC-PERP", "sell", "0.05", "110000")
     async with world.client(TAKER, order_entry=order_entry) as taker:
         bought = await taker.place_market("BTC-PERP", "buy", "0.03")
-        assert (bought.status, bought.filled, bought.average_price_ticks) == ("filled", 3_000, Decimal(1_100_000))
+        assert (bought.status, bought.filled, bought.average_price_ticks) == (
+            "filled",
+            3_000,
+            Decimal(1_100_000),
+        )
         (position,) = await taker.positions()
         assert (position.size, position.entry_price, position.notional) == (3_000, "1100000", 3_300_000_000)
         (fill,) = await taker.fills()
@@ -49,7 +55,12 @@ async def test_amend_and_cancel(world: GatewayWorld, order_entry: str) -> None:
         placed = await maker.place_limit("BTC-PERP", "sell", "0.05", "110000")
         await taker.place_market("BTC-PERP", "buy", "0.02")
         amended = await maker.amend(placed, size="0.04", price="110001")
-        assert (amended.slot, amended.size, amended.filled, amended.remaining) == (placed.slot, 4_000, 2_000, 2_000)
+        assert (amended.slot, amended.size, amended.filled, amended.remaining) == (
+            placed.slot,
+            4_000,
+            2_000,
+            2_000,
+        )
         assert (await maker.order_status(placed.order_hash)).reason == "replaced"
         assert await maker.cancel(amended) == (amended.order_hash,)
         with pytest.raises(Refused) as refused:
@@ -65,7 +76,8 @@ async def test_two_sessions_of_one_account(world: GatewayWorld) -> None:
     """A slot that another session took costs a second attempt, which nobody notices."""
     async with world.client(MAKER) as one, world.client(MAKER) as other:
         first, second = await asyncio.gather(
-            one.place_limit("BTC-PERP", "buy", "0.01", 109_000), other.place_limit("BTC-PERP", "buy", "0.01", 108_000)
+            one.place_limit("BTC-PERP", "buy", "0.01", 109_000),
+            other.place_limit("BTC-PERP", "buy", "0.01", 108_000),
         )
         third = await one.place_limit("BTC-PERP", "buy", "0.01", 107_000)
         assert len({first.slot, second.slot, third.slot}) == 3
@@ -75,7 +87,11 @@ async def test_refusal_carries_code_and_numbers(maker: EvermarkClient) -> None:
     """A refusal is an exception with stable code, name and the numbers that decided it."""
     with pytest.raises(Refused) as refused:
         await maker.place_limit("BTC-PERP", "buy", 100, 109_000)
-    assert (refused.value.code, refused.value.name, refused.value.http_status) == (300, "INSUFFICIENT_MARGIN", 422)
+    assert (refused.value.code, refused.value.name, refused.value.http_status) == (
+        300,
+        "INSUFFICIENT_MARGIN",
+        422,
+    )
     assert int(refused.value.details["required"]) > int(refused.value.details["available"])
     assert refused.value.order_hash.startswith("0x")
 
@@ -141,13 +157,18 @@ async def test_subscription_survives_restart(world: GatewayWorld, taker: Evermar
         await messages.aclose()  # type: ignore[attr-defined]
 
 
-async def test_gap_leads_to_new_snapshot(world: GatewayWorld, maker: EvermarkClient, taker: EvermarkClient) -> None:
+async def test_gap_leads_to_new_snapshot(
+    world: GatewayWorld, maker: EvermarkClient, taker: EvermarkClient
+) -> None:
     """When a delta does not follow on the last one, the client asks for a snapshot instead of passing it on."""
     messages = maker.subscribe("book", "BTC-PERP")
     await next_of(messages, "snapshot")
     await taker.place_limit("BTC-PERP", "buy", "0.01", 109_000)
     await next_of(messages, "delta")
-    world.hub.publish(("book", "BTC-PERP"), b'{"channel":"book","market":"BTC-PERP","type":"delta","sequence":9999,"previous":9998,"bids":[],"asks":[]}')
+    world.hub.publish(
+        ("book", "BTC-PERP"),
+        b'{"channel":"book","market":"BTC-PERP","type":"delta","sequence":9999,"previous":9998,"bids":[],"asks":[]}',
+    )
     assert (await next_of(messages, "snapshot"))["bids"] == [[1_090_000, 1_000, 1]]
     await taker.place_limit("BTC-PERP", "buy", "0.01", 108_000)
     assert (await next_of(messages, "delta"))["bids"] == [[1_080_000, 1_000]]

@@ -13,13 +13,17 @@ from evermark.protocol.markets import load_markets
 BTC = load_markets()[0]  # 5 size decimals, 1 price decimal
 
 
-@pytest.mark.parametrize("size, lots", [("0.5", 50_000), (Decimal("0.00001"), 1), (2, 200_000), ("1e-5", 1), ("1.50", 150_000)])
+@pytest.mark.parametrize(
+    "size, lots", [("0.5", 50_000), (Decimal("0.00001"), 1), (2, 200_000), ("1e-5", 1), ("1.50", 150_000)]
+)
 def test_sizes(size: str | Decimal | int, lots: int) -> None:
     """A size is a whole number of lots, however it is written."""
     assert to_lots(BTC, size) == lots
 
 
-@pytest.mark.parametrize("price, ticks", [("64000.1", 640_001), (64_000, 640_000), (Decimal("64000.10"), 640_001)])
+@pytest.mark.parametrize(
+    "price, ticks", [("64000.1", 640_001), (64_000, 640_000), (Decimal("64000.10"), 640_001)]
+)
 def test_prices(price: str | Decimal | int, ticks: int) -> None:
     """A price is a whole number of ticks, however it is written."""
     assert to_ticks(BTC, price) == ticks
@@ -40,7 +44,9 @@ def test_off_tick() -> None:
     assert refused.value.name == "OFF_TICK"
 
 
-@pytest.mark.parametrize("value", ["", "x", "NaN", "Infinity", "-1", "0", "1e400", "٣", "1" * 60, "1e999999999"])
+@pytest.mark.parametrize(
+    "value", ["", "x", "NaN", "Infinity", "-1", "0", "1e400", "٣", "1" * 60, "1e999999999"]
+)
 def test_no_usable_number(value: str) -> None:
     """What is no positive number of a sensible size is refused, in bounded time."""
     with pytest.raises(NotRepresentable):

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.e2e.conftest import RunningExchange, command, eventually
+from running_exchange import RunningExchange, command, eventually
 
 pytestmark = [
     pytest.mark.timeout(280),
@@ -67,7 +66,7 @@ def test_a_killed_sequencer_loses_nothing(exchange: RunningExchange) -> None:
         before = eventually(lambda: fills(exchange), 30, "a settled fill")
         exchange.kill("sequencer")
         eventually(lambda: answers(exchange), 30, "the gateway again")
-        eventually(lambda: fills(exchange) > before, 40, "fills settled after the restart")
+        eventually(lambda at=before: fills(exchange) > at, 40, "fills settled after the restart")
 
 
 def answers(exchange: RunningExchange) -> bool:
@@ -84,7 +83,7 @@ def test_killed_keepers_come_back(exchange: RunningExchange) -> None:
 
 
 def test_the_run_ends_settled_and_verified(exchange: RunningExchange) -> None:
-    """Everything matched is settled once, journal and chain agree, an hour of funding was applied, and exit is 0."""
+    """Everything matched is settled once, journal and chain agree, funding was applied, and exit is 0."""
     result = exchange.result()
     assert result["fills_matched"] == result["fills_settled"] >= 30
     assert result["verify"]["ok"] is True
@@ -98,7 +97,7 @@ def test_the_run_ends_settled_and_verified(exchange: RunningExchange) -> None:
 def test_a_kept_exchange_goes_on_or_says_what_is_missing(
     exchange: RunningExchange, start: Callable[..., RunningExchange]
 ) -> None:
-    """A second start from the same directory continues chain and journal; without the journal it is refused."""
+    """A second start continues chain and journal together; without the journal it is refused."""
     assert exchange.process.poll() == 0, "needs the run before it to have ended"
     counted = ("--for", "3", "--json", "--no-actors", "--speed", "3")
     again = start("--prices", "sim", *counted, directory=exchange.directory).result()

@@ -27,7 +27,14 @@ from evermark.protocol.signing import (
 )
 from evermark.protocol.units import USDC
 from sequencer.core import Core
-from sequencer.engine.commands import Genesis, InboxEntry, InboxEntryKind, MarketMode, OracleRound, SetMarketMode
+from sequencer.engine.commands import (
+    Genesis,
+    InboxEntry,
+    InboxEntryKind,
+    MarketMode,
+    OracleRound,
+    SetMarketMode,
+)
 from sequencer.gateway.app import HUB, create_app, create_runner
 from sequencer.gateway.limits import Limits, Rate
 from sequencer.gateway.services import ExchangeFacts, GatewaySettings, Services
@@ -82,6 +89,7 @@ class GatewayWorld:
             funding_keepers=keepers,
             markets=self.markets,
         )
+        self.directory.mkdir(parents=True, exist_ok=True)
         self.core = Core(self.directory, genesis, lambda: self.now_s * 1000)
         self._working = asyncio.ensure_future(self.core.run())
         self.services = Services(
@@ -212,10 +220,18 @@ class GatewayWorld:
         }
         return ApproveAgent(**(fields | changes))
 
-    def body(self, message: Order | Cancel | Withdraw | ApproveAgent, signer: Signer, **more: Any) -> dict[str, Any]:
+    def body(
+        self, message: Order | Cancel | Withdraw | ApproveAgent, signer: Signer, **more: Any
+    ) -> dict[str, Any]:
         """The signed request body, without the optional chain id."""
         info = ExchangeInfo(
-            chain_id=CHAIN_ID, vault="0x" + VAULT.hex(), oracle="", inbox="", token="", round_seconds=3, markets=()
+            chain_id=CHAIN_ID,
+            vault="0x" + VAULT.hex(),
+            oracle="",
+            inbox="",
+            token="",
+            round_seconds=3,
+            markets=(),
         )
         body = Domain(info).body(message, signer)
         del body["chain_id"]

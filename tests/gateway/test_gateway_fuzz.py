@@ -31,11 +31,15 @@ scalars = st.one_of(
     st.integers(min_value=-(2**270), max_value=2**270),
     st.floats(),
     st.text(max_size=20),
-    st.sampled_from(["0x" + "00" * 20, "0x" + "ff" * 65, "BTC-PERP", "buy", "GTC", "-0", "1e9", "٣", "\x00", str(2**60)]),
+    st.sampled_from(
+        ["0x" + "00" * 20, "0x" + "ff" * 65, "BTC-PERP", "buy", "GTC", "-0", "1e9", "٣", "\x00", str(2**60)]
+    ),
 )
 values = st.recursive(
     scalars,
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 

@@ -59,7 +59,10 @@ async def test_liquidation_trigger(world: GatewayWorld, caller: Caller) -> None:
     owner = "0x" + TAKER.address.hex()
     selling = world.order(MAKER, side=Side.SELL, size=1_000_000, limit_price=1_100_000)
     await caller.place(selling, MAKER)
-    await caller.place(world.order(TAKER, size=1_000_000, limit_price=1_100_000, slot=0, time_in_force=TimeInForce.IOC), TAKER)
+    await caller.place(
+        world.order(TAKER, size=1_000_000, limit_price=1_100_000, slot=0, time_in_force=TimeInForce.IOC),
+        TAKER,
+    )
     account = (await caller.get(f"/v1/accounts/{owner}/0")).body
     price = account["positions"][0]["liquidation_price"]
     assert 900_000 < price < 1_100_000
@@ -88,7 +91,12 @@ async def test_trigger_refusals(world: GatewayWorld, caller: Caller) -> None:
     """Reserved and unknown accounts, unknown markets and past deadlines are refused at the gate."""
     before = world.journaled
     good = {"account": 3, "market": "BTC-PERP", "round": 1, "deadline": world.now_s + 60}
-    for change, status in (({"account": 1}, 404), ({"account": 99}, 404), ({"market": "X"}, 404), ({"deadline": 1}, 400)):
+    for change, status in (
+        ({"account": 1}, 404),
+        ({"account": 99}, 404),
+        ({"market": "X"}, 404),
+        ({"deadline": 1}, 400),
+    ):
         trigger = Liquidate(**(good | change))
         answer = await caller.post("/v1/liquidations", world.trigger_body(trigger, STRANGER))
         assert answer.status == status, change

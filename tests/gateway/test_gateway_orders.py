@@ -29,7 +29,11 @@ async def test_taker_fills_against_maker(world: GatewayWorld, caller: Caller) ->
         TAKER, limit_price=1_105_000, slot=0, time_in_force=TimeInForce.IOC, expiry=world.now_s + 30
     )
     taker = await caller.place(taking, TAKER)
-    assert (taker.body["status"], taker.body["filled"], taker.body["average_price"]) == ("filled", 1_000, "1100000")
+    assert (taker.body["status"], taker.body["filled"], taker.body["average_price"]) == (
+        "filled",
+        1_000,
+        "1100000",
+    )
     assert taker.body["fee"] == 440_000  # 1,100 USDC at 0.04 %
     seen = await caller.get(f"/v1/orders/{maker.body['order_hash']}")
     assert (seen.body["status"], seen.body["fee"]) == ("filled", 110_000)
@@ -110,7 +114,9 @@ async def test_agent_trades_and_may_not_withdraw(world: GatewayWorld, caller: Ca
     assert approved.body["agent"] == "0x" + AGENT.address.hex()
     order = world.order(MAKER)
     assert (await caller.place(order, AGENT)).body["status"] == "open"
-    cancelled = await caller.post("/v1/cancels", world.body(world.cancel(MAKER, sequence=order.sequence), AGENT))
+    cancelled = await caller.post(
+        "/v1/cancels", world.body(world.cancel(MAKER, sequence=order.sequence), AGENT)
+    )
     assert len(cancelled.body["cancelled"]) == 1
     for path, message in (
         ("/v1/withdrawals", world.withdrawal(MAKER, action_sequence=2)),

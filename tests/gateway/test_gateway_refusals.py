@@ -100,7 +100,10 @@ async def test_field_of_wrong_type(
 ) -> None:
     """Floats, exponents, -0, unicode digits, booleans as numbers and numbers out of width are refused by name."""
     body = world.body(world.order(MAKER), MAKER)
-    parts = [f'"{key}": {raw if key == field else msgspec.json.encode(value).decode()}' for key, value in body["order"].items()]
+    parts = [
+        f'"{key}": {raw if key == field else msgspec.json.encode(value).decode()}'
+        for key, value in body["order"].items()
+    ]
     data = '{"order": {' + ", ".join(parts) + '}, "signature": "' + body["signature"] + '"}'
     before = world.journaled
     answer = await caller.post("/v1/orders", data=data.encode())
@@ -162,7 +165,9 @@ async def test_high_s_signature(world: GatewayWorld, caller: Caller) -> None:
     curve = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
     body = world.body(world.order(MAKER), MAKER)
     raw = bytes.fromhex(body["signature"][2:])
-    mirrored = raw[:32] + (curve - int.from_bytes(raw[32:64], "big")).to_bytes(32, "big") + bytes([55 - raw[64]])
+    mirrored = (
+        raw[:32] + (curve - int.from_bytes(raw[32:64], "big")).to_bytes(32, "big") + bytes([55 - raw[64]])
+    )
     before = world.journaled
     answer = await caller.post("/v1/orders", body | {"signature": "0x" + mirrored.hex()})
     await refused_at_gate(world, answer, before, 401, "BAD_SIGNATURE")
@@ -277,7 +282,9 @@ async def test_not_ready(world: GatewayWorld, caller: Caller) -> None:
     ready = await caller.get("/ready")
     assert (ready.status, ready.body) == (503, {"ready": False, "missing": ["prices"]})
     assert (await caller.get("/health")).status == 200
-    cancelled = await caller.post("/v1/cancels", world.body(world.cancel(MAKER, sequence=order.sequence), MAKER))
+    cancelled = await caller.post(
+        "/v1/cancels", world.body(world.cancel(MAKER, sequence=order.sequence), MAKER)
+    )
     assert len(cancelled.body["cancelled"]) == 1
 
 
@@ -336,7 +343,9 @@ async def test_rate_limits(tmp_path: Any) -> None:
         assert placed[3].headers["Retry-After"] == "1"
         forged = await caller.place(world.order(TAKER), AGENT)
         assert forged.error == "BAD_SIGNATURE"
-        assert (await caller.place(world.order(TAKER), TAKER)).status == 200, "a forger spent the owner's budget"
+        assert (await caller.place(world.order(TAKER), TAKER)).status == 200, (
+            "a forger spent the owner's budget"
+        )
         cancels = [world.cancel(MAKER, slot=slot) for slot in range(1, 4)]
         answers = [await caller.post("/v1/cancels", world.body(cancel, MAKER)) for cancel in cancels]
         assert [answer.status for answer in answers] == [200, 200, 200]

@@ -51,7 +51,15 @@ async def test_order_entry(world: GatewayWorld, caller: Caller) -> None:
 async def test_malformed_messages_are_answered(world: GatewayWorld, caller: Caller) -> None:
     """A message that is no request gets an error and the connection lives on."""
     async with caller.socket() as socket:
-        for data in ("", "{", "[]", '{"op": "fly"}', '{"op": "order"}', '{"op": "ping", "id": 1.5}', "\ud800".encode("utf-8", "surrogatepass").hex()):
+        for data in (
+            "",
+            "{",
+            "[]",
+            '{"op": "fly"}',
+            '{"op": "order"}',
+            '{"op": "ping", "id": 1.5}',
+            "\ud800".encode("utf-8", "surrogatepass").hex(),
+        ):
             await socket.send_str(data)
             answer = await socket.receive_json()
             assert answer["error"]["code"] < 200, data

@@ -15,6 +15,7 @@ import pytest
 from keeper_cases import MARKETS, NOW_S
 from small_gateway import ROUND_SECONDS, SmallGateway
 
+from evermark.chain import Manifest, Parameters, Roles
 from evermark.client.models import ExchangeInfo
 from evermark.protocol.funding import HOUR_S
 from evermark.protocol.oracle import NO_PRICE, aggregate
@@ -332,11 +333,20 @@ def test_a_gateway_that_contradicts_the_manifest_is_refused(tmp_path):
         chain_id=1, vault="0xAa", oracle="0xBb", inbox="", token="", round_seconds=1, markets=()
     )
     path = tmp_path / "manifest.json"
-    manifest = {"chain_id": 1, "addresses": {"vault": "0xaa", "oracle": "0xbb"}}
-    path.write_text(json.dumps(manifest))
+    addresses = {"token": "0x1", "inbox": "0x2", "vault": "0xaa", "oracle": "0xbb"}
+    manifest = Manifest(
+        chain_id=1,
+        genesis_block=0,
+        addresses=addresses,
+        roles=Roles(sequencer="0x3", oracle_keepers=(), funding_keepers=()),
+        parameters=Parameters(round_seconds=1, oracle_quorum=3, funding_quorum=3),
+        markets=(),
+        abis={name: [] for name in addresses},
+    )
+    manifest.save(path)
     agree_with_manifest(info, path)
-    for wrong in ({"chain_id": 2}, {"addresses": {"vault": "0xaa", "oracle": "0xcc"}}):
-        path.write_text(json.dumps(manifest | wrong))
+    for wrong in ({"chain_id": 2}, {"addresses": addresses | {"oracle": "0xcc"}}):
+        msgspec.structs.replace(manifest, **wrong).save(path)
         with pytest.raises(ValueError, match="manifest"):
             agree_with_manifest(info, path)
 

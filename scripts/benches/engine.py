@@ -1,0 +1,334 @@
+"""The engine's speed as one JSON object: commands a second on a seeded flow, and the bare book's as its ceiling.
+
+20 markets, 10,000 accounts with positions; of the flow 50 % place, 35 % cancel or amend, 15 % cross. The book
+operations of the same flow run on the bare order book and, where the package orderly-chaos is installed, on its C++
+book, and their trades are compared.
+"""
+
+import gc
+import json
+import random
+import sys
+import time
+from itertools import count
+
+import msgspec
+
+from evermark.protocol.markets import Market, load_markets
+from evermark.protocol.oracle import SignedPriceReport, pack_price
+from evermark.protocol.orders import Cancel, Order, Side, Signature, TimeInForce
+from evermark.protocol.signing import PriceReport
+from sequencer.engine.apply import apply
+from sequencer.engine.commands import (
+    BatchConfirmed,
+    CancelOrder,
+    Genesis,
+    InboxEntry,
+    InboxEntryKind,
+    OracleRound,
+    PlaceOrder,
+)
+from sequencer.engine.events import CommandRejected, OrderCancelled, Trade
+from sequencer.engine.invariants import check_invariants
+from sequencer.engine.order_book import OrderBook, RestingOrder
+from sequencer.engine.state import EngineState
+
+MARKETS, ACCOUNTS, SEED = 20, 10_000, 7
+COMMANDS = 60_000
+ROUND_EVERY = 5_000  # commands between two price rounds
+ROUND_S = 5
+START_S = 1_800_000_000
+MARK = 50_000
+KEEPERS = tuple(bytes([n]) * 20 for n in (1, 2, 3))
+SIGNATURE = Signature(1, 1, 0)
+
+Operation = tuple[str, int, int, Side, int, int]  # verb, market, order id, side, size, price
+
+
+class Flow:
+    """Makes the commands, and remembers which orders it may cancel or amend."""
+
+    def __init__(self, markets: tuple[Market, ...]) -> None:
+        self.random = random.Random(SEED)
+        self.markets = markets
+        self.sequences = count(START_S * 1000)
+        self.slots = [1] * (ACCOUNTS + 3)
+        self.live: list[tuple[int, int, int, Side, int]] = []  # account, slot, market, side, order id
+        self.operations: list[Operation] = []
+        self.round = START_S // ROUND_S
+
+    def genesis(self) -> Genesis:
+        return Genesis(
+            chain_id=1,
+            vault=bytes(20),
+            oracle=bytes(20),
+            round_seconds=ROUND_S,
+            oracle_quorum=3,
+            funding_quorum=3,
+            oracle_keepers=KEEPERS,
+            funding_keepers=KEEPERS,
+            markets=self.markets,
+        )
+
+    def deposit(self, number: int) -> InboxEntry:
+        return InboxEntry(
+            entry_id=number + 1,
+            entry_kind=InboxEntryKind.DEPOSIT,
+            owner=(number + 3).to_bytes(20, "big"),
+            sub_account=0,
+            amount=10**12,
+        )
+
+    def prices(self) -> OracleRound:
+        self.round += 1
+        marks = [MARK + self.random.randint(-20, 20) for _ in self.markets]
+        prices = tuple(pack_price(mark, mark) for mark in marks)
+        report = PriceReport(round=self.round, timestamp=self.round * ROUND_S, prices=prices)
+        return OracleRound(reports=tuple(SignedPriceReport(report, keeper, SIGNATURE) for keeper in KEEPERS))
+
+    def order(
+        self, account: int, market: int, side: Side, size: int, price: int, slot: int, amend: bool = False
+    ) -> PlaceOrder:
+        sequence = next(self.sequences)
+        signed = Order(
+            owner=account.to_bytes(20, "big"),
+            sub_account=0,
+            market=self.markets[market].symbol,
+            side=side,
+            size=size,
+            limit_price=price,
+            max_fee_ppm=1_000,
+            slot=slot,
+            sequence=sequence,
+            expiry=START_S + 10**6,
+            time_in_force=TimeInForce.GTC if slot else TimeInForce.IOC,
+            amend=amend,
+        )
+        return PlaceOrder(
+            account=account,
+            order=signed,
+            order_hash=sequence.to_bytes(32, "big"),
+            signature=SIGNATURE,
+            signer=signed.owner,
+        )
+
+    def next(self) -> PlaceOrder | CancelOrder:
+        pick = self.random.random()
+        if pick < 0.35 and self.live:
+            return self._end_one(pick < 0.20)
+        return self._cross() if pick < 0.50 else self._place()
+
+    def _place(self) -> PlaceOrder:
+        account, market = 3 + self.random.randrange(ACCOUNTS), self.random.randrange(MARKETS)
+        side = Side(self.random.getrandbits(1))
+        price = MARK - side.sign * self.random.randint(25, 400)
+        size = self.random.randint(250, 900)
+        self.slots[account] += 1
+        command = self.order(account, market, side, size, price, self.slots[account])
+        sequence = command.order.sequence
+        self.live.append((account, command.order.slot, market, side, sequence))
+        self.operations.append(("limit", market, sequence, side, size, price))
+        return command
+
+    def _cross(self) -> PlaceOrder:
+        account, market = 3 + self.random.randrange(ACCOUNTS), self.random.randrange(MARKETS)
+        side = Side(self.random.getrandbits(1))
+        size, price = self.random.randint(250, 1_500), MARK + side.sign * 300
+        command = self.order(account, market, side, size, price, 0)
+        self.operations.append(("ioc", market, command.order.sequence, side, size, price))
+        return command
+
+    def _end_one(self, cancels: bool) -> PlaceOrder | CancelOrder:
+        at = self.random.randrange(len(self.live))
+        account, slot, market, side, sequence = self.live[at]
+        self.live[at] = self.live[-1]
+        self.live.pop()
+        self.operations.append(("cancel", market, sequence, side, 0, 0))
+        if cancels:
+            signed = Cancel(
+                owner=account.to_bytes(20, "big"),
+                sub_account=0,
+                all_slots=False,
+                slot=slot,
+                sequence=sequence,
+                deadline=START_S + 10**6,
+            )
+            return CancelOrder(account=account, cancel=signed, signature=SIGNATURE, signer=signed.owner)
+        price, size = MARK - side.sign * self.random.randint(25, 400), self.random.randint(250, 900)
+        command = self.order(account, market, side, size, price, slot, amend=True)
+        new = command.order.sequence
+        self.live.append((account, slot, market, side, new))
+        self.operations.append(("limit", market, new, side, size, price))
+        return command
+
+
+class Journal:
+    """Numbers and stamps commands, and confirms batches as they are sealed."""
+
+    def __init__(self) -> None:
+        self.state = EngineState()
+
+    def apply(self, command: object) -> list[object]:
+        stamp_ms = max(self.state.stamp_ms, self.state.now * 1000, START_S * 1000)
+        return apply(self.state, command, self.state.sequence + 1, stamp_ms)
+
+    def confirm(self) -> None:
+        if self.state.sealed_batch > self.state.confirmed_batch:
+            self.apply(BatchConfirmed(batch_id=self.state.sealed_batch, block_number=1))
+
+
+def make_markets() -> tuple[Market, ...]:
+    plain = load_markets()[0]
+    return tuple(
+        msgspec.structs.replace(
+            plain, market_id=n, symbol=f"M{n}-PERP", open_interest_cap_lots=10**12, max_price_age_s=10**6
+        )
+        for n in range(MARKETS)
+    )
+
+
+def prepare(flow: Flow) -> Journal:
+    """An exchange in which every account holds a position."""
+    journal = Journal()
+    journal.apply(flow.genesis())
+    journal.apply(flow.prices())
+    for number in range(ACCOUNTS):
+        journal.apply(flow.deposit(number))
+    journal.apply(flow.prices())
+    journal.confirm()
+    for account in range(3, ACCOUNTS + 3, 2):
+        market = flow.random.randrange(MARKETS)
+        size = flow.random.randint(250, 1_000)
+        journal.apply(flow.order(account, market, Side.SELL, size, MARK, 1))
+        journal.apply(flow.order(account + 1, market, Side.BUY, size, MARK, 0))
+        journal.confirm()
+    held = sum(account.open_positions for account in journal.state.accounts.values())
+    if held != ACCOUNTS:
+        raise SystemExit(f"bench: {held} positions instead of {ACCOUNTS}")
+    return journal
+
+
+def run_engine(flow: Flow, journal: Journal) -> dict[str, object]:
+    commands = [flow.prices() if n % ROUND_EVERY == 0 else flow.next() for n in range(COMMANDS)]
+    trades = refused = margin = 0
+    slowest = 0.0
+    gc.collect()
+    gc.freeze()
+    began, cpu_began = time.perf_counter(), time.process_time()
+    for command in commands:
+        start = time.perf_counter()
+        events = journal.apply(command)
+        slowest = max(slowest, time.perf_counter() - start)
+        for event in events:
+            kind = type(event)
+            trades += kind is Trade
+            refused += kind is CommandRejected
+            margin += kind is OrderCancelled and event.reason == "margin"
+        if type(command) is OracleRound:
+            journal.confirm()
+    elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+    check_invariants(journal.state)
+    return {
+        "commands": COMMANDS,
+        "commands_per_s": round(COMMANDS / elapsed),
+        "commands_per_cpu_s": round(COMMANDS / cpu),  # what an idle core gives; others may share this one
+        "slowest_command_ms": round(slowest * 1000, 2),
+        "trades": trades,
+        "refused": refused,
+        "cancelled_for_margin": margin,
+        "batches": journal.state.sealed_batch,
+    }
+
+
+def run_bare_book(operations: list[Operation]) -> tuple[float, list[tuple[int, ...]]]:
+    """Operations a CPU second of our book alone, and its trades as (market, maker id, taker id, price, size)."""
+    books = [OrderBook() for _ in range(MARKETS)]
+    resting: dict[int, RestingOrder] = {}
+    trades: list[tuple[int, ...]] = []
+    orders = [
+        RestingOrder(order_id, market, _bare(side, size, price), b"", SIGNATURE, b"", "", 0)
+        for _, market, order_id, side, size, price in operations
+    ]
+    gc.collect()
+    began = time.process_time()
+    for (verb, market, order_id, side, _, price), order in zip(operations, orders, strict=True):
+        book = books[market]
+        if verb == "cancel":
+            waiting = resting.pop(order_id, None)
+            if waiting is not None:
+                book.remove(waiting)
+            continue
+        opposite = book.opposite(side)
+        while order.filled < order.size:
+            best = opposite.best()
+            if best is None or best.head is None or side.sign * (price - best.price) < 0:
+                break
+            maker = best.head
+            lots = min(order.size - order.filled, maker.size - maker.filled)
+            trades.append((market, maker.account, order_id, best.price, lots))
+            book.fill(maker, lots)
+            order.filled += lots
+            if maker.filled == maker.size:
+                del resting[maker.account]
+        if verb == "limit" and order.filled < order.size:
+            book.add(order)
+            resting[order_id] = order
+    return len(operations) / (time.process_time() - began), trades
+
+
+def _bare(side: Side, size: int, price: int) -> Order:
+    return Order(
+        owner=b"",
+        sub_account=0,
+        market="",
+        side=side,
+        size=size,
+        limit_price=price,
+        max_fee_ppm=0,
+        slot=1,
+        sequence=1,
+        expiry=0,
+    )
+
+
+def run_orderly_chaos(operations: list[Operation]) -> tuple[float, list[tuple[int, ...]]] | None:
+    """The same on the C++ book behind its Python interface; None where it is not installed."""
+    try:
+        import orderly_chaos
+    except ImportError:
+        return None
+    trades: list[tuple[int, ...]] = []
+
+    def recorder(market: int):  # type: ignore[no-untyped-def]
+        return lambda trade: trades.append(
+            (market, trade.maker_id, trade.taker_id, trade.price, trade.quantity)
+        )
+
+    books = [orderly_chaos.LimitOrderBook(on_trade=recorder(market)) for market in range(MARKETS)]
+    sides = {Side.BUY: orderly_chaos.Side.BUY, Side.SELL: orderly_chaos.Side.SELL}
+    began = time.process_time()
+    for verb, market, order_id, side, size, price in operations:
+        book = books[market]
+        if verb == "cancel":
+            if order_id in book:
+                book.cancel(order_id)
+        elif book.limit(sides[side], order_id, size, price) < size and verb == "ioc":
+            book.cancel(order_id)
+    return len(operations) / (time.process_time() - began), trades
+
+
+def main() -> None:
+    flow = Flow(make_markets())
+    journal = prepare(flow)
+    result = run_engine(flow, journal)
+    bare, trades = run_bare_book(flow.operations)
+    result |= {"book_operations": len(flow.operations), "book_operations_per_cpu_s": round(bare)}
+    other = run_orderly_chaos(flow.operations)
+    result["orderly_chaos_operations_per_cpu_s"] = round(other[0]) if other else None
+    result["trades_equal"] = other[1] == trades if other else None
+    result["python"] = sys.version.split()[0]
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
