@@ -1,4 +1,6 @@
 # pragma version 0.4.3
+# pragma evm-version prague
+# pragma optimize codesize
 """
 @title MarginVault
 @license Apache-2.0
@@ -8,25 +10,26 @@
 from .interfaces import IERC20
 from .interfaces import IMarginVault
 from .interfaces import IPriceOracle
-from .modules import actions
 from .modules import codec
 from .modules import eip712
 from .modules import fills
-from .modules import inbox_section
 from .modules import ledger
 from .modules import listing
 from .modules import orders
 from .modules import tables
 from .modules import units
 
+# IInbox without the list that `consume` returns: decoding up to 32 entries would cost every batch 12 KB of memory.
+interface IQueue:
+    def consume(count: uint256): nonpayable
+
+
 implements: IMarginVault
 initializes: eip712
 initializes: ledger
 initializes: tables[ledger := ledger]
 initializes: orders[eip712 := eip712, ledger := ledger, tables := tables]
-initializes: actions[eip712 := eip712, ledger := ledger, orders := orders, tables := tables]
 initializes: fills[ledger := ledger, orders := orders, tables := tables]
-initializes: inbox_section[ledger := ledger, tables := tables]
 initializes: listing[ledger := ledger]
 
 # ---------------------------------------------------------------------------------------------------------------- storage
@@ -38,8 +41,14 @@ IDENTITY: constant(address) = 0x0000000000000000000000000000000000000004
 SEQUENCER_LANE: constant(uint8) = 0
 HEADER_END: constant(uint256) = 85  # selector and header
 
+WITHDRAWALS: constant(uint256) = 1 << 144  # in the context: the clerk's second task
+
+# The clerk's task: offset u32, then the context.
+task: transient(uint256)
+
 TOKEN: immutable(address)
 ORACLE: immutable(address)
+CLERK: immutable(address)
 INBOX: immutable(address)
 SEQUENCER: immutable(address)
 
@@ -51,6 +60,7 @@ def __init__(
     token: address,
     oracle: address,
     inbox: address,
+    clerk: address,
     sequencer: address,
     markets: DynArray[IMarginVault.MarketConfig, 64],
 ):
@@ -58,12 +68,13 @@ def __init__(
     @param inbox May not exist yet: the vault and the inbox name each other.
     @param markets Listed under ids from 0, each within the hard bounds of `modules/listing.vy`.
     """
-    assert empty(address) not in [token, oracle, inbox, sequencer], "vault: zero address"
+    assert empty(address) not in [token, oracle, inbox, clerk, sequencer], "vault: zero address"
     assert len(markets) != 0, "vault: no markets"
     eip712.__init__()
     ledger.__init__()
     TOKEN = token
     ORACLE = oracle
+    CLERK = clerk
     INBOX = inbox
     SEQUENCER = sequencer
     for config: IMarginVault.MarketConfig in markets:
@@ -76,13 +87,13 @@ def __init__(
 @external
 @nonreentrant
 def pay(claim_id: uint256):
-    claim: uint256 = ledger.claims[claim_id]
+    claim: uint256 = ledger.words[ledger.CLAIMS | claim_id]
     amount: uint256 = claim >> 160
     if amount == 0:
         units.fail("vault: nothing to pay")
     owner: address = convert(claim & units.U160, address)
-    ledger.claims[claim_id] = claim & units.U160
-    ledger.credited -= amount
+    ledger.words[ledger.CLAIMS | claim_id] = claim & units.U160
+    ledger.words[ledger.CREDITED] -= amount
     log IMarginVault.ClaimPaid(claim=claim_id, to=owner, amount=amount)
     if not extcall IERC20(TOKEN).transfer(owner, amount, default_return_value=True):
         units.fail("vault: token refused")
@@ -98,17 +109,30 @@ def settle():
         units.fail("vault: not the sequencer")
     header: uint256 = convert(slice(msg.data, 4, 32), uint256)
     batch_id: uint256 = header >> 208
-    counters: uint256 = ledger.counters
+    counters: uint256 = ledger.words[ledger.COUNTERS]
     if batch_id != (counters & units.U48) + 1:
         units.fail("vault: batch id not next")
-    ledger.counters = counters + 1
+    ledger.words[ledger.COUNTERS] = counters + 1
     self._settle(header >> 168 & units.U40, batch_id)
+    # Only a call takes all of calldata into memory. Its buffers are static: a small batch has its own, and they lie last in memory.
+    size: uint256 = len(msg.data)
+    batch_hash: bytes32 = empty(bytes32)
+    if size <= SMALL_BATCH_BYTES:
+        batch_hash = keccak256(
+            slice(raw_call(IDENTITY, msg.data, max_outsize=SMALL_BATCH_BYTES, is_static_call=True), 4, size - 4)
+        )
+    elif size <= MAX_BATCH_BYTES:
+        batch_hash = keccak256(
+            slice(raw_call(IDENTITY, msg.data, max_outsize=MAX_BATCH_BYTES, is_static_call=True), 4, size - 4)
+        )
+    else:
+        units.fail("vault: batch too large")
     log IMarginVault.BatchSettled(
         batch_id=batch_id,
         round=header >> 168 & units.U40,
         journal_sequence=codec.word(53) & units.U48,
         journal_hash=convert(codec.word(HEADER_END), bytes32),
-        batch_hash=self._batch_hash(),
+        batch_hash=batch_hash,
     )
 
 
@@ -118,37 +142,45 @@ def _settle(round: uint256, batch_id: uint256):
     @dev The sections in their order; orders stand before sections 1 to 3 but are verified after them.
     """
     fee_classes: uint256 = codec.word(HEADER_END + 1) & units.U8
-    at: uint256 = HEADER_END + 2 + 4 * fee_classes
+    at: uint256 = unsafe_add(HEADER_END + 2, unsafe_mul(4, fee_classes))
     markets: uint256 = codec.word(at) & units.U8 | at << 32
     context: uint256 = self._load_prices(round, batch_id, markets) | fee_classes << 136
-    at = unsafe_add(at, markets & units.U8) + 2
-    count: uint256 = codec.word(at) & units.U16
-    tables.load_accounts(at, count)
-    accounts: uint256 = count
-    at = unsafe_add(at, 4 * count + 2)
-    count = codec.word(at) & units.U16
-    tables.load_pairs(at, count, accounts, batch_id)
-    context |= accounts << 88 | count << 104
-    orders_at: uint256 = at + 3 * count + 2
-    rows: uint256 = codec.word(orders_at) & units.U16
-    at = orders.skip(orders_at, rows) + 2
-    count = codec.word(at) & units.U16
-    if count != 0:
-        inbox_section.apply(INBOX, at, count, context)
-    at = at + 2 * count + 2
-    at = actions.apply(at, codec.word(at) & units.U16, context) + 1
-    count = codec.word(at) & units.U8
-    actions.apply_funding(ORACLE, at, count, markets, context)
-    at = at + 5 * count + 2
-    context |= rows << 120
-    orders.load(orders_at, rows, context)
-    if accounts != 0 and tables.accounts[0] & units.U32 == ledger.INSURANCE_FUND:
+    at = unsafe_add(unsafe_add(at, markets & units.U8), 2)
+    accounts: uint256 = codec.word(at) & units.U16
+    tables.load_accounts(at, accounts)
+    at = unsafe_add(unsafe_add(at, unsafe_mul(4, accounts)), 2)
+    pairs: uint256 = codec.word(at) & units.U16
+    tables.load_pairs(at, pairs, accounts, batch_id)
+    at = unsafe_add(unsafe_add(at, unsafe_mul(3, pairs)), 2)
+    rows: uint256 = codec.word(at) & units.U16
+    context |= accounts << 88 | pairs << 104 | rows << 120
+    rows_at: uint256 = at
+    at = unsafe_add(orders.skip(at, rows), 5)
+    # Sections 1 to 3 are the clerk's, unless their three counts are zero.
+    if codec.word(at) & units.U40 != 0:
+        at = self._clerk(unsafe_sub(at, 5), context)
+    orders.load(rows_at, rows, context)
+    if tables.accounts[0] & units.U32 == ledger.INSURANCE_FUND and accounts != 0:
         tables.touch(0, 0)
-    at = fills.apply(at, codec.word(at) & units.U16, context) + 2
-    at = actions.withdraw(at, codec.word(at) & units.U16, context)
+    at = unsafe_add(at, 2)
+    at = unsafe_add(fills.apply(at, codec.word(at) & units.U16, context), 2)
+    if codec.word(at) & units.U16 != 0:
+        at = self._clerk(unsafe_sub(at, 2), context | WITHDRAWALS)
     if at != len(msg.data):
         units.fail("vault: trailing bytes")
     self._close(accounts, markets, context & units.U40)
+
+
+@internal
+def _clerk(at: uint256, context: uint256) -> uint256:
+    """
+    @dev Has the clerk work through sections 1 to 3, or section 5, from offset `at`. Returns where they end.
+    """
+    inbox_count: uint256 = codec.word(unsafe_add(at, 2)) & units.U16
+    if inbox_count != 0 and context & WITHDRAWALS == 0:
+        extcall IQueue(INBOX).consume(inbox_count)
+    self.task = context << 32 | at
+    return convert(raw_call(CLERK, msg.data, max_outsize=32), uint256)
 
 
 @internal
@@ -162,18 +194,17 @@ def _load_prices(round: uint256, batch_id: uint256, markets: uint256) -> uint256
     now: uint256 = words[0] >> 40
     if block.timestamp > now + MAX_BATCH_AGE_S:
         units.fail("vault: round too old")
-    listed: uint256 = ledger.market_count
     first: uint256 = unsafe_add(markets >> 32, 1)
     next_id: uint256 = 0
     for at: uint256 in range(first, unsafe_add(first, markets & units.U8), bound=64):
         market: uint256 = codec.word(at) & units.U8
         if market < next_id:
             units.fail("vault: markets not ascending")
-        if market >= listed:
+        if market > 63 or ledger.words[ledger.MARKET_P | market] == 0:
             units.fail("vault: no such market")
         next_id = unsafe_add(market, 1)
         half: uint256 = words[unsafe_add(market >> 1, 1)] >> ((market & 1) << 7) & units.U128
-        before: uint256 = ledger.markets_s[market] >> ledger.S_OPEN_INTEREST & units.U64
+        before: uint256 = ledger.words[ledger.MARKET_S | market] >> ledger.S_OPEN_INTEREST & units.U64
         tables.markets[market] = half | batch_id << 128 | before << 176
     return now | batch_id << 40
 
@@ -190,28 +221,56 @@ def _close(accounts: uint256, markets: uint256, now: uint256):
     first: uint256 = unsafe_add(markets >> 32, 1)
     for at: uint256 in range(first, unsafe_add(first, markets & units.U8), bound=64):
         market: uint256 = codec.word(at) & units.U8
-        open_interest: uint256 = ledger.markets_s[market] >> ledger.S_OPEN_INTEREST & units.U64
-        cap: uint256 = ledger.markets_p[market] >> ledger.P_OPEN_INTEREST_CAP & units.U64
+        open_interest: uint256 = ledger.words[ledger.MARKET_S | market] >> ledger.S_OPEN_INTEREST & units.U64
+        cap: uint256 = ledger.words[ledger.MARKET_P | market] >> ledger.P_OPEN_INTEREST_CAP & units.U64
         if open_interest > cap and open_interest > tables.markets[market] >> 176 & units.U64:
             units.fail("vault: open interest above cap")
 
 
+# ------------------------------------------------------------------------------------------------------------------ clerk
+
+
+@view
+@external
+def clerk_task() -> (uint256, address, address):
+    return self.task, INBOX, ORACLE
+
+
+@view
+@external
+def running_margin(account_index: uint256) -> (int256, uint256, bool):
+    """
+    @dev Equity, what a withdrawal must leave, and whether all prices are fresh.
+    """
+    sum: tables.Margin = tables.margin(account_index, self.task >> 32 & units.U40, False)
+    return sum.equity, max(sum.initial, unsafe_add(sum.notional, 4) // 5), sum.fresh
+
+
+@external
+def write(key: uint256, word: uint256):
+    self._only_clerk()
+    if key >> 48 == 0:
+        ledger.words[key] = word
+    else:
+        ledger.named[key] = word
+
+
+@external
+def relay(topics: DynArray[bytes32, 4], data: Bytes[96]):
+    self._only_clerk()
+    if len(topics) == 2:
+        raw_log([topics[0], topics[1]], data)
+    elif len(topics) == 3:
+        raw_log([topics[0], topics[1], topics[2]], data)
+    else:
+        raw_log([topics[0], topics[1], topics[2], topics[3]], data)
+
+
 @view
 @internal
-def _batch_hash() -> bytes32:
-    """
-    @dev Vyper takes all of calldata only through a call; buffers are static, so a small batch has its own.
-    """
-    size: uint256 = len(msg.data)
-    if size <= SMALL_BATCH_BYTES:
-        return keccak256(
-            slice(raw_call(IDENTITY, msg.data, max_outsize=SMALL_BATCH_BYTES, is_static_call=True), 4, size - 4)
-        )
-    if size > MAX_BATCH_BYTES:
-        units.fail("vault: batch too large")
-    return keccak256(
-        slice(raw_call(IDENTITY, msg.data, max_outsize=MAX_BATCH_BYTES, is_static_call=True), 4, size - 4)
-    )
+def _only_clerk():
+    if msg.sender != CLERK:
+        units.fail("vault: not the clerk")
 
 
 # ------------------------------------------------------------------------------------------------------------------ views
@@ -219,9 +278,22 @@ def _batch_hash() -> bytes32:
 
 @view
 @external
+def word(key: uint256) -> uint256:
+    """
+    @dev The stored word of this key in modules/ledger.vy, or, from 2^64 on, the batch's price of market key - 2^64.
+    """
+    if key >> 48 == 0:
+        return ledger.words[key]
+    if key >> 64 == 1:
+        return tables.markets[key & 63]
+    return ledger.named[key]
+
+
+@view
+@external
 def account(account_id: uint256) -> IMarginVault.Account:
-    a: uint256 = ledger.accounts_a[account_id]
-    b: uint256 = ledger.accounts_b[account_id]
+    a: uint256 = ledger.words[account_id]
+    b: uint256 = ledger.words[ledger.B | account_id]
     return IMarginVault.Account(
         owner=convert(b & units.U160, address),
         sub_account=b >> ledger.B_SUB_ACCOUNT & units.U16,
@@ -236,13 +308,13 @@ def account(account_id: uint256) -> IMarginVault.Account:
 @view
 @external
 def account_of(owner: address, sub_account: uint16) -> uint256:
-    return ledger.account_ids[convert(owner, uint256) | convert(sub_account, uint256) << ledger.B_SUB_ACCOUNT]
+    return ledger.named[convert(owner, uint256) | convert(sub_account, uint256) << ledger.B_SUB_ACCOUNT]
 
 
 @view
 @external
 def position(account_id: uint256, market_id: uint256) -> IMarginVault.Position:
-    word: uint256 = ledger.positions[account_id << 6 | market_id & 63]
+    word: uint256 = ledger.words[ledger.POSITIONS | account_id << 6 | market_id & 63]
     return IMarginVault.Position(
         size=units.signed(word, 192),
         entry_cumulative=units.signed(word >> 64, 128),
@@ -253,7 +325,7 @@ def position(account_id: uint256, market_id: uint256) -> IMarginVault.Position:
 @view
 @external
 def slot(account_id: uint256, slot_: uint256) -> IMarginVault.Slot:
-    state: uint256 = ledger.slots[account_id << 15 | slot_ >> 1] >> ((slot_ & 1) << 7)
+    state: uint256 = ledger.words[ledger.SLOTS | account_id << 15 | slot_ >> 1] >> ((slot_ & 1) << 7)
     return IMarginVault.Slot(
         sequence=state & units.U48,
         filled=state >> 48 & units.U62,
@@ -264,20 +336,20 @@ def slot(account_id: uint256, slot_: uint256) -> IMarginVault.Slot:
 @view
 @external
 def agent(account_id: uint256, agent_: address) -> IMarginVault.Agent:
-    word: uint256 = ledger.agents[account_id][agent_]
+    word: uint256 = ledger.named[ledger.AGENTS | (account_id) << 160 | convert(agent_, uint256)]
     return IMarginVault.Agent(expiry=word & units.U64, transfer_cap=word >> 64)
 
 
 @view
 @external
 def market_count() -> uint256:
-    return ledger.market_count
+    return listing.count
 
 
 @view
 @external
 def market_state(market_id: uint256) -> IMarginVault.MarketState:
-    s: uint256 = ledger.markets_s[market_id]
+    s: uint256 = ledger.words[ledger.MARKET_S | market_id]
     return IMarginVault.MarketState(
         cumulative_funding=units.signed(s, 128),
         open_interest=s >> ledger.S_OPEN_INTEREST & units.U64,
@@ -289,33 +361,33 @@ def market_state(market_id: uint256) -> IMarginVault.MarketState:
 @external
 def market_words(market_id: uint256) -> uint256[5]:
     return [
-        ledger.markets_p[market_id],
-        ledger.markets_t0[market_id],
-        ledger.markets_t1[market_id],
-        convert(ledger.markets_h[market_id], uint256),
-        ledger.markets_s[market_id],
+        ledger.words[ledger.MARKET_P | market_id],
+        ledger.words[ledger.MARKET_T0 | market_id],
+        ledger.words[ledger.MARKET_T1 | market_id],
+        ledger.words[ledger.MARKET_H | market_id],
+        ledger.words[ledger.MARKET_S | market_id],
     ]
 
 
 @view
 @external
 def claim(claim_id: uint256) -> IMarginVault.Claim:
-    word: uint256 = ledger.claims[claim_id]
+    word: uint256 = ledger.words[ledger.CLAIMS | claim_id]
     return IMarginVault.Claim(owner=convert(word & units.U160, address), amount=word >> 160)
 
 
 @view
 @external
 def totals() -> IMarginVault.Totals:
-    counters: uint256 = ledger.counters
+    counters: uint256 = ledger.words[ledger.COUNTERS]
     return IMarginVault.Totals(
-        funding_pool=units.signed(ledger.pool, 128),
-        dust=ledger.pool >> 128,
+        funding_pool=units.signed(ledger.words[ledger.POOL], 128),
+        dust=ledger.words[ledger.POOL] >> 128,
         batch_id=counters & units.U48,
         inbox_head=counters >> 48 & units.U64,
         accounts=counters >> 112 & units.U32,
         claims=counters >> 144,
-        credited=ledger.credited,
+        credited=ledger.words[ledger.CREDITED],
     )
 
 

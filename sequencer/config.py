@@ -70,12 +70,6 @@ def _as_path(kind: type, value: object) -> Path:
     raise ValueError(f"expected a path, got {value!r}")
 
 
-def _path(kind: type, value: object) -> Path:
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    raise NotImplementedError(f"{kind} from {value!r}")
-
-
 def validate(config: SequencerConfig) -> None:
     """Raises ConfigRefused for the first setting that cannot work."""
     rules = {

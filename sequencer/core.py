@@ -44,7 +44,12 @@ class Core:
         self.history = History.open(directory / "history.db", self._hash_at)
         self.market_data = MarketData(self.state)
         self.backlog = Backlog(self.reader.record, genesis.round_seconds)
-        self.reports = ReportCollector(genesis, self.pipeline.submit, lambda: now_ms() // 1000)
+        self.reports = ReportCollector(
+            genesis,
+            self.pipeline.submit,
+            lambda: now_ms() // 1000,
+            spacing_s=self.backlog.round_spacing_s,
+        )
         subscribers: list[Subscriber] = [
             self.history.observe,
             self.market_data.observe,

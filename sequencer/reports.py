@@ -70,23 +70,32 @@ class ReportCollector:
     """Reports in, OracleRound and FundingHour commands out. Lives on the event loop."""
 
     def __init__(
-        self, genesis: Genesis, submit: Submit, now_s: Callable[[], int], *, grace_s: float = GRACE_S
+        self,
+        genesis: Genesis,
+        submit: Submit,
+        now_s: Callable[[], int],
+        *,
+        spacing_s: Callable[[], int] = lambda: 0,
+        grace_s: float = GRACE_S,
     ) -> None:
-        """`now_s` is chain time."""
+        """`now_s` is chain time; `spacing_s` says how many chain seconds lie between two rounds, at least."""
         self._genesis = genesis
         self._submit = submit
         self._now_s = now_s
+        self._spacing_s = spacing_s
         self._grace_s = grace_s
         self._rounds: dict[int, _Gathering[SignedPriceReport]] = {}
         self._hours: dict[int, _Gathering[SignedFundingReport]] = {}
         self.last_round = 0  # newest round handed to the engine; reports of older ones are late
         self.last_hour = 0  # newest hour applied
+        self._last_round_s = 0
 
     def observe(self, applied: Applied) -> None:
         """Learn from the journal, in replay and live, what is decided."""
         for event in applied.events:
             if isinstance(event, RoundApplied):
                 self.last_round = max(self.last_round, event.round.round)
+                self._last_round_s = event.round.timestamp
                 self._rounds = {key: held for key, held in self._rounds.items() if key > self.last_round}
             elif isinstance(event, FundingApplied):
                 self.last_hour = max(self.last_hour, event.hour)
@@ -137,7 +146,8 @@ class ReportCollector:
 
     async def _submit_round(self, round_: int, held: _Gathering[SignedPriceReport]) -> None:
         await held.settle(self._grace_s)
-        if round_ > self.last_round:
+        timestamp = round_ * self._genesis.round_seconds
+        if round_ > self.last_round and timestamp >= self._last_round_s + self._spacing_s():
             self.last_round = round_
             metrics.ROUNDS_COLLECTED.inc()
             await self._submit(OracleRound(reports=held.ascending()))

@@ -21,13 +21,13 @@ SEPARATOR: immutable(bytes32)
 @deploy
 def __init__():
     CHAIN_ID = chain.id
-    SEPARATOR = self._build()
+    SEPARATOR = self.separator_of(self)
 
 
 @view
 @internal
-def _build() -> bytes32:
-    return keccak256(abi_encode(DOMAIN_TYPE_HASH, NAME_HASH, VERSION_HASH, chain.id, self))
+def separator_of(vault: address) -> bytes32:
+    return keccak256(abi_encode(DOMAIN_TYPE_HASH, NAME_HASH, VERSION_HASH, chain.id, vault))
 
 
 @view
@@ -38,7 +38,7 @@ def separator() -> bytes32:
     """
     if chain.id == CHAIN_ID:
         return SEPARATOR
-    return self._build()
+    return self.separator_of(self)
 
 
 @pure

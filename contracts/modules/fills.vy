@@ -81,7 +81,7 @@ def _fill(
         passive = maker >> 152 & units.U16
     pair: uint256 = tables.pair_at(active, context)
     market: uint256 = pair & 63
-    p: uint256 = ledger.markets_p[market]
+    p: uint256 = ledger.words[ledger.MARKET_P | market]
     prices: uint256 = tables.markets[market]
     price: uint256 = prices >> 32 & units.U32
     if kind < TAKEOVER:
@@ -142,7 +142,7 @@ def _exchange(
     if sells:
         delta = unsafe_sub(0, delta)
         cost = unsafe_sub(0, cost)
-    s: uint256 = ledger.markets_s[market]
+    s: uint256 = ledger.words[ledger.MARKET_S | market]
     funding_index: int256 = convert(convert(s << 128, bytes32), int256) >> 128
     mark: uint256 = prices >> 32 & units.U32
     role: uint256 = tables.ROLE_ORDER
@@ -162,7 +162,7 @@ def _exchange(
     )
     if change != 0:
         # Longs equal shorts, so the long side counts; it stays below 2^64 since 2^62 lots bound each position.
-        ledger.markets_s[market] = unsafe_add(s, units.bits(change) << ledger.S_OPEN_INTEREST)
+        ledger.words[ledger.MARKET_S | market] = unsafe_add(s, units.bits(change) << ledger.S_OPEN_INTEREST)
 
 
 @view
@@ -231,7 +231,7 @@ def _close_target(
     sum: tables.Margin = tables.margin(pair >> 40 & units.U16, context & units.U40, False)
     if not sum.fresh:
         units.fail("vault: stale price")
-    position: int256 = units.signed(ledger.positions[pair & units.U38], 192)
+    position: int256 = units.signed(ledger.words[ledger.POSITIONS | pair & units.U38], 192)
     size_abs: uint256 = convert(abs(position), uint256)
     if size_abs < size:
         units.fail("vault: larger than the position")
@@ -281,7 +281,7 @@ def _check_fund_cap(market: uint256, buys: bool, size: uint256, p: uint256):
     """
     @dev The fund's position after a take-over stays within the market's cap.
     """
-    held: int256 = units.signed(ledger.positions[ledger.INSURANCE_FUND << 6 | market], 192)
+    held: int256 = units.signed(ledger.words[ledger.POSITIONS | ledger.INSURANCE_FUND << 6 | market], 192)
     if not buys:
         held = -held
     if convert(abs(held + convert(size, int256)), uint256) > p >> ledger.P_FUND_CAP & units.U64:

@@ -8,7 +8,6 @@
 """
 
 from . import units
-from ..interfaces import IMarginVault
 
 INSURANCE_FUND: constant(uint256) = 1
 FEE_ACCOUNT: constant(uint256) = 2
@@ -32,22 +31,24 @@ S_OPEN_INTEREST: constant(uint256) = 128
 S_LAST_HOUR: constant(uint256) = 192
 SLOT_TRIGGERED: constant(uint256) = 110
 
-accounts_a: uint256[2**32]
-accounts_b: uint256[2**32]
-positions: uint256[2**38]  # account id << 6 | market id
-slots: uint256[2**47]  # account id << 15 | slot >> 1
-agents: HashMap[uint256, HashMap[address, uint256]]
-account_ids: HashMap[uint256, uint256]  # owner | sub-account << 160
-markets_p: uint256[64]
-markets_t0: uint256[64]
-markets_t1: uint256[64]
-markets_h: bytes32[64]
-markets_s: uint256[64]
-market_count: uint256
-claims: uint256[2**64]
-pool: uint256  # funding pool int128, dust u64
-counters: uint256  # last batch id u48, inbox head u64, account count u32, claim count u64
-credited: uint256  # tokens that collateral, pool and claims share out
+# Tables in `words`, which is one array so that a word is named by one number; account word A is at the account's id.
+MARKET_P: constant(uint256) = 1 << 39
+MARKET_T0: constant(uint256) = MARKET_P + 64
+MARKET_T1: constant(uint256) = MARKET_P + 128
+MARKET_H: constant(uint256) = MARKET_P + 192
+MARKET_S: constant(uint256) = MARKET_P + 256
+COUNTERS: constant(uint256) = MARKET_P + 512  # last batch id u48, inbox head u64, account count u32, claim count u64
+POOL: constant(uint256) = MARKET_P + 513  # funding pool int128, dust u64
+CREDITED: constant(uint256) = MARKET_P + 514  # tokens that collateral, pool and claims share out
+B: constant(uint256) = 1 << 40
+CLAIMS: constant(uint256) = 1 << 41
+POSITIONS: constant(uint256) = 1 << 46  # account id << 6 | market id
+SLOTS: constant(uint256) = 1 << 47  # account id << 15 | slot >> 1
+# Tables in `named`: account ids by owner | sub-account << 160, agents by agent | account id << 160 with this bit.
+AGENTS: constant(uint256) = 1 << 255
+
+words: uint256[2**48]
+named: HashMap[uint256, uint256]
 
 
 @deploy
@@ -55,10 +56,9 @@ def __init__():
     """
     @dev Reserved accounts begin with a taker sequence of 1: their word is then never zero, and no first use is dear.
     """
-    self.accounts_a[INSURANCE_FUND] = 1 << A_TAKER_SEQUENCE
-    self.accounts_a[FEE_ACCOUNT] = 1 << A_TAKER_SEQUENCE
-    self.counters = 1 << 48 | 2 << 112
-    self.pool = 0
+    self.words[INSURANCE_FUND] = 1 << A_TAKER_SEQUENCE
+    self.words[FEE_ACCOUNT] = 1 << A_TAKER_SEQUENCE
+    self.words[COUNTERS] = 1 << 48 | 2 << 112
 
 
 @pure
@@ -80,22 +80,8 @@ def with_collateral(a: uint256, collateral: int256) -> uint256:
 
 @internal
 def credit(account: uint256, amount: int256):
-    a: uint256 = self.accounts_a[account]
-    self.accounts_a[account] = self.with_collateral(a, self.collateral_of(a) + amount)
-
-
-@internal
-def claim_for(account: uint256, amount: uint256):
-    """
-    @dev Moves `amount` out of the account's collateral into a new claim of its owner.
-    """
-    self.credit(account, -convert(amount, int256))
-    counters: uint256 = self.counters
-    claim: uint256 = (counters >> 144) + 1
-    self.counters = counters & (2**144 - 1) | claim << 144
-    owner: uint256 = self.accounts_b[account] & units.U160
-    self.claims[claim] = owner | amount << 160
-    log IMarginVault.ClaimCreated(claim=claim, account=account, owner=convert(owner, address), amount=amount)
+    a: uint256 = self.words[account]
+    self.words[account] = self.with_collateral(a, self.collateral_of(a) + amount)
 
 
 @internal
@@ -106,14 +92,14 @@ def settle_funding(size: int256, elapsed: int256) -> int256:
     """
     exact: int256 = size * elapsed
     owed: int256 = units.ceil_div(exact, units.FUNDING_SCALE)
-    word: uint256 = self.pool
+    word: uint256 = self.words[POOL]
     pool: int256 = units.signed(word & units.U128, 128) + owed
     dust: int256 = convert(word >> 128, int256) + owed * units.FUNDING_SCALE - exact
     if dust >= units.FUNDING_SCALE:
         dust -= units.FUNDING_SCALE
         pool -= 1
         self.credit(INSURANCE_FUND, 1)
-    self.pool = units.bits(pool) & units.U128 | units.bits(dust) << 128
+    self.words[POOL] = units.bits(pool) & units.U128 | units.bits(dust) << 128
     return owed
 
 
@@ -126,24 +112,10 @@ def initial_margin(market: uint256, third_tier_from: uint256, notional: uint256)
     """
     tiers: uint256 = 0
     if third_tier_from != 0 and notional >= third_tier_from * units.USDC:
-        tiers = self.markets_t1[market]
+        tiers = self.words[MARKET_T1 | market]
     else:
-        tiers = self.markets_t0[market]
+        tiers = self.words[MARKET_T0 | market]
     tier: uint256 = tiers >> 128
     if tier == 0 or notional < (tier & units.U48) * units.USDC:
         tier = tiers & units.U128
     return (notional * (tier >> 48 & units.U24) + units.PPM - 1) // units.PPM - (tier >> 72)
-
-
-@internal
-def register(owner: address, sub_account: uint16) -> uint256:
-    """
-    @dev Opens the account under the next id.
-    """
-    counters: uint256 = self.counters
-    account: uint256 = (counters >> 112 & units.U32) + 1
-    self.counters = unsafe_add(counters, 1 << 112)
-    named: uint256 = convert(owner, uint256) | convert(sub_account, uint256) << B_SUB_ACCOUNT
-    self.accounts_b[account] = named | 1 << B_REGISTERED
-    self.account_ids[named] = account
-    return account

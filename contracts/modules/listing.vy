@@ -16,17 +16,20 @@ MAX_PRICE_BAND_PPM: constant(uint256) = 250_000  # a fill a quarter away from th
 MAX_PRICE_AGE_S: constant(uint256) = 3_600
 
 
+count: uint256
+
+
 @internal
 def add(config: IMarginVault.MarketConfig):
     """
     @dev Lists a market under the next id. Tiers ascend from 0; deductions keep the requirement continuous.
     """
-    market: uint256 = ledger.market_count
+    market: uint256 = self.count
     assert market < 64, "vault: too many markets"
     assert len(config.symbol) != 0, "vault: empty symbol"
     symbol_hash: bytes32 = keccak256(config.symbol)
     for other: uint256 in range(market, bound=64):
-        assert ledger.markets_h[other] != symbol_hash, "vault: symbol listed twice"
+        assert ledger.words[ledger.MARKET_H | other] != convert(symbol_hash, uint256), "vault: symbol listed twice"
     assert 0 < config.lot_tick_value and config.lot_tick_value <= units.U32, "vault: lot tick value"
     assert 0 < config.price_band_ppm and config.price_band_ppm <= MAX_PRICE_BAND_PPM, "vault: price band"
     assert config.liquidation_fee_ppm <= MAX_LIQUIDATION_FEE_PPM, "vault: liquidation fee"
@@ -38,7 +41,7 @@ def add(config: IMarginVault.MarketConfig):
     third_tier: uint256 = 0
     if len(config.tiers) > 2:
         third_tier = config.tiers[2].lower_usdc
-    ledger.markets_p[market] = (
+    ledger.words[ledger.MARKET_P | market] = (
         config.lot_tick_value
         | config.price_band_ppm << ledger.P_PRICE_BAND
         | config.liquidation_fee_ppm << ledger.P_LIQUIDATION_FEE
@@ -47,12 +50,12 @@ def add(config: IMarginVault.MarketConfig):
         | config.fund_position_cap_lots << ledger.P_FUND_CAP
         | third_tier << ledger.P_THIRD_TIER
     )
-    ledger.markets_t0[market] = tiers[0] | tiers[1] << 128
-    ledger.markets_t1[market] = tiers[2] | tiers[3] << 128
-    ledger.markets_h[market] = symbol_hash
+    ledger.words[ledger.MARKET_T0 | market] = tiers[0] | tiers[1] << 128
+    ledger.words[ledger.MARKET_T1 | market] = tiers[2] | tiers[3] << 128
+    ledger.words[ledger.MARKET_H | market] = convert(symbol_hash, uint256)
     # A spare bit keeps the running word from ever being zero, so that no first trade pays for a fresh word.
-    ledger.markets_s[market] = 1 << 224
-    ledger.market_count = market + 1
+    ledger.words[ledger.MARKET_S | market] = 1 << 224
+    self.count = market + 1
 
 
 @pure

@@ -97,7 +97,7 @@ def load(start: uint256, count: uint256, context: uint256):
         if size > units.U62:
             units.fail("vault: order too large")
         account: uint256 = pair >> 6 & units.U32
-        if sequence <= ledger.accounts_a[account] >> ledger.A_MIN_SEQUENCE & units.U48:
+        if sequence <= ledger.words[account] >> ledger.A_MIN_SEQUENCE & units.U48:
             units.fail("vault: order voided")
         if head >> 144 & units.U8 >= context >> 136 & units.U8:
             units.fail("vault: no such fee class")
@@ -117,7 +117,7 @@ def check_agent(account: uint256, signer: address, now: uint256):
     """
     @dev An agent of the account that has not expired.
     """
-    if ledger.agents[account][signer] & units.U64 < now:
+    if ledger.named[ledger.AGENTS | (account) << 160 | convert(signer, uint256)] & units.U64 < now:
         units.fail("vault: not owner nor live agent")
 
 
@@ -135,7 +135,7 @@ def _verify(head: uint256, size: uint256, pair: uint256, signature_end: uint256,
         link = codec.word(unsafe_add(signature_end, EXTENSION_BYTES))
     if flags >> 14 & 3 != 0:
         units.fail("vault: scheme reserved")
-    b: uint256 = ledger.accounts_b[pair >> 6 & units.U32]
+    b: uint256 = ledger.words[ledger.B | pair >> 6 & units.U32]
     if b == 0:
         units.fail("vault: unknown account")
     struct_hash: bytes32 = keccak256(
@@ -143,7 +143,7 @@ def _verify(head: uint256, size: uint256, pair: uint256, signature_end: uint256,
             TYPE_HASH,
             b & units.U160,
             b >> ledger.B_SUB_ACCOUNT & units.U16,
-            ledger.markets_h[pair & 63],
+            ledger.words[ledger.MARKET_H | pair & 63],
             SELL if flags & 1 != 0 else BUY,
             size,
             head >> 48 & units.U32,
@@ -238,7 +238,7 @@ def _use_taker(row: uint256, used: uint256) -> uint256:
     """
     account: uint256 = row & units.U32
     sequence: uint256 = row >> 80 & units.U48
-    a: uint256 = ledger.accounts_a[account]
+    a: uint256 = ledger.words[account]
     stored: uint256 = a >> ledger.A_TAKER_SEQUENCE & units.U48
     if used & USED != 0:
         if sequence != stored:
@@ -246,7 +246,7 @@ def _use_taker(row: uint256, used: uint256) -> uint256:
         return used & units.U64
     if sequence <= stored:
         units.fail("vault: taker sequence too low")
-    ledger.accounts_a[account] = a ^ (stored ^ sequence) << ledger.A_TAKER_SEQUENCE
+    ledger.words[account] = a ^ (stored ^ sequence) << ledger.A_TAKER_SEQUENCE
     return 0
 
 
@@ -258,7 +258,7 @@ def _use_slot(row: uint256, slot: uint256, size: uint256) -> uint256:
     """
     key: uint256 = (row & units.U32) << 15 | slot >> 1
     offset: uint256 = (slot & 1) << 7
-    word: uint256 = ledger.slots[key]
+    word: uint256 = ledger.words[ledger.SLOTS | key]
     state: uint256 = word >> offset & units.U128
     sequence: uint256 = row >> 80 & units.U48
     stored: uint256 = state & units.U48
@@ -275,7 +275,7 @@ def _use_slot(row: uint256, slot: uint256, size: uint256) -> uint256:
         units.fail("vault: order not triggered")
     filled = unsafe_add(filled, size)
     kept: uint256 = state >> ledger.SLOT_TRIGGERED << ledger.SLOT_TRIGGERED
-    ledger.slots[key] = word ^ ((word >> offset & units.U128) ^ (sequence | (filled & units.U62) << 48 | kept)) << offset
+    ledger.words[ledger.SLOTS | key] = word ^ ((word >> offset & units.U128) ^ (sequence | (filled & units.U62) << 48 | kept)) << offset
     return filled
 
 
@@ -285,24 +285,11 @@ def check_shrinks(key: uint256, sells: bool, size: uint256):
     """
     @dev The position is opposite to the side that trades and at least as large as the fill, at this moment.
     """
-    position: int256 = units.signed(ledger.positions[key], 192)
+    position: int256 = units.signed(ledger.words[ledger.POSITIONS | key], 192)
     if not sells:
         position = -position
     if position < convert(size, int256):
         units.fail("vault: fill does not reduce")
-
-
-@internal
-def void_slot(account: uint256, slot: uint256, sequence: uint256):
-    """
-    @dev Nothing of the slot up to `sequence` fills again: it counts as wholly filled.
-    """
-    key: uint256 = account << 15 | slot >> 1
-    offset: uint256 = (slot & 1) << 7
-    word: uint256 = ledger.slots[key]
-    state: uint256 = word >> offset & units.U128
-    if sequence > state & units.U48:
-        ledger.slots[key] = word ^ (state ^ (sequence | units.U62 << 48)) << offset
 
 
 @view

@@ -121,7 +121,7 @@ def touch(index: uint256, role: uint256):
     if entry & ROLE_TARGET | role & ROLE_TARGET != 0 and (entry | role) & (ROLE_ORDER | ROLE_FUND) != 0:
         units.fail("vault: target also trades")
     if entry & ACCOUNT_TOUCHED == 0:
-        self.account_base[index] = ledger.collateral_of(ledger.accounts_a[entry & units.U32])
+        self.account_base[index] = ledger.collateral_of(ledger.words[entry & units.U32])
     self.accounts[index] = entry | role | ACCOUNT_TOUCHED
 
 
@@ -131,7 +131,7 @@ def reward(index: uint256, context: uint256, amount: int256):
     @dev Pays a liquidation keeper's share; it must be a user's account.
     """
     account: uint256 = self.account_at(index, context) & units.U32
-    if ledger.accounts_b[account] == 0:
+    if ledger.words[ledger.B | account] == 0:
         units.fail("vault: keeper not registered")
     self.touch(index, 0)
     ledger.credit(account, amount)
@@ -145,7 +145,7 @@ def trade(index: uint256, role: uint256, delta: int256, debit: int256, funding_i
     """
     pair: uint256 = self.pairs[index]
     key: uint256 = pair & units.U38
-    word: uint256 = ledger.positions[key]
+    word: uint256 = ledger.words[ledger.POSITIONS | key]
     if pair & role == 0:
         self.touch(pair >> 40 & units.U16, role)
         if pair & ROLES == 0:
@@ -158,7 +158,7 @@ def trade(index: uint256, role: uint256, delta: int256, debit: int256, funding_i
     if entry != funding_index and size != 0:
         # Before the account is read: its dust may be credited to the very account.
         cost = unsafe_add(cost, ledger.settle_funding(size, unsafe_sub(funding_index, entry)))
-    a: uint256 = ledger.accounts_a[key >> 6]
+    a: uint256 = ledger.words[key >> 6]
     collateral: int256 = unsafe_sub(convert(convert(a << 160, bytes32), int256) >> 160, cost)
     entry_mark: uint256 = mark
     if size == 0:
@@ -177,8 +177,8 @@ def trade(index: uint256, role: uint256, delta: int256, debit: int256, funding_i
     elif (size ^ new_size) >= 0:
         entry_mark = word >> 192
     self._check_size(new_size, collateral)
-    ledger.accounts_a[key >> 6] = a >> 96 << 96 | convert(convert(collateral, bytes32), uint256) & units.U96
-    ledger.positions[key] = (
+    ledger.words[key >> 6] = a >> 96 << 96 | convert(convert(collateral, bytes32), uint256) & units.U96
+    ledger.words[ledger.POSITIONS | key] = (
         convert(convert(new_size, bytes32), uint256) & units.U64
         | convert(convert(funding_index, bytes32), uint256) << 128 >> 64
         | entry_mark << 192
@@ -203,7 +203,7 @@ def margin(index: uint256, now: uint256, base: bool) -> Margin:
          The batch must name all open positions of the account; the running count is checked.
     """
     entry: uint256 = self.accounts[index]
-    a: uint256 = ledger.accounts_a[entry & units.U32]
+    a: uint256 = ledger.words[entry & units.U32]
     sum: Margin = empty(Margin)
     sum.fresh = True
     if base:
@@ -219,17 +219,17 @@ def margin(index: uint256, now: uint256, base: bool) -> Margin:
         if base and pair & ROLES != 0:
             word = self.pair_base[i]
         else:
-            word = ledger.positions[pair & units.U38]
+            word = ledger.words[ledger.POSITIONS | pair & units.U38]
         size: int256 = convert(convert(word << 192, bytes32), int256) >> 192
         if size == 0:
             continue
         unnamed = unsafe_sub(unnamed, 1)
-        p: uint256 = ledger.markets_p[market]
+        p: uint256 = ledger.words[ledger.MARKET_P | market]
         price: uint256 = self.markets[market]
         value: int256 = size * convert((price >> 32 & units.U32) * (p & units.U32), int256)
         notional: uint256 = convert(abs(value), uint256)
         entry_index: int256 = convert(convert(word << 64, bytes32), int256) >> 128
-        funding_index: int256 = convert(convert(ledger.markets_s[market] << 128, bytes32), int256) >> 128
+        funding_index: int256 = convert(convert(ledger.words[ledger.MARKET_S | market] << 128, bytes32), int256) >> 128
         if entry_index != funding_index:
             value -= units.ceil_div(size * unsafe_sub(funding_index, entry_index), units.FUNDING_SCALE)
         initial: uint256 = ledger.initial_margin(market, p >> ledger.P_THIRD_TIER & units.U32, notional)
@@ -246,18 +246,6 @@ def margin(index: uint256, now: uint256, base: bool) -> Margin:
 
 @view
 @internal
-def withdrawable(sum: Margin) -> uint256:
-    """
-    @dev Equity above max(initial margin, 20 % of notional), not below zero.
-    """
-    kept: uint256 = max(sum.initial, unsafe_add(sum.notional, 4) // 5)
-    if sum.equity <= convert(kept, int256):
-        return 0
-    return unsafe_sub(convert(sum.equity, uint256), kept)
-
-
-@view
-@internal
 def grew(index: uint256) -> bool:
     """
     @dev Whether some position of the account is larger than, or opposite to, what it was before the batch.
@@ -269,7 +257,7 @@ def grew(index: uint256) -> bool:
         if pair & ROLES == 0:
             continue
         before: int256 = units.signed(self.pair_base[i], 192)
-        after: int256 = units.signed(ledger.positions[pair & units.U38], 192)
+        after: int256 = units.signed(ledger.words[ledger.POSITIONS | pair & units.U38], 192)
         if abs(after) > abs(before) or (after != 0 and after ^ before < 0):
             return True
     return False

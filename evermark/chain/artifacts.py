@@ -8,7 +8,13 @@ import msgspec
 from eth_abi.abi import encode
 from eth_utils.abi import collapse_if_tuple
 
-CONTRACTS = {"token": "TestUSDC", "oracle": "PriceOracle", "inbox": "Inbox", "vault": "MarginVault"}
+CONTRACTS = {
+    "token": "TestUSDC",
+    "oracle": "PriceOracle",
+    "clerk": "Clerk",
+    "inbox": "Inbox",
+    "vault": "MarginVault",
+}
 
 
 class Artifact(msgspec.Struct, frozen=True):
@@ -37,7 +43,7 @@ class Artifact(msgspec.Struct, frozen=True):
 
 @cache
 def load_artifact(role: str) -> Artifact:
-    """The artifact behind a manifest's contract name: token, oracle, inbox or vault."""
+    """The artifact behind a manifest's contract name: a key of `CONTRACTS`."""
     # `contracts` stands beside `evermark`, in a checkout as well as where a wheel is installed.
     file = Path(__file__).resolve().parents[2] / "contracts" / "artifacts" / f"{CONTRACTS[role]}.json"
     return msgspec.json.decode(file.read_bytes(), type=Artifact)

@@ -127,18 +127,25 @@ async def _create(
         list(roles.funding_keepers),
         roles.sequencer,
     )
+    clerk = await _create_one(sender, "clerk")
     # Inbox and vault name each other: the vault's address follows from the deployer's next nonce but one.
     nonce = await w3.eth.get_transaction_count(sender.address, "latest")
     predicted = create_address(sender.address, nonce + 1)
     inbox = await _create_one(sender, "inbox", token, predicted)
     configs = [market_config(market) for market in markets]
-    vault = await _create_one(sender, "vault", token, oracle, inbox, roles.sequencer, configs)
+    vault = await _create_one(sender, "vault", token, oracle, inbox, clerk, roles.sequencer, configs)
     if vault != predicted:
         raise DeployRefused(f"deploy: the vault is at {vault}, but the inbox expects it at {predicted}")
     return Manifest(
         chain_id=await w3.eth.chain_id,
         genesis_block=genesis_block,
-        addresses={"token": to_checksum_address(token), "oracle": oracle, "inbox": inbox, "vault": vault},
+        addresses={
+            "token": to_checksum_address(token),
+            "oracle": oracle,
+            "clerk": clerk,
+            "inbox": inbox,
+            "vault": vault,
+        },
         roles=Roles(
             sequencer=to_checksum_address(roles.sequencer),
             oracle_keepers=tuple(map(to_checksum_address, roles.oracle_keepers)),

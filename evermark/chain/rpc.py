@@ -29,6 +29,7 @@ def make_web3(rpc_url: str, timeout_s: float = TIMEOUT_S) -> Web3:
         rpc_url,
         request_kwargs={"timeout": ClientTimeout(total=timeout_s)},
         cache_allowed_requests=True,
+        exception_retry_configuration=None,  # whoever asks decides what may be asked again
     )
     return AsyncWeb3(provider)
 

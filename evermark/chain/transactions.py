@@ -5,8 +5,10 @@ import time
 from typing import Any, cast
 
 from eth_account import Account
+from eth_account.datastructures import SignedTransaction
 from eth_account.signers.local import LocalAccount
 from eth_typing import ChecksumAddress
+from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
 from web3.exceptions import ContractLogicError, TransactionNotFound, Web3Exception, Web3RPCError
 from web3.types import TxReceipt
@@ -68,7 +70,7 @@ class TransactionSender:
             await self._settle_predecessor()
             call: dict[str, Any] = {"data": HexBytes(data), "value": value}
             if to is not None:
-                call["to"] = to
+                call["to"] = to_checksum_address(to)
             call["gas"] = gas or await self._estimate(call)
             while True:
                 nonce = await self._w3.eth.get_transaction_count(self.address, "latest")
@@ -94,27 +96,31 @@ class TransactionSender:
         """One nonce until it is mined, with higher fees each time. None: somebody else's is mined there."""
         max_fee, tip = await self._fees()
         sent: list[HexBytes] = []
-        for _ in range(MAX_BUMPS):
-            signed = self._account.sign_transaction(
-                {
-                    **call,
-                    "type": 2,
-                    "chainId": await self._w3.eth.chain_id,
-                    "nonce": nonce,
-                    "maxFeePerGas": max_fee,
-                    "maxPriorityFeePerGas": tip,
-                }
-            )
+        waits = 0
+        while waits < MAX_BUMPS and max_fee <= MAX_FEE_WEI:
+            signed = await self._sign(call, nonce, max_fee, tip)
             outcome = await self._broadcast(signed.raw_transaction)
             if outcome != "underpriced":
+                waits += 1
                 sent.append(HexBytes(signed.hash))
                 receipt = await self._wait(sent, 0.0 if outcome == "nonce used" else self._timeout_s)
                 if receipt is not None or outcome == "nonce used":
                     return receipt
             market_fee, market_tip = await self._fees()
-            max_fee = min(max(market_fee, _raised(max_fee)), MAX_FEE_WEI)
-            tip = min(max(market_tip, _raised(tip)), max_fee)
+            max_fee, tip = max(market_fee, _raised(max_fee)), max(market_tip, _raised(tip))
         raise TransactionTimeout(f"transaction with nonce {nonce} of {self.address} is not mined")
+
+    async def _sign(self, call: dict[str, Any], nonce: int, max_fee: int, tip: int) -> SignedTransaction:
+        return self._account.sign_transaction(
+            {
+                **call,
+                "type": 2,
+                "chainId": await self._w3.eth.chain_id,
+                "nonce": nonce,
+                "maxFeePerGas": max_fee,
+                "maxPriorityFeePerGas": tip,
+            }
+        )
 
     async def _broadcast(self, raw: bytes) -> str:
         """ "sent", "underpriced" (raise the fee) or "nonce used" (something with this nonce is mined)."""

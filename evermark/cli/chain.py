@@ -5,10 +5,10 @@ import time
 from typing import Any
 
 import aiohttp
-from eth_account import Account
 from eth_hash.auto import keccak
 
 from evermark.cli.errors import CliError
+from evermark.protocol.signing import Signer
 
 TRANSFER_GAS = 21_000
 CALL_GAS = 400_000
@@ -65,7 +65,7 @@ async def mint(url: str, key: bytes, token: str, to: str, amount: int) -> str:
 
 async def donate(url: str, key: bytes, token: str, inbox: str, amount: int) -> None:
     """Make test USDC and give it to the insurance fund."""
-    giver = str(Account.from_key(key).address)
+    giver = "0x" + Signer(key).address.hex()
     await mint(url, key, token, giver, amount)
     approval = encode_call("approve(address,uint256)", bytes.fromhex(inbox[2:]), amount)
     for to, data in ((token, approval), (inbox, encode_call("donate(uint256)", amount))):
@@ -74,6 +74,8 @@ async def donate(url: str, key: bytes, token: str, inbox: str, amount: int) -> N
 
 async def send(url: str, key: bytes, transaction: dict[str, Any]) -> str:
     """Sign, send and wait for the receipt. Raises CliError when it reverts or is not mined in a minute."""
+    from eth_account import Account  # half a second to load, and only transactions need it
+
     account = Account.from_key(key)
     head = await call(url, "eth_getBlockByNumber", "latest", False)
     complete = {

@@ -6,7 +6,8 @@ from typing import Any
 
 import aiohttp
 
-from evermark.cli import chain, configs
+from evermark.cli import chain, configs, output
+from evermark.cli.children import Child
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import Gateway
 from evermark.cli.plan import UpPlan
@@ -23,7 +24,7 @@ from evermark.cli.supervisor import Supervisor
 from evermark.cli.units import format_time, format_usdc
 from evermark.cli.wallet import dev_key
 
-START_S = 60.0  # for one part; a busy machine loads slowly
+START_S = 150.0  # for one part; a busy machine loads slowly
 SETTLE_S = 120.0
 POLL_S = 0.2
 ROLE_WEI = 100 * 10**18
@@ -45,14 +46,24 @@ class Exchange:
         """Chain, contracts, sequencer, keepers, actors. `facts` restores an earlier run."""
         if facts is None:
             facts = await asyncio.to_thread(self._new_facts)
+        began = time.monotonic()
+
+        def done(what: str) -> None:
+            output.say(f"{what} ({time.monotonic() - began:.1f} s)")
+
         await self._start_chain(facts)
+        done("the chain runs")
         await self._deploy(facts)
-        await self._start_sequencer()
-        await self._start_keepers()
+        done("the contracts stand")
+        # Loading takes longest, so these load side by side; each waits for what it needs.
+        sequencer = self._start_sequencer()
+        first_keeper = self._start_keepers()
+        await self._supervisor.ready(sequencer, self._gateway_answers, "the gateway does not answer", START_S)
+        done("the sequencer answers")
         if self.plan.actors:
-            for kind in ACTORS:
-                path = configs.actor(self.plan, self.run, kind)
-                self._supervisor.start(kind, "actor", kind, "--config", path, lasting=kind != "wallet")
+            self._start_actors()
+        await self._supervisor.ready(first_keeper, self._gateway_ready, "no prices", START_S)
+        done("the keepers agree on prices")
 
     async def settle(self, timeout_s: float = SETTLE_S) -> None:
         """Stop the actors and wait until everything matched is settled. Raises CliError when it is not."""
@@ -124,21 +135,28 @@ class Exchange:
         self.run.journal.mkdir(mode=0o700, exist_ok=True)
         self.run.save(facts)
 
-    async def _start_sequencer(self) -> None:
+    def _start_sequencer(self) -> Child:
         path = configs.sequencer(self.plan, self.run)
-        child = self._supervisor.start("sequencer", "sequencer", "--config", path)
-        await self._supervisor.ready(
-            child, lambda: self._answers("/health"), "the gateway does not answer", START_S
-        )
+        return self._supervisor.start("sequencer", "sequencer", "--config", path)
 
-    async def _start_keepers(self) -> None:
+    def _start_keepers(self) -> Child:
+        path = configs.liquidator(self.plan, self.run)
+        self._supervisor.start("liquidator", "keeper", "liquidator", "--config", path)
         for number in KEEPER_NUMBERS:
             path = configs.keeper(self.plan, self.run, number)
             self._supervisor.start(f"keeper-{number}", "keeper", "run", "--config", path)
-        path = configs.liquidator(self.plan, self.run)
-        self._supervisor.start("liquidator", "keeper", "liquidator", "--config", path)
-        first = self._supervisor.children["keeper-1"]
-        await self._supervisor.ready(first, lambda: self._answers("/ready"), "no prices", START_S)
+        return self._supervisor.children["keeper-1"]
+
+    def _start_actors(self) -> None:
+        for kind in ACTORS:
+            path = configs.actor(self.plan, self.run, kind)
+            self._supervisor.start(kind, "actor", kind, "--config", path, lasting=kind != "wallet")
+
+    async def _gateway_answers(self) -> bool:
+        return await self._answers("/health")
+
+    async def _gateway_ready(self) -> bool:
+        return await self._answers("/ready")
 
     async def _answers(self, path: str) -> bool:
         try:

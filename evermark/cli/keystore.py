@@ -5,10 +5,8 @@ import os
 import secrets
 from pathlib import Path
 
-from eth_account import Account
-from eth_utils.exceptions import ValidationError
-
 from evermark.cli.errors import CliError
+from evermark.protocol.signing import Signer
 
 STRONG_SCRYPT = 2**18  # about a second to open; for keys that may hold money
 DEVNET_SCRYPT = 2**10  # throw-away keys of one run, so that a dozen roles open at once
@@ -32,6 +30,8 @@ def write_private(path: Path, text: str) -> None:
 
 def create(path: Path, password: str, *, key: bytes | None = None, scrypt_n: int = STRONG_SCRYPT) -> str:
     """Write a keystore for `key` (default: a new random one); returns the checksummed address."""
+    from eth_account import Account  # half a second to load, and most commands open no keystore
+
     account = Account.from_key(key or secrets.token_bytes(32))
     content = Account.encrypt(account.key, password, kdf="scrypt", iterations=scrypt_n)
     write_private(path, json.dumps(content))
@@ -48,6 +48,8 @@ def read_address(path: Path) -> str:
 
 def open_keystore(path: Path, password: str) -> bytes:
     """The private key in a keystore. Refuses files that others may read, and a wrong password."""
+    from eth_account import Account
+
     if not path.is_file():
         raise CliError(f"keystore: no file {path}")
     if path.stat().st_mode & 0o077:
@@ -61,6 +63,8 @@ def open_keystore(path: Path, password: str) -> bytes:
 def parse_key(text: str, origin: str) -> bytes:
     """A private key in hex -> its 32 bytes; the refusal never repeats the text."""
     try:
-        return bytes(Account.from_key(bytes.fromhex(text.strip().removeprefix("0x"))).key)
-    except (ValueError, ValidationError):
+        key = bytes.fromhex(text.strip().removeprefix("0x"))
+        Signer(key)
+    except ValueError:
         raise CliError(f"{origin}: not a private key of 64 hex digits") from None
+    return key

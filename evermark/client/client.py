@@ -249,13 +249,14 @@ class EvermarkClient(PublicReads):
         from evermark.client.deposits import deposit_on_chain  # web3 takes a second to load
 
         units = amount_units if amount_units is not None else to_quote_units(_given(amount, "amount"))
-        before = await self._last_deposit()
+        before = await self.last_deposit()
         info = await self.exchange()
         entry = await deposit_on_chain(self.rpc_url, info, self._private_key, units, self.sub_account)
         async with asyncio.timeout(credit_timeout_s):
-            while await self._last_deposit() <= before:
+            while True:
+                if await self.last_deposit() > before:
+                    return entry
                 await asyncio.sleep(CREDIT_POLL_S)
-        return entry
 
     async def approve_agent(
         self, agent: bytes | str, expires_in_s: int = 30 * 86_400, transfer_cap_units: int = 0
@@ -343,16 +344,6 @@ class EvermarkClient(PublicReads):
         if self._domain is None:
             self._domain = Domain(await self.exchange())
         return self._domain.body(message, self.signer)
-
-    async def _last_deposit(self) -> int:
-        """Journal sequence of the newest credited deposit, 0 without one."""
-        try:
-            rows = await self.ledger(limit=20)
-        except Refused as refused:
-            if refused.name != "UNKNOWN_ACCOUNT":
-                raise
-            return 0
-        return max((row["journal_sequence"] for row in rows if row["cause"] == "deposit"), default=0)
 
     async def _resting(self, order: OrderStatus | str) -> OrderStatus:
         found = await self.order_status(order) if isinstance(order, str) else order

@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from evermark.client.errors import NotFound
+from evermark.client.errors import NotFound, Refused
 from evermark.client.models import AccountInfo, Book, ExchangeInfo, Fill, OrderStatus, Position
 from evermark.client.signed import hex_text
 from evermark.client.slots import ChainClock
@@ -115,6 +115,16 @@ class PublicReads:
         """Deposits, withdrawals and every other change of collateral that is no trade, newest first."""
         raw = await self.transport.get(self._account_path("/ledger"), _page(limit, before))
         return _decode(raw, list[dict[str, Any]])
+
+    async def last_deposit(self) -> int:
+        """Journal sequence of the newest credited deposit, 0 without one."""
+        try:
+            rows = await self.ledger(limit=20)
+        except Refused as refused:
+            if refused.name != "UNKNOWN_ACCOUNT":
+                raise
+            return 0
+        return max((row["journal_sequence"] for row in rows if row["cause"] == "deposit"), default=0)
 
     async def order_status(self, order_hash: str = "", *, client_id: str = "") -> OrderStatus:
         """The truth about an order, by hash or by client id: open, filled, cancelled, rejected or

@@ -21,6 +21,7 @@ from evermark.protocol.signing import Signer
 
 MAX_BODY_BYTES = 2 * 2**20
 MAX_BATCH = 200
+STOP_S = 2.0  # how long requests under way may take when the server stops
 # py-evm lifts Python's recursion limit to 100,000, with which deeply nested JSON overflows the C stack and
 # kills the process. Nine thousand levels were seen to pass; honest batches need a few hundred brackets.
 MAX_BRACKETS = 4_000
@@ -50,7 +51,7 @@ class Devnet:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/", self._handle)
         app.router.add_options("/", _preflight)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.config.host, self.config.port)
         await site.start()

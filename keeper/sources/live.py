@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -22,6 +23,7 @@ from keeper.sources.quotes import Origin, Quote, SourceKind, SourceUnavailable
 START_TIMEOUT_S = 4.5  # with importing ccxt (some seconds) it stays below the ten that an operator waits
 REQUEST_TIMEOUT_S = 5
 MAX_ANSWER_BYTES = 64 * 2**20  # the largest venues list their markets in some tens of megabytes
+PROBE_TIMEOUT_S = 3.0
 POLL_S = 1.5
 LONGEST_PAUSE_S = 30.0
 
@@ -44,6 +46,20 @@ DEFAULT_VENUES = (
     Venue(name="bybit", symbol="{base}/USDT:USDT", kind=SourceKind.PERPETUAL),
     Venue(name="krakenfutures", symbol="{base}/USD:USD", kind=SourceKind.PERPETUAL),
 )
+
+
+# Where the usual venues answer, to find out in time that there is no network.
+HOSTS = {
+    "binance": "api.binance.com",
+    "bitstamp": "www.bitstamp.net",
+    "bybit": "api.bybit.com",
+    "coinbase": "api.coinbase.com",
+    "cryptocom": "api.crypto.com",
+    "gemini": "api.gemini.com",
+    "kraken": "api.kraken.com",
+    "krakenfutures": "futures.kraken.com",
+    "okx": "www.okx.com",
+}
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -73,6 +89,7 @@ class LiveSource:
 
     async def start(self) -> None:
         """Begin polling and wait for a first price. Raises SourceUnavailable naming what each venue said."""
+        await check_network(self._venues, self._proxy)
         library = await asyncio.to_thread(_import_ccxt)
         self._session = _guarded_session()
         for venue in self._venues:
@@ -160,6 +177,36 @@ class LiveSource:
 
     def _market(self, market_id: int) -> Market:
         return next(market for market in self._markets if market.market_id == market_id)
+
+
+async def check_network(venues: Sequence[Venue] = DEFAULT_VENUES, proxy: str = "") -> None:
+    """Look whether any venue's host (or the proxy) takes a connection, before ccxt's seconds of loading.
+
+    Raises SourceUnavailable naming what each host said. Venues whose host is not known here are not judged.
+    """
+    if proxy:
+        address = urlsplit(proxy)
+        targets = {proxy: (address.hostname or "", address.port or 80)}
+    elif all(venue.name in HOSTS for venue in venues):
+        targets = {venue.name: (HOSTS[venue.name], 443) for venue in venues}
+    else:
+        return
+    answers = await asyncio.gather(*(_connect(host, port) for host, port in targets.values()))
+    if all(answers):
+        said = "; ".join(f"{name}: {answer}" for name, answer in sorted(zip(targets, answers, strict=True)))
+        raise SourceUnavailable(f"live prices: no venue answered ({said})")
+
+
+async def _connect(host: str, port: int) -> str:
+    """Empty when a connection opens, else why not."""
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), PROBE_TIMEOUT_S)
+    except TimeoutError:
+        return f"{host} does not answer within {PROBE_TIMEOUT_S:.0f} s"
+    except OSError as error:
+        return f"{host}: {error.strerror or error}"
+    writer.close()
+    return ""
 
 
 def read_ticker(ticker: Any, wall_ms: int, received: float) -> _Seen | None:

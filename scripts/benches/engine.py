@@ -1,8 +1,8 @@
-"""The engine's speed as one JSON object: commands a second on a seeded flow, and the bare book's as its ceiling.
+"""The engine's speed as one JSON object: commands a second on a seeded flow, with the bare book's as its ceiling.
 
-20 markets, 10,000 accounts with positions; of the flow 50 % place, 35 % cancel or amend, 15 % cross. The book
-operations of the same flow run on the bare order book and, where the package orderly-chaos is installed, on its C++
-book, and their trades are compared.
+20 markets, 10,000 accounts with positions; of the flow 50 % place, 35 % cancel or amend, 15 % cross. The flow's book
+operations run on the bare order book and, where the package orderly-chaos is installed, on its C++ book; their
+trades are compared.
 """
 
 import gc
@@ -241,7 +241,8 @@ def run_engine(flow: Flow, journal: Journal) -> dict[str, object]:
 
 
 def run_bare_book(operations: list[Operation]) -> tuple[float, list[tuple[int, ...]]]:
-    """Operations a CPU second of our book alone, and its trades as (market, maker id, taker id, price, size)."""
+    """Operations a CPU second of our book alone, and its trades as (market, maker id, taker id, price,
+    size)."""
     books = [OrderBook() for _ in range(MARKETS)]
     resting: dict[int, RestingOrder] = {}
     trades: list[tuple[int, ...]] = []

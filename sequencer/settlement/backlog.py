@@ -17,6 +17,10 @@ from sequencer.engine.events import BatchSealed, CommandRejected, FundingApplied
 from sequencer.journal import Record, decode_command
 from sequencer.replay import Applied
 
+CALM_BATCHES = 3  # unconfirmed batches that are no reason to slow down
+SPACING_S = 3  # chain seconds between rounds for each batch above that
+MAX_SPACING_S = 20  # prices stay fresh for 60 s, and the engine seals by itself after 20 s
+
 
 class SealedBatch(msgspec.Struct, frozen=True):
     """A batch ready for the chain: journal hash filled in, with the round that it pins."""
@@ -68,6 +72,15 @@ class Backlog:
         """Time of the round that the oldest unconfirmed batch pins, None without one."""
         oldest = self._batches.get(self.last_confirmed + 1)
         return None if oldest is None else oldest.round.timestamp
+
+    def round_spacing_s(self) -> int:
+        """How far apart rounds should be for the chain to keep up.
+
+        Each round ends a batch, and a batch that is not settled within two minutes of its round never will
+        be: when batches queue, fewer and fuller ones catch up.
+        """
+        waiting = self.last_sealed - self.last_confirmed - CALM_BATCHES
+        return min(MAX_SPACING_S, max(0, waiting * SPACING_S))
 
     def price_reports(self, round_: int) -> tuple[SignedPriceReport, ...]:
         """The reports that made a round."""

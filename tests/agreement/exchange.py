@@ -89,7 +89,6 @@ class Exchange:
     def _deploy(self) -> None:
         env = boa.env
         env.evm.patch.chain_id = CHAIN_ID
-        env.evm.patch.code_size_limit = 2**20
         env.evm.patch.timestamp = self.now
         deployer = bytes.fromhex(str(env.eoa)[2:])
         keepers = [hex_address(key.address) for key in self.keepers]
@@ -98,6 +97,7 @@ class Exchange:
         self.oracle = boa.load(
             "contracts/PriceOracle.vy", ROUND_SECONDS, 3, len(self.markets), keepers, 3, keepers, sequencer
         )
+        self.clerk = boa.load("contracts/Clerk.vy")
         nonce = env.evm.vm.state.get_nonce(deployer)
         vault = keccak(rlp_encode([deployer, nonce + 1]))[12:]
         self.inbox = boa.load("contracts/Inbox.vy", self.token.address, hex_address(vault))
@@ -115,7 +115,13 @@ class Exchange:
             for market in self.markets
         ]
         self.vault = boa.load(
-            "contracts/MarginVault.vy", self.token.address, self.oracle.address, self.inbox.address, sequencer, configs
+            "contracts/MarginVault.vy",
+            self.token.address,
+            self.oracle.address,
+            self.inbox.address,
+            self.clerk.address,
+            sequencer,
+            configs,
         )
         assert self._raw(self.vault) == vault
 

@@ -1,4 +1,6 @@
-"""The client against a real gateway: orders, amends, cancels, withdrawals, agents, restarts, subscriptions."""
+"""The client against a real gateway: orders, amends, cancels, withdrawals, agents, restarts,
+subscriptions.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -142,7 +144,9 @@ async def next_of(messages: AsyncIterator[dict[str, Any]], kind: str) -> dict[st
 
 
 async def test_subscription_survives_restart(world: GatewayWorld, taker: EvermarkClient) -> None:
-    """After the gateway restarts, subscriptions reconnect by themselves and begin with a marker and a snapshot."""
+    """After the gateway restarts, subscriptions reconnect by themselves and begin with a marker and a
+    snapshot.
+    """
     port = int(world.url.rsplit(":", 1)[1])
     async with world.client(MAKER) as maker:
         messages = maker.subscribe("book", "BTC-PERP")
@@ -160,7 +164,9 @@ async def test_subscription_survives_restart(world: GatewayWorld, taker: Evermar
 async def test_gap_leads_to_new_snapshot(
     world: GatewayWorld, maker: EvermarkClient, taker: EvermarkClient
 ) -> None:
-    """When a delta does not follow on the last one, the client asks for a snapshot instead of passing it on."""
+    """When a delta does not follow on the last one, the client asks for a snapshot instead of passing it
+    on.
+    """
     messages = maker.subscribe("book", "BTC-PERP")
     await next_of(messages, "snapshot")
     await taker.place_limit("BTC-PERP", "buy", "0.01", 109_000)

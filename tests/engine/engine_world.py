@@ -1,5 +1,5 @@
-"""A small exchange for engine tests: applies commands with invariants checked, and settles every sealed batch on the
-reference vault, which must reach the engine's integers."""
+"""A small exchange for engine tests: applies commands with invariants checked, and settles every sealed batch
+on the reference vault, which must reach the engine's integers."""
 
 from itertools import count
 
@@ -239,7 +239,9 @@ class World:
     def _settle(self, sealed: BatchSealed) -> None:
         batch = sealed.batch
         accounts = self.state.accounts.values()
-        owners = {account.account_id: AccountOwner(account.owner, account.sub_account) for account in accounts}
+        owners = {
+            account.account_id: AccountOwner(account.owner, account.sub_account) for account in accounts
+        }
         symbols = [market.symbol for market in self.markets]
         assert decode_batch(encode_batch(batch), owners, symbols) == batch
         self.sealed.append(sealed)

@@ -1,4 +1,5 @@
-"""Random streams of every command: invariants after each, every sealed batch settled on the reference vault."""
+"""Random streams of every command: invariants after each, every sealed batch settled on the reference
+vault."""
 
 import pytest
 from engine_world import BUY, FOK, GTC, IOC, SELL, START_S, USDC, World, market, owner_of
@@ -20,20 +21,33 @@ class Exchange(RuleBasedStateMachine):
 
     @initialize(fund=st.sampled_from((0, 50, 20_000)))
     def begin(self, fund):
-        second = market(1, maker_fee_ppm=-50, open_interest_cap_lots=3_000_000, fund_position_cap_lots=400_000)
+        second = market(
+            1, maker_fee_ppm=-50, open_interest_cap_lots=3_000_000, fund_position_cap_lots=400_000
+        )
         self.world = World(market(0, open_interest_cap_lots=5_000_000), second)
         self.accounts = [
-            self.world.trader(10 + number, usdc) for number, usdc in enumerate((20, 200, 2_000, 20_000, 90_000))
+            self.world.trader(10 + number, usdc)
+            for number, usdc in enumerate((20, 200, 2_000, 20_000, 90_000))
         ]
         self.accounts += [self.world.trader(20 + number, 10**6) for number in range(2)]
         if fund:
             self.world.donate(fund)
 
-    @rule(who=TRADERS, side=SIDES, size=SIZES, offset=OFFSETS, at=MARKETS, post=st.booleans(), reduce=st.booleans())
+    @rule(
+        who=TRADERS,
+        side=SIDES,
+        size=SIZES,
+        offset=OFFSETS,
+        at=MARKETS,
+        post=st.booleans(),
+        reduce=st.booleans(),
+    )
     def limit(self, who, side, size, offset, at, post, reduce):
         self.place(who, side, size, offset, at, GTC, post_only=post, reduce_only=reduce and size % 2 == 0)
 
-    @rule(who=TRADERS, side=SIDES, size=SIZES, tif=st.sampled_from((IOC, FOK)), at=MARKETS, reduce=st.booleans())
+    @rule(
+        who=TRADERS, side=SIDES, size=SIZES, tif=st.sampled_from((IOC, FOK)), at=MARKETS, reduce=st.booleans()
+    )
     def take(self, who, side, size, tif, at, reduce):
         self.place(who, side, size, side.sign * 400, at, tif, reduce_only=reduce)
 
@@ -43,7 +57,15 @@ class Exchange(RuleBasedStateMachine):
         if orders:
             old = orders[sorted(orders)[pick % len(orders)]]
             self.place(
-                who, old.side, size, offset, old.market_id, GTC, slot=old.slot, amend=True, reduce_only=old.reduce_only
+                who,
+                old.side,
+                size,
+                offset,
+                old.market_id,
+                GTC,
+                slot=old.slot,
+                amend=True,
+                reduce_only=old.reduce_only,
             )
 
     def place(self, who, side, size, offset, at, tif, **fields):
@@ -72,7 +94,11 @@ class Exchange(RuleBasedStateMachine):
     def withdraw(self, who, amount):
         self.world.withdraw(self.accounts[who], amount, fee=min(1_000, amount // 2))
 
-    @rule(number=st.sampled_from((10, 11, 12, 20, 99)), amount=st.integers(0, 10**10), kind=st.sampled_from((1, 2, 3)))
+    @rule(
+        number=st.sampled_from((10, 11, 12, 20, 99)),
+        amount=st.integers(0, 10**10),
+        kind=st.sampled_from((1, 2, 3)),
+    )
     def entry(self, number, amount, kind):
         if number != 99 or kind == 3:
             self.world.entry(InboxEntryKind(kind), number, amount)

@@ -1,5 +1,6 @@
-"""A real exchange for gateway tests: journal on disk, engine, history, market data and an aiohttp server on a free port.
-Only the chain is missing: deposits and rounds are submitted as the inbox watcher and the collector would."""
+"""A real exchange for gateway tests: journal on disk, engine, history, market data and an aiohttp server on
+a free port. Only the chain is missing: deposits and rounds are submitted as the inbox watcher and the
+collector would."""
 
 import asyncio
 import contextlib
@@ -89,6 +90,7 @@ class GatewayWorld:
             funding_keepers=keepers,
             markets=self.markets,
         )
+        self.registry = CollectorRegistry()
         self.directory.mkdir(parents=True, exist_ok=True)
         self.core = Core(self.directory, genesis, lambda: self.now_s * 1000)
         self._working = asyncio.ensure_future(self.core.run())
@@ -112,8 +114,11 @@ class GatewayWorld:
         site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        while self.core.state.genesis is None:
+        for _ in range(500):
+            if self.core.state.genesis is not None:
+                return
             await asyncio.sleep(0.01)
+        raise AssertionError("the genesis was not applied")
 
     async def stop(self) -> None:
         """Stop serving and close every file."""
@@ -127,7 +132,6 @@ class GatewayWorld:
     async def restart(self, port: int = 0) -> None:
         """A new process on the same directory, as far as one process can show it."""
         await self.stop()
-        self.registry = CollectorRegistry()
         await self.start(port)
 
     async def fund(self, *signers: Signer, usdc: int = 100_000) -> None:

@@ -1,4 +1,6 @@
-"""Keepers' messages: reports reach the collector, triggers the engine, and only what is signed by whom it must be."""
+"""Keepers' messages: reports reach the collector, triggers the engine, and only what is signed by whom it
+must be.
+"""
 
 import asyncio
 
@@ -23,7 +25,9 @@ async def test_quorum_of_reports_makes_a_round(world: GatewayWorld, caller: Call
 
 
 async def test_reports_of_strangers_and_false_ones(world: GatewayWorld, caller: Caller) -> None:
-    """An unregistered signer is 403 with digest and address; a report of the future or the wrong length is 400."""
+    """An unregistered signer is 403 with digest and address; a report of the future or the wrong length is
+    400.
+    """
     before = world.journaled
     answer = await caller.post("/v1/oracle/prices", world.report_body(world.price_report(), STRANGER))
     assert (answer.status, answer.error) == (403, "NOT_AUTHORISED")
@@ -55,7 +59,9 @@ async def test_funding_hour(world: GatewayWorld, caller: Caller) -> None:
 
 
 async def test_liquidation_trigger(world: GatewayWorld, caller: Caller) -> None:
-    """A healthy account is refused with both numbers and not journaled; one below maintenance is listed and liquidated."""
+    """A healthy account is refused with both numbers and not journaled; one below maintenance is listed and
+    liquidated.
+    """
     owner = "0x" + TAKER.address.hex()
     selling = world.order(MAKER, side=Side.SELL, size=1_000_000, limit_price=1_100_000)
     await caller.place(selling, MAKER)

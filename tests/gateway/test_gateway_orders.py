@@ -9,7 +9,9 @@ from evermark.protocol.orders import Side, TimeInForce
 
 
 async def test_resting_order_is_open(world: GatewayWorld, caller: Caller) -> None:
-    """An order that rests is answered as open, with its hash, journal position and everything that was signed."""
+    """An order that rests is answered as open, with its hash, journal position and everything that was
+    signed.
+    """
     order = world.order(MAKER)
     answer = await caller.place(order, MAKER, client_id="first")
     assert answer.status == 200

@@ -98,7 +98,9 @@ FIELDS: list[tuple[str, str, str]] = [
 async def test_field_of_wrong_type(
     world: GatewayWorld, caller: Caller, field: str, raw: str, name: str
 ) -> None:
-    """Floats, exponents, -0, unicode digits, booleans as numbers and numbers out of width are refused by name."""
+    """Floats, exponents, -0, unicode digits, booleans as numbers and numbers out of width are refused by
+    name.
+    """
     body = world.body(world.order(MAKER), MAKER)
     parts = [
         f'"{key}": {raw if key == field else msgspec.json.encode(value).decode()}'
@@ -138,7 +140,9 @@ async def test_missing_field(world: GatewayWorld, caller: Caller) -> None:
 
 
 async def test_signature_of_other_data(world: GatewayWorld, caller: Caller) -> None:
-    """A changed field makes a bad signature; the refusal shows the digest checked and the address recovered."""
+    """A changed field makes a bad signature; the refusal shows the digest checked and the address
+    recovered.
+    """
     order = world.order(MAKER)
     body = world.body(order, MAKER)
     body["order"]["size"] = 2_000
@@ -271,7 +275,9 @@ async def test_halted_market(world: GatewayWorld, caller: Caller) -> None:
 
 
 async def test_not_ready(world: GatewayWorld, caller: Caller) -> None:
-    """While something is missing, orders are 503 with Retry-After, cancels pass, and /ready names what is missing."""
+    """While something is missing, orders are 503 with Retry-After, cancels pass, and /ready names what is
+    missing.
+    """
     order = world.order(MAKER)
     await caller.place(order, MAKER)
     world.missing = ["prices"]
@@ -332,7 +338,9 @@ async def test_bad_queries(caller: Caller, path: str) -> None:
 
 
 async def test_rate_limits(tmp_path: Any) -> None:
-    """An account's orders above its budget are 429 with Retry-After; its cancels have their own, larger one."""
+    """An account's orders above its budget are 429 with Retry-After; its cancels have their own, larger
+    one.
+    """
     limits = Limits(orders_per_account=Rate(1.0, 3), cancels_per_account=Rate(1.0, 20))
     async with running(tmp_path, GatewaySettings(limits=limits)) as world:
         await world.fund(MAKER, TAKER)

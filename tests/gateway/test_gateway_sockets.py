@@ -1,4 +1,6 @@
-"""The WebSocket: order entry with ids, channels with snapshots and gap-free sequences, and clients that do not read."""
+"""The WebSocket: order entry with ids, channels with snapshots and gap-free sequences, and clients that do
+not read.
+"""
 
 import asyncio
 import time
@@ -163,7 +165,9 @@ def text_frame(payload: bytes) -> bytes:
 
 @pytest.mark.safety("H06", "api")
 async def test_slow_client_is_cut_and_holds_up_nobody(tmp_path: Any) -> None:
-    """A client that does not read is disconnected, with 1013 when it still looks; others get every message."""
+    """A client that does not read is disconnected, with 1013 when it still looks; others get every
+    message.
+    """
     settings = GatewaySettings(limits=NO_LIMITS, socket_queue_messages=50)
     async with running(tmp_path, settings) as world:
         await world.fund(MAKER, TAKER)
@@ -225,7 +229,9 @@ async def test_huge_message_ends_the_connection(world: GatewayWorld, caller: Cal
 
 @pytest.mark.safety("H01", "api")
 async def test_too_many_sockets(tmp_path: Any) -> None:
-    """Connections of one address are bounded; the next one is refused, and welcome again when one has left."""
+    """Connections of one address are bounded; the next one is refused, and welcome again when one has
+    left.
+    """
     async with running(tmp_path, GatewaySettings(limits=Limits(sockets_per_ip=2))) as world:
         caller = Caller(world)
         first, second = await caller.socket(), await caller.socket()

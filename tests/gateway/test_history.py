@@ -37,7 +37,9 @@ async def everything(world: GatewayWorld, caller: Caller) -> dict[str, object]:
 
 @pytest.mark.parametrize("loss", ["nothing", "history", "other journal's history"])
 async def test_same_answers_after_restart(tmp_path: Path, loss: str) -> None:
-    """Resumed, or rebuilt from the journal because the file is gone or another journal's: the same answers."""
+    """Resumed, or rebuilt from the journal because the file is gone or another journal's: the same
+    answers.
+    """
     async with running(tmp_path / loss) as world:
         caller = Caller(world)
         await world.fund(MAKER, TAKER)

@@ -16,6 +16,7 @@ from keeper_cases import MARKETS, NOW_S
 from small_gateway import ROUND_SECONDS, SmallGateway
 
 from evermark.chain import Manifest, Parameters, Roles
+from evermark.chain.manifest import CONTRACT_NAMES
 from evermark.client.models import ExchangeInfo
 from evermark.protocol.funding import HOUR_S
 from evermark.protocol.oracle import NO_PRICE, aggregate
@@ -333,7 +334,7 @@ def test_a_gateway_that_contradicts_the_manifest_is_refused(tmp_path):
         chain_id=1, vault="0xAa", oracle="0xBb", inbox="", token="", round_seconds=1, markets=()
     )
     path = tmp_path / "manifest.json"
-    addresses = {"token": "0x1", "inbox": "0x2", "vault": "0xaa", "oracle": "0xbb"}
+    addresses = dict.fromkeys(CONTRACT_NAMES, "0x1") | {"vault": "0xaa", "oracle": "0xbb"}
     manifest = Manifest(
         chain_id=1,
         genesis_block=0,

@@ -1,7 +1,8 @@
 """The rules of a batch as plainly as they can be written: what `docs/settlement.md` says, over dictionaries.
 
-It shares no arithmetic with the engine: margins, fees and funding are computed here from whole sums, so that it
-disagrees where the engine is wrong. Signatures are not its business. Anything that the vault reverts raises `Reverted`.
+It shares no arithmetic with the engine: margins, fees and funding are computed here from whole sums, so that
+it disagrees where the engine is wrong. Signatures are not its business. Anything that the vault reverts
+raises `Reverted`.
 """
 
 from collections import defaultdict
@@ -33,7 +34,9 @@ class NaiveVault:
         self.markets = {market.market_id: market for market in markets}
         self.collaterals = defaultdict(int)
         self.ids = {}
-        self.positions = defaultdict(lambda: (0, 0, 0))  # (account, market) -> size, entry cumulative, entry mark
+        self.positions = defaultdict(
+            lambda: (0, 0, 0)
+        )  # (account, market) -> size, entry cumulative, entry mark
         self.slots = defaultdict(lambda: (0, 0))  # (account, slot) -> sequence, filled
         self.taker_sequences = defaultdict(int)
         self.action_sequences = defaultdict(int)
@@ -140,7 +143,9 @@ class Settlement:
 
     def positions_of(self, account, source=None):
         source = self.vault.positions if source is None else source
-        return {market: source[account, market] for market in self.vault.markets if (account, market) in source}
+        return {
+            market: source[account, market] for market in self.vault.markets if (account, market) in source
+        }
 
     def margin(self, account):
         """The running margin; the batch must name every open position."""

@@ -95,6 +95,21 @@ async def test_older_rounds_are_late(world: World, sink: Sink) -> None:
     assert len(sink.commands) == 1
 
 
+async def test_rounds_are_spaced_while_the_chain_lags(world: World) -> None:
+    """With settlement behind, rounds that come too soon are dropped and a later one goes through."""
+    sink = Sink(world)
+    spacing = 0
+    sink.collector = ReportCollector(
+        world.genesis, sink.submit, lambda: world.now_s, spacing_s=lambda: spacing, grace_s=0.01
+    )
+    for spacing in (0, 10, 10, 10, 10):  # noqa: B007  the collector reads it
+        for report in world.price_reports():
+            sink.collector.add_price(report)
+        await asyncio.sleep(0.02)
+        world.now_s += ROUND_SECONDS
+    assert len(sink.commands) == 2
+
+
 def altered(world: World, **changes: object) -> SignedPriceReport:
     signed = world.price_reports()[0]
     return msgspec.structs.replace(signed, report=msgspec.structs.replace(signed.report, **changes))

@@ -104,7 +104,9 @@ class Exchange:
         self.next_sequence = START_S * 1000
 
     def _deploy_vault(self) -> Any:
-        arguments = [self.token.address, self.oracle.address, self.inbox.address, self.sequencer]
+        self.clerk = deployer("Clerk").deploy()
+        arguments = [self.token, self.oracle, self.inbox, self.clerk]
+        arguments = [contract.address for contract in arguments] + [self.sequencer]
         configs = [market_config(market) for market in self.markets]
         return deployer("MarginVault").deploy(*arguments, configs, override_address=Address(VAULT_ADDRESS))
 

@@ -1,0 +1,413 @@
+# pragma version 0.4.3
+# pragma evm-version prague
+# pragma optimize codesize
+"""
+@title Clerk
+@license Apache-2.0
+@notice Works through the rare sections of a batch for the vault: 1 inbox, 2 actions, 3 funding, 5 withdrawals.
+@dev Exists because the vault's code would not fit 24,576 bytes with them. It has no storage and no privilege but the vault's
+     trust by immutable address: the vault forwards it the calldata of `settle()`, it reads and writes the vault's words
+     (modules/ledger.vy has their numbers), and the vault emits the events. Whoever else calls it only has it call themselves.
+"""
+
+from .interfaces import IInbox
+from .interfaces import IMarginVault
+from .interfaces import IPriceOracle
+from .modules import codec
+from .modules import signed_actions
+from .modules import ledger
+from .modules import units
+
+
+interface IVault:
+    def clerk_task() -> (uint256, address, address): view
+    def running_margin(account_index: uint256) -> (int256, uint256, bool): view
+    def word(key: uint256) -> uint256: view
+    def write(key: uint256, word: uint256): nonpayable
+    def relay(topics: DynArray[bytes32, 4], data: Bytes[96]): nonpayable
+
+
+NO_INDEX: constant(uint256) = 65535
+DEPOSIT: constant(uint8) = 1
+DONATION: constant(uint8) = 2
+WITHDRAWAL: constant(uint8) = 3
+APPROVE_AGENT: constant(uint256) = 1
+CANCEL: constant(uint256) = 2
+FUNDING_HOUR: constant(uint256) = 1
+
+SKIPPED_UNKNOWN_ACCOUNT: constant(uint256) = 1
+SKIPPED_STALE_PRICE: constant(uint256) = 2
+SKIPPED_NOTHING_WITHDRAWABLE: constant(uint256) = 3
+SKIPPED_UNKNOWN_KIND: constant(uint256) = 4
+
+AGENT_DAYS: constant(uint256) = 365  # longest life of a session key
+ALL_SLOTS: constant(uint256) = 65535
+PRICES: constant(uint256) = 1 << 64  # key of the batch's price of market 0
+FEES_END: constant(uint256) = 86
+
+DEPOSITED: constant(bytes32) = keccak256("Deposited(uint256,uint256,uint256)")
+ACCOUNT_REGISTERED: constant(bytes32) = keccak256("AccountRegistered(uint256,address,uint256)")
+ENTRY_SKIPPED: constant(bytes32) = keccak256("EntrySkipped(uint256,uint256)")
+CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256)")
+AGENT_APPROVED: constant(bytes32) = keccak256("AgentApproved(uint256,address,uint256,uint256)")
+ORDERS_VOIDED: constant(bytes32) = keccak256("OrdersVoided(uint256,uint256,uint256)")
+FUNDING_APPLIED: constant(bytes32) = keccak256("FundingApplied(uint256,uint256,int256,int256)")
+
+
+struct Task:
+    vault: IVault
+    now: uint256
+    separator: bytes32
+    markets_at: uint256  # where the batch's table of markets ends its count
+    accounts_at: uint256
+    accounts: uint256
+
+
+@external
+def settle() -> uint256:
+    """
+    @dev Same selector as the vault's, whose calldata this is. Returns where the worked sections end.
+    """
+    vault: IVault = IVault(msg.sender)
+    packed: uint256 = 0
+    inbox: address = empty(address)
+    oracle: address = empty(address)
+    packed, inbox, oracle = staticcall vault.clerk_task()
+    at: uint256 = packed & units.U32
+    markets_at: uint256 = FEES_END + 4 * (codec.word(FEES_END) & units.U8) + 1
+    accounts_at: uint256 = markets_at + (codec.word(markets_at) & units.U8) + 2
+    task: Task = Task(
+        vault=vault,
+        now=packed >> 32 & units.U40,
+        separator=signed_actions.separator(msg.sender),
+        markets_at=markets_at,
+        accounts_at=accounts_at,
+        accounts=codec.word(accounts_at) & units.U16,
+    )
+    at += 2
+    count: uint256 = codec.word(at) & units.U16
+    if packed >> 176 & 1 == 1:
+        return self._withdrawals(task, at, count)
+    first: uint256 = (staticcall vault.word(ledger.COUNTERS)) >> 48 & units.U64
+    self._inbox(task, inbox, first, at, count)
+    at = self._actions(task, at + 2 * count + 2) + 1
+    count = codec.word(at) & units.U8
+    self._funding(task, oracle, at, count)
+    return at + 5 * count
+
+
+# ---------------------------------------------------------------------------------------------------------- section 1, inbox
+
+
+@internal
+def _inbox(task: Task, inbox: address, first: uint256, start: uint256, count: uint256):
+    """
+    @dev The vault has consumed the entries; each names the table index of its account.
+    """
+    counters: uint256 = staticcall task.vault.word(ledger.COUNTERS)
+    extcall task.vault.write(ledger.COUNTERS, counters + (count << 48))
+    for i: uint256 in range(count, bound=32):
+        id: uint256 = first + i
+        entry: IInbox.Entry = staticcall IInbox(inbox).entry(id)
+        index: uint256 = codec.word(start + 2 * i + 2) & units.U16
+        if entry.kind == DEPOSIT:
+            self._deposit(task, id, entry, index)
+        elif entry.kind == DONATION:
+            self._credit(task, id, ledger.INSURANCE_FUND, convert(entry.amount, uint256))
+        elif entry.kind == WITHDRAWAL:
+            self._forced_withdrawal(task, id, entry, index)
+        else:
+            self._skip(task, id, SKIPPED_UNKNOWN_KIND)
+
+
+@internal
+def _skip(task: Task, entry_id: uint256, reason: uint256):
+    extcall task.vault.relay([ENTRY_SKIPPED, convert(entry_id, bytes32)], abi_encode(reason))
+
+
+@view
+@internal
+def _account_at(task: Task, index: uint256) -> uint256:
+    if index >= task.accounts:
+        units.fail("vault: no such account index")
+    return codec.word(task.accounts_at + 4 * index + 4) & units.U32
+
+
+@internal
+def _add_collateral(task: Task, account: uint256, amount: int256):
+    a: uint256 = staticcall task.vault.word(account)
+    extcall task.vault.write(account, ledger.with_collateral(a, ledger.collateral_of(a) + amount))
+
+
+@internal
+def _credit(task: Task, entry_id: uint256, account: uint256, amount: uint256):
+    self._add_collateral(task, account, convert(amount, int256))
+    credited: uint256 = staticcall task.vault.word(ledger.CREDITED)
+    extcall task.vault.write(ledger.CREDITED, credited + amount)
+    extcall task.vault.relay(
+        [DEPOSITED, convert(entry_id, bytes32), convert(account, bytes32)], abi_encode(amount)
+    )
+
+
+@internal
+def _deposit(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256):
+    """
+    @dev Registers (owner, sub-account) under the next id when it is new, and credits it.
+    """
+    sub_account: uint256 = convert(entry.sub_account, uint256)
+    named: uint256 = convert(entry.owner, uint256) | sub_account << ledger.B_SUB_ACCOUNT
+    account: uint256 = staticcall task.vault.word(named)
+    if account == 0:
+        counters: uint256 = staticcall task.vault.word(ledger.COUNTERS)
+        account = (counters >> 112 & units.U32) + 1
+        extcall task.vault.write(ledger.COUNTERS, counters + (1 << 112))
+        extcall task.vault.write(ledger.B | account, named | 1 << ledger.B_REGISTERED)
+        extcall task.vault.write(named, account)
+        extcall task.vault.relay(
+            [ACCOUNT_REGISTERED, convert(account, bytes32), convert(entry.owner, bytes32)], abi_encode(sub_account)
+        )
+    if self._account_at(task, index) != account:
+        units.fail("vault: entry of another account")
+    self._credit(task, entry_id, account, convert(entry.amount, uint256))
+
+
+@internal
+def _forced_withdrawal(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256):
+    """
+    @dev A claim of min(requested, withdrawable), or nothing with the reason in an event.
+    """
+    account: uint256 = staticcall task.vault.word(
+        convert(entry.owner, uint256) | convert(entry.sub_account, uint256) << ledger.B_SUB_ACCOUNT
+    )
+    if account == 0:
+        self._skip(task, entry_id, SKIPPED_UNKNOWN_ACCOUNT)
+        return
+    if self._account_at(task, index) != account:
+        units.fail("vault: entry of another account")
+    withdrawable: uint256 = 0
+    fresh: bool = False
+    withdrawable, fresh = self._withdrawable(task, index)
+    amount: uint256 = min(convert(entry.amount, uint256), withdrawable)
+    if not fresh:
+        self._skip(task, entry_id, SKIPPED_STALE_PRICE)
+    elif amount == 0:
+        self._skip(task, entry_id, SKIPPED_NOTHING_WITHDRAWABLE)
+    else:
+        self._claim(task, account, amount)
+
+
+@view
+@internal
+def _withdrawable(task: Task, index: uint256) -> (uint256, bool):
+    """
+    @dev Equity above max(initial margin, 20 % of notional), not below zero; and whether all prices are fresh.
+    """
+    equity: int256 = 0
+    kept: uint256 = 0
+    fresh: bool = False
+    equity, kept, fresh = staticcall task.vault.running_margin(index)
+    return convert(max(equity - convert(kept, int256), 0), uint256), fresh
+
+
+@internal
+def _claim(task: Task, account: uint256, amount: uint256):
+    """
+    @dev Moves `amount` out of the account's collateral into a new claim of its owner.
+    """
+    self._add_collateral(task, account, -convert(amount, int256))
+    counters: uint256 = staticcall task.vault.word(ledger.COUNTERS)
+    claim: uint256 = (counters >> 144) + 1
+    owner: uint256 = (staticcall task.vault.word(ledger.B | account)) & units.U160
+    extcall task.vault.write(ledger.COUNTERS, counters + (1 << 144))
+    extcall task.vault.write(ledger.CLAIMS | claim, owner | amount << 160)
+    extcall task.vault.relay(
+        [CLAIM_CREATED, convert(claim, bytes32), convert(account, bytes32), convert(owner, bytes32)],
+        abi_encode(amount),
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- section 2, actions
+
+
+@internal
+def _actions(task: Task, start: uint256) -> uint256:
+    """
+    @dev Agent approvals and cancels; `start` is where their count ends. Returns where the section ends.
+    """
+    at: uint256 = start
+    for i: uint256 in range(codec.word(start) & units.U16, bound=256):
+        at += signed_actions.HEAD_BYTES
+        head: uint256 = codec.word(at)
+        account: uint256 = self._account_at(task, head & units.U16)
+        tag: uint256 = head >> 16 & units.U8
+        if tag == CANCEL:
+            at += signed_actions.CANCEL_BYTES
+            self._cancel(task, at, account)
+        elif tag == APPROVE_AGENT:
+            at += signed_actions.APPROVAL_BYTES
+            self._approve_agent(task, at, account)
+        else:
+            units.fail("vault: action reserved")
+        at += signed_actions.SIGNATURE_BYTES
+    return at
+
+
+@view
+@internal
+def _named(task: Task, account: uint256) -> uint256:
+    b: uint256 = staticcall task.vault.word(ledger.B | account)
+    if b == 0:
+        units.fail("vault: unknown account")
+    return b
+
+
+@internal
+def _raise_action_sequence(task: Task, account: uint256, b: uint256, sequence: uint256, signer: address):
+    """
+    @dev Approvals and withdrawals are the owner's alone, each under a higher action sequence than the last.
+    """
+    if convert(signer, uint256) != b & units.U160:
+        units.fail("vault: not signed by owner")
+    stored: uint256 = b >> ledger.B_ACTION_SEQUENCE & units.U48
+    if sequence <= stored:
+        units.fail("vault: action sequence too low")
+    extcall task.vault.write(ledger.B | account, b ^ (stored ^ sequence) << ledger.B_ACTION_SEQUENCE)
+
+
+@internal
+def _cancel(task: Task, at: uint256, account: uint256):
+    """
+    @dev By the owner or a live agent: nothing of the slot, or of the account, up to the signed sequence fills again.
+    """
+    cancel: signed_actions.Cancel = signed_actions.read_cancel(at, task.now)
+    if cancel.sequence > (task.now + units.DAY_S) * 1000:
+        units.fail("vault: sequence too far ahead")
+    b: uint256 = self._named(task, account)
+    signer: uint256 = convert(signed_actions.cancel_signer(cancel, b, task.separator, at), uint256)
+    if signer != b & units.U160:
+        agent: uint256 = staticcall task.vault.word(ledger.AGENTS | account << 160 | signer)
+        if agent & units.U64 < task.now:
+            units.fail("vault: not owner nor live agent")
+    key: uint256 = account
+    offset: uint256 = ledger.A_TAKER_SEQUENCE
+    width: uint256 = units.U48
+    voided: uint256 = cancel.sequence
+    slot: uint256 = cancel.slot
+    if cancel.all_slots == 1:
+        offset = ledger.A_MIN_SEQUENCE
+        slot = ALL_SLOTS
+    elif slot != 0:
+        # A voided slot counts as wholly filled.
+        key = ledger.SLOTS | account << 15 | slot >> 1
+        offset = (slot & 1) << 7
+        width = units.U128
+        voided = cancel.sequence | units.U62 << 48
+    word: uint256 = staticcall task.vault.word(key)
+    stored: uint256 = word >> offset & width
+    if cancel.sequence > stored & units.U48:
+        extcall task.vault.write(key, word ^ (stored ^ voided) << offset)
+    extcall task.vault.relay(
+        [ORDERS_VOIDED, convert(account, bytes32)], abi_encode(slot, cancel.sequence)
+    )
+
+
+@internal
+def _approve_agent(task: Task, at: uint256, account: uint256):
+    """
+    @dev By the owner alone; an expiry in the past revokes.
+    """
+    approval: signed_actions.Approval = signed_actions.read_approval(at, task.now)
+    if approval.expiry > task.now + AGENT_DAYS * units.DAY_S:
+        units.fail("vault: agent expiry too far")
+    b: uint256 = self._named(task, account)
+    signer: address = signed_actions.approval_signer(approval, b, task.separator, at)
+    self._raise_action_sequence(task, account, b, approval.sequence, signer)
+    extcall task.vault.write(
+        ledger.AGENTS | account << 160 | approval.agent, approval.expiry | approval.transfer_cap << 64
+    )
+    extcall task.vault.relay(
+        [AGENT_APPROVED, convert(account, bytes32), convert(approval.agent, bytes32)],
+        abi_encode(approval.expiry, approval.transfer_cap),
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- section 3, funding
+
+
+@internal
+def _funding(task: Task, oracle: address, start: uint256, count: uint256):
+    """
+    @dev Each funding hour moves the cumulative index of every market of the batch's market table.
+    """
+    for i: uint256 in range(count, bound=64):
+        entry: uint256 = codec.word(start + 5 * i + 5)
+        if entry >> 32 & units.U8 != FUNDING_HOUR:
+            units.fail("vault: funding tag reserved")
+        hour: uint256 = entry & units.U32
+        rates: DynArray[int256, 64] = staticcall IPriceOracle(oracle).funding_rates(hour)
+        for k: uint256 in range(codec.word(task.markets_at) & units.U8, bound=64):
+            market: uint256 = codec.word(task.markets_at + k + 1) & units.U8
+            self._apply_hour(task, market, hour, rates[market])
+
+
+@internal
+def _apply_hour(task: Task, market: uint256, hour: uint256, rate: int256):
+    """
+    @dev cumulative += index * lot_tick_value * clamped rate * 1000, once per hour, at a fresh index.
+    """
+    s: uint256 = staticcall task.vault.word(ledger.MARKET_S | market)
+    if hour <= s >> ledger.S_LAST_HOUR & units.U32:
+        units.fail("vault: funding hour not next")
+    price: uint256 = staticcall task.vault.word(PRICES | market)
+    p: uint256 = staticcall task.vault.word(ledger.MARKET_P | market)
+    if (price >> 64 & units.U40) + (p >> ledger.P_MAX_PRICE_AGE & units.U16) < task.now:
+        units.fail("vault: stale price")
+    # min(4 %, half the first maintenance fraction) per hour
+    fraction: uint256 = (staticcall task.vault.word(ledger.MARKET_T0 | market)) >> 48 & units.U24
+    cap: int256 = convert(min(40_000_000, fraction * 250), int256)
+    clamped: int256 = max(-cap, min(cap, rate))
+    step: int256 = convert((price & units.U32) * (p & units.U32) * 1000, int256) * clamped
+    cumulative: int256 = units.signed(s, 128) + step
+    if convert(convert(cumulative, int128), int256) != cumulative:
+        units.fail("vault: funding out of range")
+    kept: uint256 = s >> 128 << 128 & ~(units.U32 << ledger.S_LAST_HOUR)
+    extcall task.vault.write(
+        ledger.MARKET_S | market, kept | units.bits(cumulative) & units.U128 | hour << ledger.S_LAST_HOUR
+    )
+    extcall task.vault.relay(
+        [FUNDING_APPLIED, convert(market, bytes32)], abi_encode(hour, clamped, cumulative)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- section 5, withdrawals
+
+
+@internal
+def _withdrawals(task: Task, start: uint256, count: uint256) -> uint256:
+    """
+    @dev Signed by the owner; the operator's fee comes out of the amount and is at most the signed maximum.
+    """
+    at: uint256 = start
+    for i: uint256 in range(count, bound=256):
+        at += signed_actions.WITHDRAWAL_BYTES
+        index: uint256 = codec.word(at - signed_actions.WITHDRAWAL_BYTES + 2) & units.U16
+        account: uint256 = self._account_at(task, index)
+        withdrawal: signed_actions.Withdrawal = signed_actions.read_withdrawal(at, task.now)
+        if withdrawal.fee > withdrawal.max_fee or withdrawal.fee > withdrawal.amount:
+            units.fail("vault: withdrawal fee too high")
+        b: uint256 = self._named(task, account)
+        signer: address = signed_actions.withdrawal_signer(withdrawal, b, task.separator, at)
+        self._raise_action_sequence(task, account, b, withdrawal.sequence, signer)
+        withdrawable: uint256 = 0
+        fresh: bool = False
+        withdrawable, fresh = self._withdrawable(task, index)
+        if not fresh:
+            units.fail("vault: stale price")
+        if withdrawal.amount > withdrawable:
+            units.fail("vault: not withdrawable")
+        if withdrawal.fee != 0:
+            self._add_collateral(task, account, -convert(withdrawal.fee, int256))
+            self._add_collateral(task, ledger.FEE_ACCOUNT, convert(withdrawal.fee, int256))
+        self._claim(task, account, withdrawal.amount - withdrawal.fee)
+        at += signed_actions.SIGNATURE_BYTES
+    return at

@@ -1,0 +1,62 @@
+"""Each test starts from fresh contracts and leaves no trace."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import boa
+import pytest
+from contract_cases import (
+    FUNDING_KEEPERS,
+    KEEPERS,
+    MARKETS,
+    QUORUM,
+    ROUND_S,
+    START_S,
+    compiled,
+    text,
+)
+
+
+@pytest.fixture
+def chain() -> Iterator[Any]:
+    """The test chain at START_S; everything is rolled back afterwards."""
+    with boa.env.anchor():
+        boa.env.timestamp = START_S
+        yield boa.env
+
+
+@pytest.fixture
+def sequencer(chain: Any) -> str:
+    return chain.generate_address("sequencer")
+
+
+@pytest.fixture
+def oracle(chain: Any, sequencer: str) -> Any:
+    """Five oracle keepers, three funding keepers, quorums of three, three markets."""
+    keepers = [text(keeper.address) for keeper in KEEPERS]
+    funding = [text(keeper.address) for keeper in FUNDING_KEEPERS]
+    return compiled("PriceOracle").deploy(ROUND_S, QUORUM, MARKETS, keepers, QUORUM, funding, sequencer)
+
+
+@pytest.fixture
+def usdc(chain: Any) -> Any:
+    return compiled("TestUSDC").deploy()
+
+
+@pytest.fixture
+def vault(chain: Any) -> Any:
+    return compiled("StubVault").deploy()
+
+
+@pytest.fixture
+def inbox(usdc: Any, vault: Any) -> Any:
+    return compiled("Inbox").deploy(usdc, vault)
+
+
+@pytest.fixture
+def owner(chain: Any, usdc: Any, inbox: Any) -> str:
+    """Holds 1,000 USDC and lets the inbox take them."""
+    address = chain.generate_address("owner")
+    usdc.mint(address, 1_000_000_000)
+    usdc.approve(inbox, 2**256 - 1, sender=address)
+    return address
