@@ -7,7 +7,8 @@ import asyncio
 from typing import Protocol
 
 STRIDE_S = 20  # chain seconds between two reports at most, a third of the usual greatest age of a price
-MIN_WALL_S = 0.5  # between two reports, so that a fast devnet does not drown in rounds
+MIN_WALL_S = 1.5  # between two reports: each round ends a batch, and a fast devnet must settle them all
+MIN_SAMPLE_WALL_S = 0.5  # between two looks at the public book
 POLL_WALL_S = 0.02
 
 
@@ -35,9 +36,9 @@ def report_stride(round_seconds: int, speed: float) -> int:
 
 
 def sample_interval_s(least_s: int, speed: float) -> int:
-    """Chain seconds between two funding samples: `least_s`, or more to stay above MIN_WALL_S of wall time."""
+    """Chain seconds between two funding samples: `least_s`, or more to stay above MIN_SAMPLE_WALL_S of wall time."""
     interval = least_s
-    while interval < MIN_WALL_S * speed and interval < 60:
+    while interval < MIN_SAMPLE_WALL_S * speed and interval < 60:
         interval *= 2
     return interval
 

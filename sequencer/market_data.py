@@ -94,14 +94,22 @@ class MarketData:
         self._claims: OrderedDict[tuple[int, int], int] = OrderedDict()
         self.funding_rates: dict[int, int] = {}  # last applied hour's, ppb by market id
         self.changed = asyncio.Event()
+        self._live = False
+
+    def go_live(self) -> None:
+        """Gather messages from now on; what a replay tells before nobody waits for."""
+        self._live = True
 
     def observe(self, applied: Applied) -> None:
         """Count one command's events."""
         for event in applied.events:
             if isinstance(event, LevelChanged):
                 feed = self._feed(event.market_id)
-                feed.levels[event.side, event.price] = event.size
                 feed.newest = applied.sequence
+                if self._live:
+                    feed.levels[event.side, event.price] = event.size
+                else:
+                    feed.sequence = applied.sequence
             elif isinstance(event, Trade):
                 self._trade(event, applied)
             elif isinstance(event, RoundApplied):
@@ -217,7 +225,8 @@ class MarketData:
             "liquidation": trade.liquidated != 0,
         }
         feed = self._feed(trade.market_id)
-        feed.trades.append(tick)
+        if self._live:
+            feed.trades.append(tick)
         feed.ring.append(tick)
         sides = (
             ("maker", trade.maker, trade.maker_hash, trade.maker_fee, trade.taker_side.opposite),

@@ -282,5 +282,8 @@ def check_closing(index: uint256, now: uint256):
     if before.equity < 0:
         if after.equity < before.equity:
             units.fail("vault: deficit grew")
-    elif after.equity * convert(before.maintenance, int256) < before.equity * convert(after.maintenance, int256):
+    elif after.equity < 0 or (
+        after.equity * convert(before.maintenance, int256) < before.equity * convert(after.maintenance, int256)
+    ):
+        # The sign is a condition of its own: without maintenance on either side the ratio says nothing.
         units.fail("vault: margin ratio fell")

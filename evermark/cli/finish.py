@@ -23,7 +23,7 @@ class Tally(msgspec.Struct):
 
 async def finish(exchange: Exchange, plan: UpPlan) -> None:
     """Stop trading, settle, verify, print. Raises CliError with the first thing that does not hold."""
-    output.say("time is over: traders stop, the last batch settles")
+    output.say("the time is over: traders stop, the last batch settles")
     failure = ""
     try:
         await exchange.settle()

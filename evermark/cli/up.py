@@ -13,6 +13,7 @@ from rich.live import Live
 from evermark.cli import output
 from evermark.cli.errors import CliError
 from evermark.cli.exchange import Exchange
+from evermark.cli.finish import finish
 from evermark.cli.gateway import Gateway
 from evermark.cli.overview import Observer
 from evermark.cli.plan import SIM_SEED, UpPlan, choose_port, choose_prices, choose_speed, choose_start
@@ -22,7 +23,6 @@ from evermark.cli.supervisor import Supervisor
 
 SCREEN_S = 1.0
 LINE_S = 5.0
-MUTE = 3  # signals until everything is killed at once
 
 
 def up(
@@ -42,7 +42,7 @@ def up(
     """Run a whole exchange: chain, contracts, sequencer, keepers and traders.
 
     With --for it ends by itself: the traders stop, everything matched settles, the journal is verified
-    against the chain, and the exit code says whether all of that held.
+    against the chain, and the exit code says whether all of that held. Ctrl-C ends the time early.
     """
     if not seconds and (as_json or min_fills):
         raise CliError("--json and --min-fills belong to --for SECONDS")
@@ -75,17 +75,15 @@ async def _up(plan: UpPlan) -> None:
     output.say(f"run directory {run.path}")
     async with Gateway(plan.gateway_url) as gateway:
         exchange = Exchange(plan, run, supervisor, gateway)
-        stopped = stop_event(supervisor)
+        signals = Signals(supervisor)
         try:
-            if not await _unless(stopped, exchange.bring_up(facts)):
+            if not await _unless(signals.stop, exchange.bring_up(facts)):
                 return
             output.say(f"the exchange is up at {plan.gateway_url}, its chain at {plan.rpc_url}")
             observer = Observer(gateway, plan.rpc_url, run.path / "status")
-            await (_show if shown else _tell)(observer, supervisor, plan, stopped)
-            if plan.seconds and not stopped.is_set():
-                from evermark.cli.finish import finish
-
-                await finish(exchange, plan)
+            await (_show if shown else _tell)(observer, supervisor, plan, signals.stop)
+            if plan.seconds and not await _unless(signals.hurry, finish(exchange, plan)):
+                raise CliError("interrupted: neither settled nor verified")
         finally:
             output.say("stopping")
             await exchange.take_down()
@@ -108,21 +106,22 @@ async def check_live() -> None:
         await source.close()
 
 
-def stop_event(supervisor: Supervisor) -> asyncio.Event:
-    """Set by the first Ctrl-C or SIGTERM; the third one kills every child at once."""
-    stopped, count = asyncio.Event(), 0
+class Signals:
+    """Ctrl-C and SIGTERM: the first ends the run in order, the second hurries, the third kills."""
 
-    def stop() -> None:
-        nonlocal count
-        count += 1
-        stopped.set()
-        if count >= MUTE:
-            for child in supervisor.children.values():
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.stop, self.hurry = asyncio.Event(), asyncio.Event()
+        self._supervisor = supervisor
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, self._heard)
+
+    def _heard(self) -> None:
+        if self.hurry.is_set():
+            for child in self._supervisor.children.values():
                 child.kill()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    return stopped
+        elif self.stop.is_set():
+            self.hurry.set()
+        self.stop.set()
 
 
 async def _unless(stopped: asyncio.Event, work: Awaitable[None]) -> bool:

@@ -28,6 +28,11 @@ class Refused(EvermarkError):
         value = self.details.get("retry_after_ms")
         return None if value is None else int(value) / 1000
 
+    @property
+    def outcome_unknown(self) -> bool:
+        """The exchange stopped before it knew what became of the request."""
+        return self.details.get("outcome") == "unknown"
+
     def _numbers(self) -> str:
         return (
             " [" + ", ".join(f"{key}={value}" for key, value in self.details.items()) + "]"

@@ -194,7 +194,8 @@ class Stream:
             self._subscription_refused(message)
         elif not answer.done():
             if "error" in message:
-                answer.set_exception(Refused(message["error"], 0, str(message.get("order_hash", ""))))
+                refused = Refused(message["error"], 0, str(message.get("order_hash", "")))
+                answer.set_exception(ConnectionError(refused.message) if refused.outcome_unknown else refused)
             else:
                 answer.set_result(message.get("result"))
 

@@ -77,7 +77,10 @@ class Transport:
                 self._on_chain_time(int(chain_time))
             data = await self._read(answer)
             if answer.status >= 400:
-                raise refusal(data, answer.status)
+                refused = refusal(data, answer.status)
+                if refused.outcome_unknown:
+                    raise aiohttp.ClientConnectionError(refused.message)  # as if the connection had broken
+                raise refused
             return data
 
     async def _read(self, answer: aiohttp.ClientResponse) -> bytes:

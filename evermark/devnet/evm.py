@@ -146,9 +146,10 @@ class Evm:
         )
         self.on_block(block)
         self.logs.append([])
-        self._record(block, applied)
+        receipts = self._record(block, applied)
         self.blocks[block.hash] = block.number
         self.head = block.header
+        self.receipts.update(receipts)  # last: whoever sees a receipt finds its block at the head
         return bytes(block.hash)
 
     def _runnable(self, gas_used: int, state: Any) -> Any:
@@ -159,7 +160,9 @@ class Evm:
                 return transaction
         return None
 
-    def _record(self, block: Any, applied: Iterable[tuple[Any, Any, Any]]) -> None:
+    def _record(self, block: Any, applied: Iterable[tuple[Any, Any, Any]]) -> dict[bytes, dict[str, Any]]:
+        """Keep a block's logs and transactions; returns its receipts by transaction hash."""
+        receipts = {}
         before = 0
         for index, (transaction, receipt, computation) in enumerate(applied):
             place = {
@@ -174,7 +177,7 @@ class Evm:
             base_fee = block.header.base_fee_per_gas
             mined = {**place, "transaction": transaction, "baseFee": base_fee}
             self.transactions[transaction.hash] = mined
-            self.receipts[transaction.hash] = {
+            receipts[transaction.hash] = {
                 **mined,
                 "status": 0 if computation.is_error else 1,
                 "gasUsed": receipt.gas_used - before,
@@ -185,6 +188,7 @@ class Evm:
                 "revertReason": bytes(computation.output) if computation.is_error else None,
             }
             before = receipt.gas_used
+        return receipts
 
     def state_at(self, number: int) -> Any:
         """State after block `number`."""

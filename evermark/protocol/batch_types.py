@@ -48,7 +48,7 @@ class InboxUse(msgspec.Struct, frozen=True):
     account_index: int
 
 
-class AgentApproval(msgspec.Struct, frozen=True):
+class AgentApproval(msgspec.Struct, frozen=True, tag=True):
     """Section 2: a signed ApproveAgent."""
 
     account_index: int
@@ -56,7 +56,7 @@ class AgentApproval(msgspec.Struct, frozen=True):
     signature: Signature
 
 
-class SlotCancel(msgspec.Struct, frozen=True):
+class SlotCancel(msgspec.Struct, frozen=True, tag=True):
     """Section 2: a signed Cancel."""
 
     account_index: int

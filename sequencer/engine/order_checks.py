@@ -11,8 +11,10 @@ from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import loss_at, order_fee, order_loss, prices_fresh, refresh, worst_initial
 from sequencer.engine.sealing import round_is_old
 from sequencer.engine.state import (
+    MAX_UNSETTLED_AGE_S,
     MAX_UNSETTLED_BATCHES,
     MAX_UNSETTLED_NOTIONAL,
+    STOP_UNSETTLED_AGE_S,
     Account,
     EngineState,
     MarketState,
@@ -246,6 +248,8 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
         return no(code, "the market takes no orders", "market", mode=int(mode))
     if mode == MarketMode.POST_ONLY and not order.order.post_only:
         return no(RejectCode.MARKET_POST_ONLY, "the market takes post-only orders", "market", mode=int(mode))
+    if state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
+        return _unsettled(state, "settlement is too far behind: nothing trades")
     if draft.reduces:
         return None
     if at.stale or not prices_fresh(state, draft.account):
@@ -253,14 +257,23 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
         return no(RejectCode.STALE_PRICE, "a price is stale: reducing only", "market", updated_at=updated_at)
     if mode == MarketMode.REDUCE_ONLY:
         return no(RejectCode.MARKET_REDUCE_ONLY, "the market takes reducing orders", "market", mode=int(mode))
-    if len(state.unsettled) >= MAX_UNSETTLED_BATCHES or state.unsettled_notional >= MAX_UNSETTLED_NOTIONAL:
-        return no(
-            RejectCode.UNSETTLED_LIMIT,
-            "too much is waiting for settlement: reducing only",
-            batches=len(state.unsettled),
-            notional=state.unsettled_notional,
-        )
+    if (
+        len(state.unsettled) >= MAX_UNSETTLED_BATCHES
+        or state.unsettled_notional >= MAX_UNSETTLED_NOTIONAL
+        or state.unsettled_age_s > MAX_UNSETTLED_AGE_S
+    ):
+        return _unsettled(state, "too much is waiting for settlement: reducing only")
     return None
+
+
+def _unsettled(state: EngineState, message: str) -> Reject:
+    return no(
+        RejectCode.UNSETTLED_LIMIT,
+        message,
+        batches=len(state.unsettled),
+        notional=state.unsettled_notional,
+        age_s=state.unsettled_age_s,
+    )
 
 
 def _check_position(draft: Draft) -> Reject | None:

@@ -15,7 +15,7 @@ def seal(ctx: Context, last_sequence: int | None = None) -> None:
     if state.batch.is_empty:
         return
     state.sealed_batch += 1
-    state.unsettled.append(state.batch.notional)
+    state.unsettled.append((state.now, state.batch.notional))
     batch = build(
         state.batch,
         state.sealed_batch,

@@ -10,6 +10,8 @@ from sequencer.engine.batch_builder import OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.order_book import OrderBook, RestingOrder
 
+MAX_UNSETTLED_AGE_S = 30  # of the oldest waiting batch; beyond it only reducing orders, so that settlement catches up
+STOP_UNSETTLED_AGE_S = 60  # beyond it nothing trades: what is matched must settle within the vault's 120 s
 MAX_UNSETTLED_BATCHES = 200  # sealed and not confirmed; at the bound only reducing orders are taken
 MAX_UNSETTLED_NOTIONAL = 50_000_000 * USDC  # quote units traded in them
 MAX_ROUND_AGE_MS = (
@@ -194,7 +196,7 @@ class EngineState:
         self.batch = OpenBatch()
         self.sealed_batch = 0
         self.confirmed_batch = 0
-        self.unsettled: list[int] = []  # notional of each batch after `confirmed_batch`, oldest first
+        self.unsettled: list[tuple[int, int]] = []  # (round time, notional) of each batch after `confirmed_batch`
         self.epoch = 0  # counts changes of prices and funding; a cache key, not part of the hash
         self.expiries: list[tuple[int, int, int, int]] = []  # heap of (expiry, account, slot, sequence), lazy
         self.stale_markets = 0
@@ -212,4 +214,9 @@ class EngineState:
     @property
     def unsettled_notional(self) -> int:
         """Traded and not confirmed on the chain, the open batch included, quote units."""
-        return sum(self.unsettled) + self.batch.notional
+        return sum(notional for _, notional in self.unsettled) + self.batch.notional
+
+    @property
+    def unsettled_age_s(self) -> int:
+        """How far the oldest batch that waits for the chain is behind engine time; 0 when none waits."""
+        return self.now - self.unsettled[0][0] if self.unsettled else 0

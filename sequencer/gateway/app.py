@@ -18,7 +18,7 @@ from sequencer.gateway.keepers import KeeperDesk
 from sequencer.gateway.limits import Limiter
 from sequencer.gateway.metrics import GatewayMetrics
 from sequencer.gateway.reads import Reads
-from sequencer.gateway.refusal import Refusal, refuse
+from sequencer.gateway.refusal import Refusal, internal_error, refuse
 from sequencer.gateway.services import Services
 from sequencer.gateway.signers import Signers
 from sequencer.gateway.sockets import Sockets
@@ -72,6 +72,7 @@ class _Gateway:
         self._keepers = KeeperDesk(services, self._limiter, signers)
         self._reads = Reads(services)
         self._hub = Hub(services, self._reads.status_content)
+        self._tasks: list[asyncio.Task[None]] = []
         self._sockets = Sockets(services, self._limiter, self._desk, self._reads, self._hub, self._metrics)
         self.app = web.Application(
             middlewares=[self._guard], client_max_size=services.settings.max_body_bytes
@@ -163,8 +164,7 @@ class _Gateway:
         except Exception as error:  # a bug: answered as one, logged and counted
             self._metrics.unexpected.inc()
             log.error("unexpected error", route=route, exc_info=error)
-            fault = Reject(code=RejectCode.NOT_READY, message="internal error; the outcome is unknown")
-            response = self._refused(Refusal(fault, 500))
+            response = self._refused(internal_error())
         self._metrics.requests.labels(route, response.status).inc()
         self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
         if not response.prepared:
@@ -186,7 +186,9 @@ class _Gateway:
             response.headers["Access-Control-Allow-Origin"] = origin
 
     async def _health(self, _: web.Request) -> Answer:
-        return Answer.of({"status": "alive"})
+        ended = [task.get_name() for task in self._tasks if task.done()]
+        body = Answer.of({"status": "broken" if ended else "alive", "ended": ended}).body
+        return Answer(body, 503 if ended else 200)
 
     async def _ready(self, _: web.Request) -> Answer:
         missing = self._services.missing()
@@ -198,7 +200,7 @@ class _Gateway:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _live(self, _: web.Application) -> AsyncIterator[None]:
-        tasks = [
+        self._tasks = tasks = [
             asyncio.create_task(self._hub.run(), name="gateway-hub"),
             asyncio.create_task(self._watch_lag(), name="gateway-lag"),
         ]

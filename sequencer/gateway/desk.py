@@ -20,6 +20,7 @@ from sequencer.gateway.refusal import ENGINE_STATUS, Refusal, engine_refusal, re
 from sequencer.gateway.services import Services
 from sequencer.gateway.signers import Signers
 from sequencer.history.records import wire_int
+from sequencer.pipeline import PipelineStopped
 
 SEQUENCE_AHEAD_S = 86_400  # a slot's sequence is milliseconds of at most a day ahead, so that it stays usable
 ERROR_START = b'{"error"'
@@ -139,7 +140,7 @@ class Desk:
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._under_way[command.order_hash] = done
         try:
-            events = await self._services.submit(command)
+            events = await submit(self._services, command)
             answer = self._order_answer(command.order_hash, events)
             done.set_result(answer)
             return answer
@@ -157,7 +158,7 @@ class Desk:
         return Answer.refused(engine_refusal(rejects[0], order_hash))
 
     async def _submit(self, command: AnyCommand) -> list[Event]:
-        events = await self._services.submit(command)
+        events = await submit(self._services, command)
         for event in events:
             if isinstance(event, CommandRejected):
                 raise engine_refusal(event.reject)
@@ -205,6 +206,15 @@ class Desk:
             raise refuse(
                 RejectCode.EXPIRED, "the deadline has passed", "deadline", deadline=deadline, now=now
             )
+
+
+async def submit(services: Services, command: AnyCommand) -> list[Event]:
+    """The command's events once it is durable and applied. Raises Refusal when the pipeline ends before."""
+    try:
+        return await services.submit(command)
+    except PipelineStopped:
+        message = "the sequencer is stopping; the journal knows the outcome"
+        raise refuse(RejectCode.NOT_READY, message, outcome="unknown", retry_after_ms=1_000) from None
 
 
 def unknown_market(symbol: str) -> Refusal:

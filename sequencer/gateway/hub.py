@@ -70,6 +70,7 @@ class Hub:
     async def run(self) -> None:
         """Bring changes until cancelled."""
         market_data = self._services.market_data
+        market_data.go_live()
         telling = asyncio.create_task(self._tell_status(), name="gateway-status")
         try:
             while True:

@@ -11,7 +11,7 @@ from sequencer.engine.commands import TriggerLiquidation
 from sequencer.engine.events import CommandRejected, Liquidated
 from sequencer.engine.risk import margin_of
 from sequencer.gateway import parse, wire
-from sequencer.gateway.desk import Answer, unknown_market
+from sequencer.gateway.desk import Answer, submit, unknown_market
 from sequencer.gateway.limits import Limiter
 from sequencer.gateway.refusal import Refusal, engine_refusal, refuse
 from sequencer.gateway.services import Services
@@ -79,7 +79,7 @@ class KeeperDesk:
             keeper=signer,
             keeper_account=state.account_ids.get((signer, 0), 0),
         )
-        events = await self._services.submit(command)
+        events = await submit(self._services, command)
         for event in events:
             if isinstance(event, CommandRejected):
                 raise engine_refusal(event.reject)

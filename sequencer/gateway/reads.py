@@ -120,6 +120,7 @@ class Reads:
             account = self._state.accounts.get(account_id)
             if account is not None and (not only_liquidatable or self._is_liquidatable(account)):
                 found.append(account_json(self._state, account))
+                await asyncio.sleep(0)
             if account_id % SCAN_SLICE == 0:
                 await asyncio.sleep(0)
         return Answer.of({"accounts": found, "next": account_id if account_id < last else None})

@@ -53,3 +53,10 @@ def engine_refusal(reject: Reject, order_hash: bytes = b"") -> Refusal:
     """The engine's or the pipeline's refusal: 422, except where waiting helps."""
     waits = reject.code in (RejectCode.NOT_READY, RejectCode.OVERLOADED, RejectCode.RATE_LIMITED)
     return Refusal(reject, None if waits else ENGINE_STATUS, order_hash)
+
+
+def internal_error() -> Refusal:
+    """What a bug is answered with. Whether the request took effect is not known here."""
+    message = "internal error; ask for the order's status"
+    reject = Reject(code=RejectCode.NOT_READY, message=message, details={"outcome": "unknown"})
+    return Refusal(reject, 500)

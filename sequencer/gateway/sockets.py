@@ -15,7 +15,7 @@ from sequencer.gateway.hub import Hub, Topic
 from sequencer.gateway.limits import Limiter
 from sequencer.gateway.metrics import GatewayMetrics
 from sequencer.gateway.reads import Reads
-from sequencer.gateway.refusal import Refusal, refuse
+from sequencer.gateway.refusal import Refusal, internal_error, refuse
 from sequencer.gateway.services import GatewaySettings, Services
 
 CLOSE_GRACE_S = 2.0  # for a slow client to read why; then the connection is cut
@@ -172,8 +172,7 @@ class Sockets:
         except Exception as error:  # a bug: told and counted, and the other requests go on
             self._metrics.unexpected.inc()
             log.error("unexpected error on a socket", exc_info=error)
-            fault = refuse(RejectCode.NOT_READY, "internal error; the outcome is unknown, ask for the status")
-            connection.offer(_result(number, Answer.refused(fault)))
+            connection.offer(_result(number, Answer.refused(internal_error())))
 
     async def _signed(self, message: wire.WsSigned) -> Answer:
         if isinstance(message, wire.WsOrder):

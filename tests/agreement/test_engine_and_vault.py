@@ -48,24 +48,24 @@ class RandomTraders:
         self.seen = Counter()
         self.hour = START // 3600 - 1
         for at, trader in enumerate(self.traders):
-            exchange.deposit(trader, self.random.randrange(2_000, 20_000) * 10**6 + at)
+            exchange.deposit(trader, self.random.randrange(1_500, 6_000) * 10**6 + at)
 
     def step(self) -> None:
         """One random command."""
         choice = self.random.random()
-        if choice < 0.72:
+        if choice < 0.82:
             events = self._order()
-        elif choice < 0.80:
+        elif choice < 0.85:
             trader = self.random.choice(self.traders)
             events = self.exchange.cancel(trader, self.random.randrange(1, 5), self.random.random() < 0.2)
-        elif choice < 0.84:
+        elif choice < 0.88:
             events = self._money()
-        elif choice < 0.86 and (self.hour + 2) * 3600 <= self.exchange.now:
+        elif choice < 0.90 and (self.hour + 2) * 3600 <= self.exchange.now:
             self.hour += 1
             events = self.exchange.funding(
                 self.hour, [self.random.randrange(-30_000_000, 30_000_000) for _ in PRICES]
             )
-        elif choice < 0.93:
+        elif choice < 0.92:
             events = self._liquidate()
         else:
             events = self._round()
@@ -74,13 +74,15 @@ class RandomTraders:
     def _order(self):
         trader = self.random.choice(self.traders)
         account = self.exchange.state.accounts[self.exchange.account(trader)]
-        market = self.random.randrange(len(PRICES))
-        mark = self.prices[market][1]
-        lot_notional = mark * self.exchange.markets[market].lot_tick_value
-        size = max(1, self.random.randrange(100, 120_000) * 10**6 // lot_notional)
-        side = self.random.choice([Side.BUY, Side.SELL])
         slot = self.random.choice([0, 0, 0, 1, 2, 3, 4])
-        fields = {"reduce_only": self.random.random() < 0.08, "amend": slot in account.orders}
+        market = self.random.randrange(len(PRICES))
+        side = self.random.choice([Side.BUY, Side.SELL])
+        waiting = account.orders.get(slot)
+        if waiting is not None:
+            market, side = waiting.market_id, waiting.side
+        mark = self.prices[market][1]
+        size = max(1, self.random.randrange(100, 25_000) * 10**6 // self.exchange.markets[market].notional(1, mark))
+        fields = {"reduce_only": self.random.random() < 0.08, "amend": waiting is not None}
         if slot == 0:
             away = side.sign * self.random.randrange(0, 150)
             fields["time_in_force"] = self.random.choice([TimeInForce.IOC, TimeInForce.IOC, TimeInForce.FOK])
@@ -122,7 +124,7 @@ class RandomTraders:
         for event in events:
             self.seen["trades"] += isinstance(event, Trade)
             if isinstance(event, CommandRejected):
-                self.seen[event.reject.code.name + event.reject.message[:60]] += 1
+                self.seen[event.reject.code.name] += 1
             if isinstance(event, Liquidated):
                 self.seen["takeovers" if event.taken_over else "liquidations"] += 1
 
@@ -142,6 +144,5 @@ def test_random_streams_agree_after_every_batch(exchange, seed):
             traders._count(exchange.round([tuple(price) for price in traders.prices]))
             exchange.compare()
             batches = len(exchange.settled)
-    print(traders.seen, batches)
-    assert traders.seen["trades"] > 80 and batches > 20, traders.seen
+    assert traders.seen["trades"] > 40 and batches > 20, traders.seen
     assert traders.seen["liquidations"] + traders.seen["takeovers"] > 0, traders.seen

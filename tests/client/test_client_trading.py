@@ -135,6 +135,25 @@ async def test_repeated_post_is_one_order(world: GatewayWorld, maker: EvermarkCl
     assert world.journaled == journaled
 
 
+@pytest.mark.safety("G08", "api")
+@pytest.mark.parametrize("order_entry", ["http", "websocket"])
+async def test_orders_survive_a_restart_in_mid_flight(world: GatewayWorld, order_entry: str) -> None:
+    """While the gateway goes away and comes back, orders under way are answered, and each is placed once."""
+    port = int(world.url.rsplit(":", 1)[1])
+    async with world.client(MAKER, order_entry=order_entry) as maker:
+        await maker.open_orders()
+        placing = [
+            asyncio.create_task(maker.place_limit("BTC-PERP", "buy", "0.01", 109_000 - at))
+            for at in range(20)
+        ]
+        await asyncio.wait(placing, return_when=asyncio.FIRST_COMPLETED)
+        await world.restart(port)
+        answers = await asyncio.gather(*placing)
+        assert [answer.status for answer in answers] == ["open"] * 20
+        resting = await maker.open_orders()
+        assert sorted(order.order_hash for order in resting) == sorted(order.order_hash for order in answers)
+
+
 async def next_of(messages: AsyncIterator[dict[str, Any]], kind: str) -> dict[str, Any]:
     async with asyncio.timeout(8):
         async for message in messages:

@@ -5,6 +5,7 @@ from typing import Any
 
 import boa
 import pytest
+from boa.contracts.vyper.vyper_contract import VyperContract
 from contract_cases import (
     FUNDING_KEEPERS,
     KEEPERS,
@@ -18,8 +19,10 @@ from contract_cases import (
 
 
 @pytest.fixture
-def chain() -> Iterator[Any]:
+def chain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The test chain at START_S; everything is rolled back afterwards."""
+    # titanoboa prints the storage of a contract that reverts, and stumbles over some maps of maps doing so.
+    monkeypatch.setattr(VyperContract, "__repr__", lambda self: "a contract")
     with boa.env.anchor():
         boa.env.timestamp = START_S
         yield boa.env

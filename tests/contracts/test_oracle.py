@@ -221,7 +221,7 @@ def test_the_ring_keeps_4096_rounds(oracle, sequencer):
 
 
 def test_random_rounds_agree_with_python(oracle, sequencer):
-    """Twenty rounds of random reports, some keepers abstaining: the same words on both sides, market by market."""
+    """Twenty rounds of random reports, some keepers abstaining: the same words on both sides."""
     dice = random.Random(7)
     last = [NO_PRICE] * MARKETS
     for step in range(20):

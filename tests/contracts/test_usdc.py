@@ -24,12 +24,8 @@ def permit_of(usdc, signer, owner, spender, amount, deadline, nonce=0, chain_id=
     """An EIP-2612 permit, hashed by eth_account's own encoder."""
     fields = [("owner", "address"), ("spender", "address"), ("value", "uint256")]
     fields += [("nonce", "uint256"), ("deadline", "uint256")]
-    domain = [
-        ("name", "string"),
-        ("version", "string"),
-        ("chainId", "uint256"),
-        ("verifyingContract", "address"),
-    ]
+    domain = [("name", "string"), ("version", "string")]
+    domain += [("chainId", "uint256"), ("verifyingContract", "address")]
     message = {"owner": owner, "spender": str(spender), "value": amount, "nonce": nonce, "deadline": deadline}
     encoded = encode_typed_data(
         full_message={

@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from devnet_cases import GENESIS_TIME
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from evermark.chain.rpc import Web3, connect
 from evermark.devnet import Devnet, DevnetConfig, dev_key
-
-GENESIS_TIME = 1_760_129_400  # 2025-10-10T20:50:00Z
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import aiohttp
 from eth_account.signers.local import LocalAccount
 
 GWEI = 10**9
+GENESIS_TIME = 1_760_129_400  # 2025-10-10T20:50:00Z
 
 
 def transfer(

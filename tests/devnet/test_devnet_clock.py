@@ -4,8 +4,7 @@ import asyncio
 import time
 
 import pytest
-from conftest import GENESIS_TIME
-from devnet_cases import error, result, transfer
+from devnet_cases import GENESIS_TIME, error, result, transfer
 
 from evermark.devnet import Devnet, DevnetConfig
 

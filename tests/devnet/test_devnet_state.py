@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import GENESIS_TIME
-from devnet_cases import result, transfer
+from devnet_cases import GENESIS_TIME, result, transfer
 
 from evermark.devnet import Devnet, DevnetConfig, StateRefused
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,6 +74,15 @@ class RunningExchange:
         assert done.returncode == 0, done.stderr + self.errors.read_text()[-2000:]
         return json.loads(done.stdout)
 
+    def status(self) -> dict[str, Any]:
+        """GET /v1/status; empty while nobody answers."""
+        try:
+            with urllib.request.urlopen(self.url + "/v1/status", timeout=10) as answer:
+                status: dict[str, Any] = json.load(answer)
+        except OSError:
+            return {}
+        return status
+
     def children(self) -> dict[str, int]:
         """Process ids of the supervised parts, by the word that names each part's command."""
         found = {}
@@ -91,7 +101,7 @@ class RunningExchange:
         """kill -9 of a part, and wait until the supervisor has another one."""
         pid = self.children()[name]
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: self.children().get(name, pid) != pid, 30, f"another {name}")
+        eventually(lambda: self.children().get(name, pid) != pid, 60, f"another {name}")
 
     def result(self) -> dict[str, Any]:
         """Wait for the end; the JSON line. Fails with what stderr says when the exit code is not 0."""

@@ -7,7 +7,7 @@ from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.reject import RejectCode
 from sequencer.engine.commands import InboxEntryKind, MarketMode
 from sequencer.engine.events import BatchSealed, CancelReason, Liquidated, OrderCancelled, Trade
-from sequencer.engine.risk import margin_of
+from sequencer.engine.risk import available, margin_of
 from sequencer.engine.snapshot import state_hash
 
 LOTS = 1_900  # 1,900 USDC at 10,000 ticks
@@ -194,10 +194,13 @@ def test_dust_positions_are_liquidatable(world):
     world.order(rich, BUY, 9, 10_000, post_only=True, reduce_only=True)
     world.order(debtor, SELL, 9, 10_000, IOC, reduce_only=True)
     assert world.size(debtor) == 1
-    world.withdraw(debtor, world.collateral(debtor) + 1 * USDC - 250_000)
-    world.round([9_300, 10_000])
-    assert margin(world, debtor).liquidatable is (world.collateral(debtor) + 930_000 < 23_250)
+    world.withdraw(debtor, available(world.state, world.state.accounts[debtor]))
+    world.round([8_100, 10_000])
+    assert margin(world, debtor).liquidatable
+    assert of_type(world.liquidate(debtor), Liquidated)
+    assert world.size(debtor) == 0
     world.next_round()
+    world.assert_settled()
 
 
 @pytest.mark.safety("B16", "sequencer")

@@ -29,6 +29,7 @@ from evermark.protocol.signing import (
 from evermark.protocol.units import USDC
 from sequencer.core import Core
 from sequencer.engine.commands import (
+    BatchConfirmed,
     Genesis,
     InboxEntry,
     InboxEntryKind,
@@ -149,10 +150,13 @@ class GatewayWorld:
         await self.advance()
 
     async def advance(self, seconds: int = ROUND_SECONDS, marks: tuple[int, ...] = MARKS) -> None:
-        """Let chain time pass and bring a complete round."""
+        """Let chain time pass, bring a complete round, and confirm every batch as settlement would."""
         self.now_s += seconds
         reports = tuple(self.signed_price_report(signer, marks) for signer in KEEPERS)
         await self.core.pipeline.submit(OracleRound(reports=reports))
+        state = self.core.state
+        for batch_id in range(state.confirmed_batch + 1, state.sealed_batch + 1):
+            await self.core.pipeline.submit(BatchConfirmed(batch_id=batch_id, block_number=batch_id))
 
     async def set_mode(self, market_id: int, mode: MarketMode) -> None:
         """The operator changes what a market accepts."""

@@ -19,7 +19,6 @@ from sequencer_world import World
 from evermark.chain import ChainClock, Manifest, Roles, TransactionSender, deploy
 from evermark.chain.rpc import connect, contract_of
 from evermark.devnet import Devnet, DevnetConfig, dev_key
-from evermark.protocol.orders import Order
 from evermark.protocol.signing import ORDER_FIELDS, WITHDRAW_FIELDS, Signer, order_values
 from evermark.protocol.units import USDC
 from sequencer.engine.commands import PlaceOrder
@@ -217,8 +216,3 @@ def withdraw_body(command: Any) -> dict[str, Any]:
     )
     fields = {name: value for (_, name), value in zip(WITHDRAW_FIELDS, values, strict=True)}
     return {"withdraw": fields, "signature": hexed(command.signature.to_bytes())}
-
-
-def order_id(order: Order, order_hash: bytes) -> str:
-    """Path of an order's status."""
-    return f"/v1/orders/{hexed(order_hash)}"

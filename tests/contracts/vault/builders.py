@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boa
 from boa.util.abi import Address
+from eth_abi import decode as abi_decode
+from eth_hash.auto import keccak
 
 from evermark.protocol import batch as codec
 from evermark.protocol import oracle, signing
@@ -22,7 +28,9 @@ START_S = 1_800_000_000
 ROUND_S = 10
 USDC = 1_000_000
 VAULT_ADDRESS = "0x" + "aa" * 20
-SELECTOR = signing.keccak(b"settle()")[:4]
+SELECTOR = keccak(b"settle()")[:4]
+ERROR_STRING = keccak(b"Error(string)")[:4]
+ABI = CONTRACTS / "artifacts" / "MarginVault.json"
 ORACLE_KEEPER = signing.Signer(b"\x01" * 32)
 FUNDING_KEEPER = signing.Signer(b"\x02" * 32)
 
@@ -109,6 +117,13 @@ class Exchange:
         arguments = [contract.address for contract in arguments] + [self.sequencer]
         configs = [market_config(market) for market in self.markets]
         return deployer("MarginVault").deploy(*arguments, configs, override_address=Address(VAULT_ADDRESS))
+
+    def branch(self) -> Exchange:
+        """The same exchange for one test: what it learns of the chain stays in this copy."""
+        copied = copy.copy(self)
+        copied.parties = dict(self.parties)
+        boa.env.timestamp = self.clock
+        return copied
 
     def sequence(self) -> int:
         """A fresh, growing order or action sequence."""
@@ -367,14 +382,48 @@ class Builder:
         return send(self.exchange, self.data())
 
 
+class Refused(Exception):
+    """The vault reverted, with this reason; empty where only Vyper's own checks (bounds, overflow) refused."""
+
+
+@contextmanager
+def refused(reason: str) -> Iterator[None]:
+    """Fails unless what runs inside is refused by the vault with exactly this reason."""
+    try:
+        yield
+    except Refused as refusal:
+        assert str(refusal) == reason
+        return
+    raise AssertionError(f"settled, instead of: {reason}")
+
+
 def send(exchange: Exchange, data: bytes, sender: Any = None) -> Any:
-    """Raw calldata to the vault. Raises BoaError with the vault's reason."""
+    """Raw calldata to the vault, by the sequencer unless `sender` is given. Raises Refused."""
     computation = boa.env.execute_code(
-        to_address=exchange.vault.address,
-        sender=sender or exchange.sequencer,
-        data=data,
-        override_bytecode=None,
-        contract=exchange.vault,
+        to_address=exchange.vault.address, sender=sender or exchange.sequencer, data=data
     )
-    exchange.vault.handle_error(computation) if computation.is_error else None
+    if computation.is_error:
+        output = bytes(computation.output)
+        raise Refused(abi_decode(["string"], output[4:])[0] if output[:4] == ERROR_STRING else output.hex())
     return computation
+
+
+def events(exchange: Exchange, computation: Any, name: str) -> list[Any]:
+    """The vault's events of one name in a computation, as named tuples."""
+    abi = json.loads(ABI.read_text())["abi"]
+    (event,) = (item for item in abi if item["type"] == "event" and item["name"] == name)
+    topic = int.from_bytes(keccak(_signature(event).encode()), "big")
+    found = []
+    for address, topics, data in computation.get_log_entries():
+        if topics[0] != topic:
+            continue
+        assert bytes(address) == bytes.fromhex(exchange.vault.address[2:])
+        indexed = iter(topics[1:])
+        plain = iter(abi_decode([item["type"] for item in event["inputs"] if not item["indexed"]], data))
+        values = {item["name"]: next(indexed if item["indexed"] else plain) for item in event["inputs"]}
+        found.append(SimpleNamespace(**values))
+    return found
+
+
+def _signature(event: dict[str, Any]) -> str:
+    return event["name"] + "(" + ",".join(item["type"] for item in event["inputs"]) + ")"
