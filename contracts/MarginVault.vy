@@ -32,6 +32,53 @@ initializes: orders[eip712 := eip712, ledger := ledger, tables := tables]
 initializes: fills[ledger := ledger, orders := orders, tables := tables]
 initializes: listing[ledger := ledger]
 
+# Events of IMarginVault that the clerk composes and `relay` emits: declared here so that they stand in this contract's ABI.
+
+
+event AccountRegistered:
+    account: indexed(uint256)
+    owner: indexed(address)
+    sub_account: uint256
+
+
+event Deposited:
+    entry: indexed(uint256)
+    account: indexed(uint256)
+    amount: uint256
+
+
+event EntrySkipped:
+    entry: indexed(uint256)
+    reason: uint256
+
+
+event ClaimCreated:
+    claim: indexed(uint256)
+    account: indexed(uint256)
+    owner: indexed(address)
+    amount: uint256
+
+
+event AgentApproved:
+    account: indexed(uint256)
+    agent: indexed(address)
+    expiry: uint256
+    transfer_cap: uint256
+
+
+event OrdersVoided:
+    account: indexed(uint256)
+    slot: uint256
+    sequence: uint256
+
+
+event FundingApplied:
+    market: indexed(uint256)
+    hour: uint256
+    rate_ppb: int256
+    cumulative: int256
+
+
 # ---------------------------------------------------------------------------------------------------------------- storage
 
 MAX_BATCH_AGE_S: constant(uint256) = 120  # block time minus the pinned round's time

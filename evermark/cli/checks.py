@@ -61,7 +61,7 @@ def verify(
     as_json: options.AsJson = False,
 ) -> None:
     """Replay a journal from nothing and compare every batch and every balance with the chain."""
-    from evermark.cli.finish import describe_disagreement, verify_run
+    from evermark.cli.audit import describe_disagreement, verify_run
     from evermark.cli.rundir import RunDirectory
 
     if run is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 
 from evermark.cli import chain, configs, output
+from evermark.cli.audit import check_restored
 from evermark.cli.children import Child
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import Gateway
@@ -125,6 +126,7 @@ class Exchange:
         try:
             if self.run.facts_path.exists():
                 await check_deployed(url, self.run.manifest)
+                await check_restored(self.run.journal / "journal.db", self.run.manifest, url)
                 return
             manifest = await deploy(url, key, roles, self.run.manifest)
         except (DeployRefused, ManifestRefused) as error:

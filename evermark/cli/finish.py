@@ -1,24 +1,12 @@
 """The end of `evermark up --for`: settle, verify, count, and say in one line whether all of it held."""
 
-from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from evermark.cli import output
+from evermark.cli.audit import describe_disagreement, tally, verify_run
 from evermark.cli.errors import CliError
 from evermark.cli.exchange import Exchange
 from evermark.cli.plan import UpPlan
-
-
-class Tally(msgspec.Struct):
-    """What a journal contains, counted."""
-
-    fills_matched: int = 0
-    batches: int = 0
-    funding_hours: int = 0
-    liquidations: int = 0
-    withdrawals: int = 0
 
 
 async def finish(exchange: Exchange, plan: UpPlan) -> None:
@@ -62,61 +50,3 @@ def verdict(result: dict[str, Any], min_fills: int) -> str:
     if settled < min_fills:
         return f"{settled} fills settled, fewer than {min_fills}"
     return ""
-
-
-def describe_disagreement(report: dict[str, Any]) -> str:
-    """The first thing that a verification found wrong, and how many more there are."""
-    if report["problem"]:
-        return f"verify: {report['problem']}"
-    broken = [f"invariant {name!r} is broken" for name, holds in report["invariants"].items() if not holds]
-    broken += [
-        f"{difference['where']}: journal {difference['expected']}, chain {difference['found']}"
-        for difference in report["differences"]
-    ]
-    more = len(broken) - 1
-    return f"verify: {broken[0] if broken else 'failed'}" + (f" (and {more} more)" if more > 0 else "")
-
-
-async def verify_run(journal: Path, manifest: Path, rpc_url: str) -> dict[str, Any]:
-    """Compare a journal with the chain; the report as plain values."""
-    from evermark.chain import ManifestRefused, load_manifest
-    from sequencer.verify import verify
-
-    try:
-        report = await verify(journal, load_manifest(manifest), rpc_url)
-    except ManifestRefused as error:
-        raise CliError(str(error)) from None
-    return dict(msgspec.to_builtins(report))
-
-
-def tally(journal_path: Path) -> Tally:
-    """Replay a journal and count what its commands did."""
-    from sequencer.engine.events import (
-        BatchSealed,
-        FundingApplied,
-        Liquidated,
-        Trade,
-        WithdrawalClaimed,
-    )
-    from sequencer.engine.state import EngineState
-    from sequencer.journal import SqliteJournal
-    from sequencer.replay import Applied, replay
-
-    counts, hours = Tally(), set[int]()
-
-    def observe(applied: Applied) -> None:
-        for event in applied.events:
-            counts.fills_matched += isinstance(event, Trade)
-            counts.batches += isinstance(event, BatchSealed)
-            counts.liquidations += isinstance(event, Liquidated)
-            counts.withdrawals += isinstance(event, WithdrawalClaimed)
-            if isinstance(event, FundingApplied):
-                hours.add(event.hour)
-
-    journal = SqliteJournal(journal_path, read_only=True)
-    try:
-        replay(journal, EngineState(), [observe])
-    finally:
-        journal.close()
-    counts.funding_hours = len(hours)
-    return counts

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from evermark.cli.errors import CliError
-from evermark.cli.units import parse_time
+from evermark.cli.rundir import RunFacts
+from evermark.cli.units import format_time, parse_time
 
 TAPES_VARIABLE = "EVERMARK_TAPES"
 # Ten minutes before the fall of the recorded day; the first funding hour ends on the way.
@@ -44,6 +45,15 @@ class UpPlan(msgspec.Struct, frozen=True, kw_only=True):
     def rpc_url(self) -> str:
         """Where the chain will listen."""
         return f"http://127.0.0.1:{self.chain_port}"
+
+
+def resume(plan: UpPlan, facts: RunFacts, start: str) -> UpPlan:
+    """The plan to go on with an earlier run: its prices must be the same, its seed and start are."""
+    if plan.prices != facts.prices:
+        raise CliError(f"--state: this exchange runs on {facts.prices} prices, not on {plan.prices}")
+    if start:
+        raise CliError(f"--start: this exchange began at {format_time(facts.start_s)}")
+    return msgspec.structs.replace(plan, seed=facts.seed, start_s=facts.start_s)
 
 
 def choose_prices(text: str) -> tuple[str, str]:

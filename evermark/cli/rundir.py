@@ -95,7 +95,7 @@ class RunDirectory:
         """Facts of an earlier start, None for a fresh directory; refuses a directory with a part missing."""
         if not any(self.path.iterdir()):
             return None
-        parts = [self.facts_path, self.manifest, self.chain, self.journal, self.password]
+        parts = [self.facts_path, self.manifest, self.chain, self.journal / "journal.db", self.password]
         parts += [self.key(role) for role in ROLES]
         missing = [str(part.relative_to(self.path)) for part in parts if not part.exists()]
         if missing:

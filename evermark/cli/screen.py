@@ -1,5 +1,6 @@
 """The live screen of `evermark up`, and the plain line that stands in for it without a terminal."""
 
+from collections import Counter
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -44,13 +45,15 @@ def render(
     """The whole screen."""
     parts: list[RenderableType] = [_head(look, plan, run)]
     if look.status is not None:
-        parts.append(table("", MARKET_COLUMNS, market_rows(look.status, MARKETS)))
-    sources = price_sources(look.roles)
-    if sources:
-        parts.append(table("sources of keeper-1", ("<market", "<venues"), sources))
+        counts = source_counts(look.roles)
+        rows = [(*row, counts.get(row[0], "-")) for row in market_rows(look.status, MARKETS)]
+        parts.append(table("", (*MARKET_COLUMNS, "<price sources"), rows))
     parts.append(_processes(look, children))
     if notices:
         parts.append(Text("\n".join(notices), style="yellow"))
+    sources = price_sources(look.roles)
+    if sources:
+        parts.append(table("", ("<market", "<venues as keeper-1 reads them, with their ages"), sources))
     return Group(*parts)
 
 
@@ -76,16 +79,35 @@ def _sampled(roles: dict[str, dict[str, Any]]) -> str:
     return f", {format_scaled(int(facts['sampled_ppm']), 4, least=2)} % of the trade flow sampled"
 
 
+def source_counts(roles: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """By market, how many sources of which origin the first keeper reads, e.g. `2 recorded, 1 synthetic`."""
+    by_market: dict[str, Counter[str]] = {}
+    for source in _sources(roles):
+        by_market.setdefault(_symbol(source), Counter())[str(source["origin"])] += 1
+    return {
+        symbol: ", ".join(f"{count} {origin}" for origin, count in sorted(counts.items()))
+        for symbol, counts in by_market.items()
+    }
+
+
 def price_sources(roles: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """By market, the venues that the first keeper reads with their ages; made-up ones say that they are."""
-    symbols = {market.market_id: market.symbol for market in MARKETS}
     by_market: dict[str, list[str]] = {}
-    for source in role_facts(roles, "keeper-1", "oracle").get("sources", []):
+    for source in _sources(roles):
         label = f" {source['origin']}" if source["origin"] in MADE_UP else ""
         kind = " perpetual" if source["kind"] == "perpetual" else ""
         text = f"{source['venue']}{kind} ({source['age_s']:g} s{label})"
-        by_market.setdefault(symbols.get(source["market"], "?"), []).append(text)
+        by_market.setdefault(_symbol(source), []).append(text)
     return [(symbol, ", ".join(venues)) for symbol, venues in by_market.items()]
+
+
+def _sources(roles: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return list(role_facts(roles, "keeper-1", "oracle").get("sources", []))
+
+
+def _symbol(source: dict[str, Any]) -> str:
+    known = [market.symbol for market in MARKETS if market.market_id == source["market"]]
+    return known[0] if known else "?"
 
 
 def role_facts(roles: dict[str, dict[str, Any]], name: str, role: str = "") -> dict[str, Any]:

@@ -16,13 +16,14 @@ from evermark.cli.exchange import Exchange
 from evermark.cli.finish import finish
 from evermark.cli.gateway import Gateway
 from evermark.cli.overview import Observer
-from evermark.cli.plan import SIM_SEED, UpPlan, choose_port, choose_prices, choose_speed, choose_start
-from evermark.cli.rundir import RunDirectory
+from evermark.cli.plan import SIM_SEED, UpPlan, choose_port, choose_prices, choose_speed, choose_start, resume
+from evermark.cli.rundir import RunDirectory, RunFacts
 from evermark.cli.screen import plain_line, render
 from evermark.cli.supervisor import Supervisor
 
 SCREEN_S = 1.0
 LINE_S = 5.0
+LAST_SETTLE_S = 20.0
 
 
 def up(
@@ -64,12 +65,12 @@ def up(
         as_json=as_json,
         min_fills=min_fills,
     )
-    asyncio.run(_up(plan))
-
-
-async def _up(plan: UpPlan) -> None:
     run = RunDirectory.open(plan.state)
     facts = run.load()
+    asyncio.run(_up(plan if facts is None else resume(plan, facts, start), run, facts))
+
+
+async def _up(plan: UpPlan, run: RunDirectory, facts: RunFacts | None) -> None:
     shown = sys.stdout.isatty() and not plan.as_json
     supervisor = Supervisor(run, (lambda text: None) if shown else output.say)
     output.say(f"run directory {run.path}")
@@ -82,12 +83,22 @@ async def _up(plan: UpPlan) -> None:
             output.say(f"the exchange is up at {plan.gateway_url}, its chain at {plan.rpc_url}")
             observer = Observer(gateway, plan.rpc_url, run.path / "status")
             await (_show if shown else _tell)(observer, supervisor, plan, signals.stop)
-            if plan.seconds and not await _unless(signals.hurry, finish(exchange, plan)):
+            end = finish(exchange, plan) if plan.seconds else settle_soon(exchange)
+            if not await _unless(signals.hurry, end) and plan.seconds:
                 raise CliError("interrupted: neither settled nor verified")
         finally:
             output.say("stopping")
             await exchange.take_down()
     output.say(f"stopped; logs and keys are in {run.path}")
+
+
+async def settle_soon(exchange: Exchange) -> None:
+    """Before an ordinary stop: give the chain a moment for what was matched; a next start would go on."""
+    output.say("traders stop, the last batch settles; Ctrl-C again does not wait for it")
+    try:
+        await exchange.settle(LAST_SETTLE_S)
+    except CliError as error:
+        output.say(str(error))
 
 
 async def check_live() -> None:

@@ -1,6 +1,6 @@
-"""The engine's speed as one JSON object: commands a second on a seeded flow, with the bare book's as its ceiling.
+"""The engine's speed as one JSON object: commands a second on a seeded flow, and the bare book's as ceiling.
 
-20 markets, 10,000 accounts with positions; of the flow 50 % place, 35 % cancel or amend, 15 % cross. The flow's book
+20 markets, 10,000 accounts with positions; of the flow 50 % place, 35 % cancel or amend, 15 % cross. Its book
 operations run on the bare order book and, where the package orderly-chaos is installed, on its C++ book; their
 trades are compared.
 """

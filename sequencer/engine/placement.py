@@ -26,12 +26,17 @@ from sequencer.engine.state import EngineState, SlotState
 def place_order(ctx: Context, command: PlaceOrder) -> None:
     """Accept, match and rest an order, or refuse it without a trace."""
     state = ctx.state
+
+    def refuse(refusal: Reject) -> None:
+        ctx.refuse(refusal, command.account, command.order_hash, command.client_id)
+
     draft = draft_order(state, command)
-    refusal = draft if isinstance(draft, Reject) else check_order(state, draft, ctx.stamp_ms)
-    if refusal is not None or isinstance(draft, Reject):
-        ctx.refuse(
-            refusal or no(RejectCode.MALFORMED, ""), command.account, command.order_hash, command.client_id
-        )
+    if isinstance(draft, Reject):
+        refuse(draft)
+        return
+    refusal = check_order(state, draft, ctx.stamp_ms)
+    if refusal is not None:
+        refuse(refusal)
         return
     meets = may_trade(state, draft.at, draft.order)
     must_seal = _must_seal(state, draft, meets)
@@ -41,7 +46,7 @@ def place_order(ctx: Context, command: PlaceOrder) -> None:
         plan = Planner(state, draft.at, draft.order, batch, draft.only_reduces).make()
     refusal = _refuse_plan(draft, plan)
     if refusal is not None:
-        ctx.refuse(refusal, command.account, command.order_hash, command.client_id)
+        refuse(refusal)
         return
     if must_seal:
         seal(ctx)

@@ -10,21 +10,19 @@ from sequencer.engine.batch_builder import OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.order_book import OrderBook, RestingOrder
 
-MAX_UNSETTLED_AGE_S = 30  # of the oldest waiting batch; beyond it only reducing orders, so that settlement catches up
+# Of the oldest batch that waits: beyond it only reducing orders, so that settlement catches up.
+MAX_UNSETTLED_AGE_S = 30
 STOP_UNSETTLED_AGE_S = 60  # beyond it nothing trades: what is matched must settle within the vault's 120 s
 MAX_UNSETTLED_BATCHES = 200  # sealed and not confirmed; at the bound only reducing orders are taken
 MAX_UNSETTLED_NOTIONAL = 50_000_000 * USDC  # quote units traded in them
-MAX_ROUND_AGE_MS = (
-    60_000  # a round older than this carries no new effects: its batch could miss the 120 s window
-)
-MAX_OPEN_BATCH_AGE_MS = (
-    20_000  # without new rounds a batch is sealed after this, so that it still settles in time
-)
+# A round older than this carries no new effects: its batch could miss the 120 s window.
+MAX_ROUND_AGE_MS = 60_000
+# Without new rounds a batch is sealed after this, so that it still settles in time.
+MAX_OPEN_BATCH_AGE_MS = 20_000
 
 
 class SlotState:
-    """A slot's nonce: the highest sequence seen, and what the last order that traded there left on the
-    chain."""
+    """A slot's nonce: the highest sequence seen, and what the last order that traded left on the chain."""
 
     __slots__ = ("filled", "sequence", "used_sequence")
 
@@ -196,7 +194,8 @@ class EngineState:
         self.batch = OpenBatch()
         self.sealed_batch = 0
         self.confirmed_batch = 0
-        self.unsettled: list[tuple[int, int]] = []  # (round time, notional) of each batch after `confirmed_batch`
+        # (round time, notional) of each batch after `confirmed_batch`
+        self.unsettled: list[tuple[int, int]] = []
         self.epoch = 0  # counts changes of prices and funding; a cache key, not part of the hash
         self.expiries: list[tuple[int, int, int, int]] = []  # heap of (expiry, account, slot, sequence), lazy
         self.stale_markets = 0

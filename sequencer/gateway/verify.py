@@ -2,6 +2,7 @@
 meanwhile), a chunk of waiting messages at a time, so that a crowd costs one hand-over and not one each."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,7 +36,7 @@ class Recovered(msgspec.Struct, frozen=True):
 
 
 class _Job:
-    __slots__ = ("done", "message", "separator", "signature")
+    __slots__ = ("done", "message", "outcome", "separator", "signature")
 
     def __init__(
         self, message: Message, separator: bytes, signature: Signature, done: "asyncio.Future[Recovered]"
@@ -44,6 +45,7 @@ class _Job:
         self.separator = separator
         self.signature = signature
         self.done = done
+        self.outcome: Recovered | BaseException | None = None
 
 
 class SignatureThreads:
@@ -54,12 +56,16 @@ class SignatureThreads:
         self._lookup = lookup
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="signature")
         self._waiting: list[_Job] = []
+        self._unanswered: deque[_Job] = deque()
         self._busy = 0
 
     async def recover(self, message: Message, separator: bytes, signature: Signature) -> Recovered:
-        """The signer of a message under a domain."""
+        """The signer of a message under a domain. Answers come in the order of the questions, so that two
+        orders of one connection do not overtake each other."""
         done: asyncio.Future[Recovered] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Job(message, separator, signature, done))
+        job = _Job(message, separator, signature, done)
+        self._waiting.append(job)
+        self._unanswered.append(job)
         self._hand_over()
         return await done
 
@@ -88,12 +94,9 @@ class SignatureThreads:
         self._busy -= 1
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         for at, job in enumerate(chunk):
-            if job.done.done():
-                continue
-            if error is not None:
-                job.done.set_exception(error)
-            else:
-                job.done.set_result(work.result()[at])
+            job.outcome = work.result()[at] if error is None else error
+        while self._unanswered and self._unanswered[0].outcome is not None:
+            _deliver(self._unanswered.popleft())
         if self._waiting:
             self._hand_over()
 
@@ -105,6 +108,15 @@ class SignatureThreads:
         hashed = struct_hash(job.message)
         known = self._lookup(hashed) if isinstance(job.message, Order) else None
         return Recovered(signed, hashed, _signer(signed, job.signature), known)
+
+
+def _deliver(job: _Job) -> None:
+    if job.done.done():
+        return
+    if isinstance(job.outcome, BaseException):
+        job.done.set_exception(job.outcome)
+    elif job.outcome is not None:
+        job.done.set_result(job.outcome)
 
 
 def _signer(signed: bytes, signature: Signature) -> bytes | None:

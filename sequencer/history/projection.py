@@ -153,11 +153,12 @@ class History(Queries):
             self._candles.resume(Candle(**row))
 
     def _place(self, applied: Applied) -> OrderRecord | None:
-        """The new order's record; None for a repetition, which must not disturb the first."""
+        """The new order's record; None for a repetition, which must not disturb the first.
+
+        The gate keeps repetitions of any age out of the journal, so memory is enough to look at here.
+        """
         command = applied.command
         if not isinstance(command, PlaceOrder) or command.order_hash in self._orders:
-            return None
-        if self.store.first_answer(command.order_hash) is not None:
             return None
         record = new_record(command, applied.sequence, applied.stamp_ms)
         self._remember(record)

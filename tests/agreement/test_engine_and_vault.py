@@ -6,11 +6,13 @@ from collections import Counter
 import boa
 import pytest
 
+from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side, TimeInForce
 from sequencer.engine.events import CommandRejected, Liquidated, Trade
 from tests.agreement.exchange import Exchange, signer
 
+SEED_USDC = 2_000_000
 START = 1_760_129_400  # 10 October 2025, 20:50 UTC
 PRICES = [(1_136_000, 1_136_200), (383_000, 383_100), (19_500, 19_510), (22_100, 22_120)]
 
@@ -19,7 +21,7 @@ PRICES = [(1_136_000, 1_136_200), (383_000, 383_100), (19_500, 19_510), (22_100,
 def exchange():
     with boa.swap_env(boa.Env()):
         made = Exchange(load_markets(), START)
-        made.donate(2_000_000 * 10**6)
+        made.donate(SEED_USDC * 10**6)
         made.round(PRICES)
         yield made
 
@@ -34,6 +36,56 @@ def test_a_single_fill_settles_and_agrees(exchange):
     assert any(isinstance(event, Trade) for event in events)
     exchange.round(PRICES)
     assert len(exchange.settled) >= 1
+    exchange.compare()
+
+
+def test_funding_settles_and_agrees(exchange):
+    """An hour's rate moves money from longs to shorts, rounded as the vault rounds; the pool and its dust agree."""
+    long, short = signer("long"), signer("short")
+    exchange.deposit(long, 50_000 * 10**6)
+    exchange.deposit(short, 50_000 * 10**6)
+    exchange.order(short, 0, Side.SELL, 123_457, 1_136_500, slot=1)
+    exchange.order(long, 0, Side.BUY, 123_457, 1_137_000, slot=0)
+    exchange.round(PRICES, 1_000)
+    exchange.confirm()
+    exchange.funding(exchange.now // 3600 - 1, [77_777, -5, 3, 1])
+    exchange.order(short, 0, Side.SELL, 1_001, 1_136_500, slot=2)
+    exchange.order(long, 0, Side.BUY, 1_001, 1_137_000, slot=0)
+    exchange.round(PRICES)
+    # Two equal and opposite positions: what both roundings keep back is one whole unit, and it is the fund's.
+    assert exchange.state.accounts[INSURANCE_FUND].collateral == SEED_USDC * 10**6 + 1
+    assert (exchange.state.funding_pool, exchange.state.dust) == (0, 0)
+    exchange.compare()
+
+
+def fallen(share_ppm):
+    """BTC's prices after a fall of `share_ppm`; the others unchanged."""
+    return [tuple(price * (10**6 - share_ppm) // 10**6 for price in PRICES[0]), *PRICES[1:]]
+
+
+def test_a_liquidation_on_the_book_a_take_over_and_the_funds_way_out_agree(exchange):
+    """Below maintenance a position closes on the book; below two thirds the fund takes it over at the bound and
+    sells it at the mark to whoever crosses it."""
+    maker, trader, buyer = signer("maker"), signer("trader"), signer("buyer")
+    for owner, usdc in ((maker, 500_000), (trader, 2_000), (buyer, 100_000)):
+        exchange.deposit(owner, usdc * 10**6)
+    exchange.order(maker, 0, Side.SELL, 60_000, 1_136_300, slot=1)
+    exchange.order(trader, 0, Side.BUY, 60_000, 1_137_000, slot=0)
+    exchange.round(fallen(20_000))
+    exchange.order(maker, 0, Side.BUY, 2_000, exchange.state.markets[0].mark - 10, slot=2)
+    events = exchange.liquidate(exchange.account(trader), 0, keeper_account=exchange.account(maker))
+    assert [event.taken_over for event in events if isinstance(event, Liquidated)] == [False]
+    exchange.round(fallen(25_500))
+    exchange.compare()
+    events = exchange.liquidate(exchange.account(trader), 0, keeper_account=exchange.account(maker))
+    assert True in [event.taken_over for event in events if isinstance(event, Liquidated)]
+    exchange.round(fallen(25_500))
+    exchange.compare()
+    fund = exchange.state.accounts[INSURANCE_FUND].positions[0].size
+    assert fund > 0
+    exchange.order(buyer, 0, Side.BUY, fund, exchange.state.markets[0].mark + 1, slot=0)
+    exchange.round(fallen(25_500))
+    assert exchange.state.accounts[INSURANCE_FUND].positions[0].size == 0
     exchange.compare()
 
 
@@ -138,11 +190,9 @@ def test_random_streams_agree_after_every_batch(exchange, seed):
     batches = 0
     for _ in range(400):
         traders.step()
-
         exchange.confirm()
         if len(exchange.settled) > batches and not exchange.state.batch.fills:
             traders._count(exchange.round([tuple(price) for price in traders.prices]))
             exchange.compare()
             batches = len(exchange.settled)
     assert traders.seen["trades"] > 40 and batches > 20, traders.seen
-    assert traders.seen["liquidations"] + traders.seen["takeovers"] > 0, traders.seen

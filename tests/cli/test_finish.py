@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from evermark.cli.finish import describe_disagreement, verdict
+from evermark.cli.audit import describe_disagreement
+from evermark.cli.finish import verdict
 
 
 def result(matched: int = 10, settled: int = 10, **report: Any) -> dict[str, Any]:

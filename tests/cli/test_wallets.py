@@ -86,6 +86,7 @@ def made(tmp_path: Path) -> RunDirectory:
     run.save(RunFacts(layout=LAYOUT_VERSION, prices="sim", start_s=0, seed=1, addresses=addresses))
     run.chain.mkdir()
     run.journal.mkdir()
+    (run.journal / "journal.db").write_text("")
     run.manifest.write_text("{}")
     return run
 
@@ -105,7 +106,7 @@ def test_every_role_has_a_key_of_its_own(tmp_path: Path) -> None:
 def test_a_directory_with_a_part_missing_is_refused_by_name(tmp_path: Path) -> None:
     """Chain and journal are restored together or not at all."""
     run = made(tmp_path)
-    run.journal.rmdir()
+    (run.journal / "journal.db").unlink()
     with pytest.raises(CliError, match="missing journal"):
         run.load()
 

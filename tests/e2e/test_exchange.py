@@ -98,25 +98,32 @@ def test_the_run_ends_settled_and_verified(exchange: RunningExchange) -> None:
     assert eventually(lambda: not exchange.children(), 5, "no process left behind")
 
 
-def test_a_kept_exchange_goes_on_or_says_what_is_missing(
-    exchange: RunningExchange, start: Callable[..., RunningExchange]
+def refusal(directory: Path) -> str:
+    """The line with which a second start from this directory is refused."""
+    arguments = ("up", "--prices", "sim", "--port", "0", "--chain-port", "0", "--state", str(directory))
+    refused = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1, refused.stderr
+    assert refused.stdout == ""
+    return refused.stderr.splitlines()[-1]
+
+
+def test_a_kept_exchange_goes_on_or_says_what_does_not_match(
+    exchange: RunningExchange, start: Callable[..., RunningExchange], tmp_path: Path
 ) -> None:
-    """A second start continues chain and journal together; without the journal it is refused."""
+    """Chain and journal continue together. An older chain, or a missing journal, is refused by name."""
     assert exchange.process.poll() == 0, "needs the run before it to have ended"
     counted = ("--for", "3", "--json", "--no-actors", "--speed", "3")
     again = start("--prices", "sim", *counted, directory=exchange.directory).result()
     assert again["fills_settled"] >= 30
     assert again["verify"]["ok"] is True
-    shutil.move(exchange.directory / "journal", exchange.directory.parent / "journal-elsewhere")
-    refused = subprocess.run(
-        command("up", "--port", "0", "--chain-port", "0", "--state", str(exchange.directory)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("evermark: --state: ")
-    assert "missing journal" in refused.stderr
+    older = shutil.copytree(exchange.directory, tmp_path / "older")
+    (log,) = (older / "chain").iterdir()
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[: len(lines) * 2 // 3]))
+    assert "confirmed, the chain ends with" in refusal(older)
+    shutil.rmtree(older / "journal")
+    assert "--state: " in refusal(older)
+    assert "missing journal" in refusal(older)
 
 
 @pytest.mark.skipif(not os.environ.get("EVERMARK_TAPES"), reason="needs recorded tapes in EVERMARK_TAPES")

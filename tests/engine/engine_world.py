@@ -77,6 +77,7 @@ class World:
         self.markets = markets or (market(0), market(1))
         self.state = EngineState()
         self.vault = NaiveVault(self.markets) if settle else None
+        self.confirms = True  # the chain confirms what is sealed with each round
         self.log = []
         self.sealed = []
         self.now_s = START_S
@@ -115,9 +116,12 @@ class World:
             pack_price(spot, mark) if mark else 0 for spot, mark in zip(index or prices, prices, strict=True)
         )
         report = PriceReport(round=self.now_s // ROUND_S, timestamp=self.now_s, prices=packed)
-        return self.apply(
+        events = self.apply(
             OracleRound(reports=tuple(SignedPriceReport(report, keeper, SIGNATURE) for keeper in KEEPERS))
         )
+        if self.confirms and self.state.sealed_batch > self.state.confirmed_batch:
+            self.confirm(self.state.sealed_batch)
+        return events
 
     def funding(self, rates: list[int], hour: int | None = None):
         """An hour's rates; the last full hour unless given."""

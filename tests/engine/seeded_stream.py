@@ -37,7 +37,6 @@ def stream(seed: int, steps: int) -> World:
             world.round(
                 [max(3_000, market_.mark + rng.randint(-400, 400)) for market_ in world.state.markets]
             )
-            world.confirm(world.state.sealed_batch)
         elif pick < 0.93:
             for target in accounts:
                 world.liquidate(target, at, rng.choice((0, account)) if target != account else 0)

@@ -314,6 +314,7 @@ def test_market_modes_refuse_by_name(world, maker, mode, code):
 def test_unsettled_exposure_is_bounded(world, maker, taker, monkeypatch):
     """At the bound of unsettled batches only reducing orders are taken, until the chain confirms."""
     monkeypatch.setattr("sequencer.engine.order_checks.MAX_UNSETTLED_BATCHES", 2)
+    world.confirms = False
     world.order(maker, SELL, 500, 10_000)
     world.order(taker, BUY, 500, 10_000, IOC)
     world.next_round()
@@ -324,6 +325,25 @@ def test_unsettled_exposure_is_bounded(world, maker, taker, monkeypatch):
     assert of_type(world.order(taker, SELL, 100, 10_000), OrderRested)
     world.confirm(world.state.sealed_batch)
     assert of_type(world.order(taker, BUY, 500, 9_990), OrderRested)
+
+
+@pytest.mark.safety("E09", "sequencer")
+def test_unsettled_time_is_bounded(world, maker, taker):
+    """A settlement that falls behind stops new risk, and further behind all trading; confirming ends both."""
+    world.confirms = False
+    world.order(maker, SELL, 500, 10_000)
+    world.order(taker, BUY, 500, 10_000, IOC)
+    world.next_round()
+    for _ in range(6):
+        world.next_round()
+    refused = rejection(world.order(taker, BUY, 500, 9_900))
+    assert (refused.code, refused.details["age_s"]) == (RejectCode.UNSETTLED_LIMIT, 35)
+    assert of_type(world.order(taker, SELL, 100, 10_100), OrderRested)
+    for _ in range(6):
+        world.next_round()
+    assert rejection(world.order(taker, SELL, 100, 10_100)).code is RejectCode.UNSETTLED_LIMIT
+    world.confirm(world.state.sealed_batch)
+    assert of_type(world.order(taker, BUY, 500, 9_900), OrderRested)
 
 
 def test_without_a_recent_round_orders_wait_for_prices(world, maker):

@@ -19,12 +19,13 @@ SIZES = st.one_of(st.integers(1, 60_000), st.sampled_from((1_000, 5_000, 200_000
 class Exchange(RuleBasedStateMachine):
     """A few poor and rich traders, two markets that move fast, funding at its cap."""
 
-    @initialize(fund=st.sampled_from((0, 50, 20_000)))
-    def begin(self, fund):
+    @initialize(fund=st.sampled_from((0, 50, 20_000)), confirms=st.booleans())
+    def begin(self, fund, confirms):
         second = market(
             1, maker_fee_ppm=-50, open_interest_cap_lots=3_000_000, fund_position_cap_lots=400_000
         )
         self.world = World(market(0, open_interest_cap_lots=5_000_000), second)
+        self.world.confirms = confirms
         self.accounts = [
             self.world.trader(10 + number, usdc)
             for number, usdc in enumerate((20, 200, 2_000, 20_000, 90_000))

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from gateway_world import MAKER, NO_LIMITS, TAKER, Caller, GatewayWorld, running
 
-from evermark.protocol.orders import Side
+from evermark.protocol.orders import Side, TimeInForce
 from sequencer.gateway.limits import Limits
 from sequencer.gateway.services import GatewaySettings
 
@@ -48,6 +48,20 @@ async def test_order_entry(world: GatewayWorld, caller: Caller) -> None:
         assert (await socket.receive_json())["result"]["expiry"] == world.now_s + 86_400
         await socket.send_json({"op": "ping", "id": 7})
         assert await socket.receive_json() == {"id": 7, "result": "pong"}
+
+
+async def test_orders_of_one_connection_keep_their_order(world: GatewayWorld, caller: Caller) -> None:
+    """Requests sent without waiting are submitted as they were sent, although threads check their
+    signatures.
+    """
+    immediate = {"slot": 0, "time_in_force": TimeInForce.IOC}
+    bodies = [world.body(world.order(MAKER, **immediate), MAKER) for _ in range(400)]
+    async with caller.socket() as socket:
+        for number, body in enumerate(bodies):
+            await socket.send_json({"op": "order", "id": number, **body})
+        answers = [await socket.receive_json() for _ in bodies]
+    assert [answer["id"] for answer in answers] == list(range(400))
+    assert not [answer for answer in answers if "error" in answer]
 
 
 async def test_malformed_messages_are_answered(world: GatewayWorld, caller: Caller) -> None:

@@ -27,7 +27,6 @@ MARKETS = load_markets()
 START_S = 1_800_000_000
 ROUND_S = 10
 USDC = 1_000_000
-VAULT_ADDRESS = "0x" + "aa" * 20
 SELECTOR = keccak(b"settle()")[:4]
 ERROR_STRING = keccak(b"Error(string)")[:4]
 ABI = CONTRACTS / "artifacts" / "MarginVault.json"
@@ -103,7 +102,9 @@ class Exchange:
         self.oracle = deployer("PriceOracle").deploy(
             ROUND_S, 1, len(markets), keeper, 1, funding_keeper, self.sequencer
         )
-        self.inbox = deployer("Inbox").deploy(self.token.address, VAULT_ADDRESS)
+        # Vault and inbox name each other, so the vault's address is chosen first.
+        self.vault_address = boa.env.generate_address("vault")
+        self.inbox = deployer("Inbox").deploy(self.token.address, self.vault_address)
         self.vault = self._deploy_vault()
         self.separator = bytes(self.vault.domain_separator())
         self.last = tuple(oracle.NO_PRICE for _ in markets)
@@ -116,7 +117,7 @@ class Exchange:
         arguments = [self.token, self.oracle, self.inbox, self.clerk]
         arguments = [contract.address for contract in arguments] + [self.sequencer]
         configs = [market_config(market) for market in self.markets]
-        return deployer("MarginVault").deploy(*arguments, configs, override_address=Address(VAULT_ADDRESS))
+        return deployer("MarginVault").deploy(*arguments, configs, override_address=self.vault_address)
 
     def branch(self) -> Exchange:
         """The same exchange for one test: what it learns of the chain stays in this copy."""

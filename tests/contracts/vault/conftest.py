@@ -43,3 +43,22 @@ def taker(exchange: Exchange) -> Party:
 def keeper(exchange: Exchange) -> Party:
     """A third trader: a liquidation keeper's account, or a bystander."""
     return exchange.parties[5]
+
+
+@pytest.fixture
+def exchange_with_token():
+    """Deploys another exchange, over a token of this directory's `mocks`; the vault's address is the usual one."""
+    with boa.env.anchor():
+
+        def deploy(token: str) -> Exchange:
+            with_token = Exchange(token=token)
+            with_token.round(PRICES)
+            return with_token
+
+        yield deploy
+
+
+@pytest.fixture
+def maker_of():
+    """A trader with a deposit of 1,000 USDC on an exchange of one's own."""
+    return lambda exchange, number: exchange.deposit(number, 1_000 * USDC)

@@ -1,9 +1,9 @@
 """Slot and sequence: replay protection, replacement, amendment and cancellation are one mechanism."""
 
 import pytest
-from builders import Exchange, Party, Refused, refused
+from builders import Exchange, Party, refused, send
 
-from evermark.protocol.orders import Side
+from evermark.protocol.orders import Side, Trigger
 
 PRICE = 600_000
 
@@ -127,8 +127,6 @@ def test_an_order_expires(exchange: Exchange, maker: Party, taker: Party) -> Non
 
 def test_a_mark_trigger_waits_for_its_operation(exchange: Exchange, maker: Party, taker: Party) -> None:
     """Until an operation sets the slot's triggered bit, an order with a mark trigger cannot fill; a last-price one can."""
-    from evermark.protocol.orders import Trigger
-
     for trigger in (Trigger.MARK_ABOVE, Trigger.MARK_BELOW):
         with refused("vault: order not triggered"):
             fill(
@@ -150,13 +148,10 @@ def test_a_mark_trigger_waits_for_its_operation(exchange: Exchange, maker: Party
 
 def test_a_zero_sequence_is_void(exchange: Exchange, maker: Party, taker: Party) -> None:
     """Sequence 0 is at or below every account's minimum."""
-    with pytest.raises((Refused, OverflowError)) as refusal:
-        batch = exchange.batch()
-        row = sell(batch, maker, 1)
-        object.__setattr__(row.order, "sequence", 0) if False else None
-        batch.fill(row, batch.order(taker, Side.BUY, 1, PRICE), 1)
-        data = batch.data().replace((1).to_bytes(6, "big") + PRICE.to_bytes(4, "big"), bytes(6) + PRICE.to_bytes(4, "big"))
-        from builders import send
-
+    batch = exchange.batch()
+    row = sell(batch, maker, 1)
+    batch.fill(row, batch.order(taker, Side.BUY, 1, PRICE), 1)
+    price = PRICE.to_bytes(4, "big")
+    data = batch.data().replace((1).to_bytes(6, "big") + price, bytes(6) + price)
+    with refused("vault: order voided"):
         send(exchange, data)
-    assert str(refusal.value) == "vault: order voided"

@@ -1,0 +1,87 @@
+"""Journal against chain: the verification as plain values, and what a journal contains, counted."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from evermark.cli.errors import CliError
+
+
+class Tally(msgspec.Struct):
+    """What a journal contains, counted."""
+
+    fills_matched: int = 0
+    batches: int = 0
+    funding_hours: int = 0
+    liquidations: int = 0
+    withdrawals: int = 0
+    confirmed_batch: int = 0  # newest batch that the journal knows to be on the chain
+
+
+def describe_disagreement(report: dict[str, Any]) -> str:
+    """The first thing that a verification found wrong, and how many more there are."""
+    if report["problem"]:
+        return f"verify: {report['problem']}"
+    broken = [f"invariant {name!r} is broken" for name, holds in report["invariants"].items() if not holds]
+    broken += [
+        f"{difference['where']}: journal {difference['expected']}, chain {difference['found']}"
+        for difference in report["differences"]
+    ]
+    more = len(broken) - 1
+    return f"verify: {broken[0] if broken else 'failed'}" + (f" (and {more} more)" if more > 0 else "")
+
+
+async def verify_run(journal: Path, manifest: Path, rpc_url: str) -> dict[str, Any]:
+    """Compare a journal with the chain; the report as plain values."""
+    from evermark.chain import ManifestRefused, load_manifest
+    from sequencer.verify import verify
+
+    try:
+        report = await verify(journal, load_manifest(manifest), rpc_url)
+    except ManifestRefused as error:
+        raise CliError(str(error)) from None
+    return dict(msgspec.to_builtins(report))
+
+
+def tally(journal_path: Path) -> Tally:
+    """Replay a journal and count what its commands did."""
+    from sequencer.engine.events import (
+        BatchSealed,
+        FundingApplied,
+        Liquidated,
+        Trade,
+        WithdrawalClaimed,
+    )
+    from sequencer.engine.state import EngineState
+    from sequencer.journal import SqliteJournal
+    from sequencer.replay import Applied, replay
+
+    counts, hours, state = Tally(), set[int](), EngineState()
+
+    def observe(applied: Applied) -> None:
+        for event in applied.events:
+            counts.fills_matched += isinstance(event, Trade)
+            counts.batches += isinstance(event, BatchSealed)
+            counts.liquidations += isinstance(event, Liquidated)
+            counts.withdrawals += isinstance(event, WithdrawalClaimed)
+            if isinstance(event, FundingApplied):
+                hours.add(event.hour)
+
+    journal = SqliteJournal(journal_path, read_only=True)
+    try:
+        replay(journal, state, [observe])
+    finally:
+        journal.close()
+    counts.funding_hours, counts.confirmed_batch = len(hours), state.confirmed_batch
+    return counts
+
+
+async def check_restored(journal: Path, manifest: Path, rpc_url: str) -> None:
+    """A journal and a chain of different moments or exchanges are refused, naming what does not match."""
+    report = await verify_run(journal, manifest, rpc_url)
+    if not report["ok"]:
+        raise CliError(f"--state: {describe_disagreement(report)}")
+    confirmed, settled = tally(journal).confirmed_batch, report["batches_settled"]
+    if confirmed > settled:
+        raise CliError(f"--state: the journal has batch {confirmed} confirmed, the chain ends with {settled}")
