@@ -46,7 +46,9 @@ def main() -> int:
         text = json.dumps(artifact, indent=1) + "\n"
         path = ARTIFACTS / f"{source.stem}.json"
         if checking and (not path.exists() or path.read_text() != text):
-            problems.append(f"{path.name} is not what {source.name} compiles to; run scripts/build_contracts.py")
+            problems.append(
+                f"{path.name} is not what {source.name} compiles to; run scripts/build_contracts.py"
+            )
         if not checking:
             path.write_text(text)
         if isinstance(size, int) and size > MAX_RUNTIME_BYTES:

@@ -75,9 +75,10 @@ def verify(
     if as_json:
         output.print_json(report)
     else:
-        output.print_fields(
-            {name: str(value) for name, value in report.items() if not isinstance(value, list)}
-        )
+        facts = {name: str(value) for name, value in report.items() if not isinstance(value, list | dict)}
+        output.print_fields(facts)
+        for invariant, holds in report["invariants"].items():
+            print(f"{'holds ' if holds else 'BROKEN'}  {invariant}")
     if not report["ok"]:
         raise CliError(describe_disagreement(report))
 

@@ -31,7 +31,7 @@ class Gateway:
             await self._session.close()
 
     async def get(self, path: str) -> Any:
-        """GET `path` -> JSON. A refusal of the gateway becomes its own sentence."""
+        """GET `path` -> JSON."""
         if self._session is None:
             raise RuntimeError("gateway: used outside of its context")
         try:
@@ -44,20 +44,10 @@ class Gateway:
         except ValueError:
             raise CliError(f"{self.url}{path} answered {response.status} and no JSON") from None
         if response.status >= 400:
-            raise CliError(refusal(body))
+            raise CliError(f"{self.url}{path} answered {response.status}: {text[:300]}")
         return body
 
 
 def unreachable(url: str) -> str:
     """What to print when nobody listens."""
     return f"no exchange answers at {url}; start one with `evermark up` or name another with --url"
-
-
-def refusal(body: Any) -> str:
-    """The gateway's error object as one line: name, sentence and the numbers that decided it."""
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return f"refused: {body}"
-    details = ", ".join(f"{name} {value}" for name, value in (error.get("details") or {}).items())
-    text = f"{error.get('name', 'refused')}: {error.get('message', '')}"
-    return text + (f" ({details})" if details else "")

@@ -8,6 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+WIDEST = 500  # columns; no table of ours needs as many
+
 stdout = Console()
 stderr = Console(stderr=True)
 
@@ -34,8 +36,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print `table(...)` on stdout."""
-    stdout.print(table(title, columns, rows))
+    """Print `table(...)` on stdout, whole: a narrow terminal wraps its lines, nothing is cut off."""
+    made = table(title, columns, rows)
+    width = max(stdout.width, Console(width=WIDEST).measure(made).maximum)
+    Console(width=width, soft_wrap=True).print(made)
 
 
 def print_fields(fields: dict[str, str]) -> None:

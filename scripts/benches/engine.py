@@ -1,8 +1,8 @@
 """The engine's speed as one JSON object: commands a second on a seeded flow, and the bare book's as ceiling.
 
-20 markets, 10,000 accounts with positions; of the flow 50 % place, 35 % cancel or amend, 15 % cross. Its book
-operations run on the bare order book and, where the package orderly-chaos is installed, on its C++ book; their
-trades are compared.
+20 markets, 10,000 accounts with positions; 50 % of the flow place, 35 % cancel or amend, 15 % cross. The same
+book operations run on the bare order book and, where the package orderly-chaos is installed, on its C++ book.
+Their trades are compared.
 """
 
 import gc

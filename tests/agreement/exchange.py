@@ -297,7 +297,10 @@ class Exchange:
         """A liquidation trigger."""
         return self.send(
             TriggerLiquidation(
-                account=account, market_id=market, keeper=signer("liquidator").address, keeper_account=keeper_account
+                account=account,
+                market_id=market,
+                keeper=signer("liquidator").address,
+                keeper_account=keeper_account,
             )
         )
 
@@ -329,7 +332,9 @@ class Exchange:
                 position = account.positions.get(market_id)
                 chain_position = self.vault.position(account.account_id, market_id)
                 size = position.size if position else 0
-                assert chain_position.size == size, f"size of account {account.account_id} in market {market_id}"
+                assert chain_position.size == size, (
+                    f"size of account {account.account_id} in market {market_id}"
+                )
                 if size:
                     assert chain_position.entry_cumulative == position.entry_cumulative
                     assert chain_position.entry_mark == position.entry_mark

@@ -133,7 +133,9 @@ class RandomTraders:
         if waiting is not None:
             market, side = waiting.market_id, waiting.side
         mark = self.prices[market][1]
-        size = max(1, self.random.randrange(100, 25_000) * 10**6 // self.exchange.markets[market].notional(1, mark))
+        size = max(
+            1, self.random.randrange(100, 25_000) * 10**6 // self.exchange.markets[market].notional(1, mark)
+        )
         fields = {"reduce_only": self.random.random() < 0.08, "amend": waiting is not None}
         if slot == 0:
             away = side.sign * self.random.randrange(0, 150)

@@ -108,6 +108,7 @@ def test_the_book_stops_when_healthy(world):
     assert 0 < world.size(debtor) < LOTS
     assert not margin(world, debtor).liquidatable
     assert rejection(world.liquidate(debtor)).code is RejectCode.HEALTHY_ACCOUNT
+    assert of_type(world.order(debtor, SELL, 50, 9_715, IOC), BatchSealed)
     world.next_round()
     world.assert_settled()
 

@@ -236,6 +236,19 @@ def test_a_maker_without_margin_is_cancelled_and_matching_continues(world, maker
     assert of_type(events, Trade)[0].maker == maker
 
 
+def test_a_maker_with_a_stale_position_does_not_grow(world, maker, taker):
+    """A waiting order that would add risk is cancelled while another position's price is stale."""
+    other = world.trader(12)
+    world.order(maker, SELL, 500, 10_000)
+    world.order(taker, BUY, 500, 10_000, IOC)
+    world.order(maker, SELL, 500, 10_000, market_id=1)
+    world.round([0, 10_000], after_s=65)
+    events = world.order(other, BUY, 500, 10_000, IOC, market_id=1)
+    assert of_type(events, OrderCancelled)[0].reason is CancelReason.MARGIN
+    assert not of_type(events, Trade)
+    world.next_round()
+
+
 def test_a_taker_without_margin_stops(world, maker):
     """A market order that passes the worst case at the mark may still fail at the price it would get."""
     poor = world.trader(12, 110)

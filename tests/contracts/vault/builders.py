@@ -131,13 +131,16 @@ class Exchange:
         self.next_sequence += 1
         return self.next_sequence
 
-    def round(self, marks: dict[int, int] | None = None, seconds: int = ROUND_S, abstain: Iterable[int] = ()) -> oracle.Round:
+    def round(
+        self, marks: dict[int, int] | None = None, seconds: int = ROUND_S, abstain: Iterable[int] = ()
+    ) -> oracle.Round:
         """Moves time on and posts a round: index = mark = the price of each market, the last one when not given."""
         self.clock += seconds
         boa.env.timestamp = self.clock
         given = dict(enumerate(price.mark_ticks for price in self.last)) | (marks or {})
         prices = tuple(
-            0 if market in abstain else oracle.pack_price(mark, mark) for market, mark in sorted(given.items())
+            0 if market in abstain else oracle.pack_price(mark, mark)
+            for market, mark in sorted(given.items())
         )
         report = signing.PriceReport(round=self.clock // ROUND_S, timestamp=self.clock, prices=prices)
         separator = bytes(self.oracle.domain_separator())
@@ -168,7 +171,9 @@ class Exchange:
         """A trader's deposit, consumed by a batch of its own; registers the account when it is new."""
         owner = signer(number)
         self.inbox.deposit(amount, sub_account, sender=self.fund_wallet(owner, amount))
-        account = self.vault.account_of(Address(owner.address), sub_account) or self.vault.totals().accounts + 1
+        account = (
+            self.vault.account_of(Address(owner.address), sub_account) or self.vault.totals().accounts + 1
+        )
         batch = self.batch()
         batch.inbox(account)
         batch.settle()
@@ -298,12 +303,16 @@ class Builder:
         message = Cancel(**self._common(party) | {"all_slots": False, "slot": 0} | values)
         self._action(party, message, by)
 
-    def approve(self, party: Party, agent: bytes, expiry: int, by: signing.Signer | None = None, **values: Any) -> None:
+    def approve(
+        self, party: Party, agent: bytes, expiry: int, by: signing.Signer | None = None, **values: Any
+    ) -> None:
         defaults = {"agent": agent, "agent_expiry": expiry, "transfer_cap": 0}
         defaults["action_sequence"] = self.exchange.sequence()
         self._action(party, ApproveAgent(**self._common(party) | defaults | values), by)
 
-    def withdraw(self, party: Party, amount: int, fee: int = 0, by: signing.Signer | None = None, **values: Any) -> None:
+    def withdraw(
+        self, party: Party, amount: int, fee: int = 0, by: signing.Signer | None = None, **values: Any
+    ) -> None:
         defaults = {"amount": amount, "max_fee": fee, "action_sequence": self.exchange.sequence()}
         message = Withdraw(**self._common(party) | defaults | values)
         signature = (by or party.signer).sign(signing.digest(self.exchange.separator, message))
@@ -323,7 +332,9 @@ class Builder:
         keepers = {keeper for *_, keeper in self.fills if keeper is not None}
         for _, first, second, _, _ in self.fills:
             pairs |= {part for part in (first, second) if isinstance(part, tuple)}
-        accounts = {account for account, _ in pairs} | {use for use in self.uses if use} | keepers | self.accounts
+        accounts = (
+            {account for account, _ in pairs} | {use for use in self.uses if use} | keepers | self.accounts
+        )
         accounts |= {account for account, *_ in (*self.actions, *self.withdrawals)}
         known = self.exchange.vault.totals().accounts
         for account in accounts:
@@ -364,11 +375,22 @@ class Builder:
         pair = table.index((at[row.account], row.market))
         return codec.OrderRow(pair, row.fee_class, row.order, row.signature)
 
-    def _packed_action(self, at: dict[int, int], account: int, message: Any, signature: signing.Signature) -> Any:
+    def _packed_action(
+        self, at: dict[int, int], account: int, message: Any, signature: signing.Signature
+    ) -> Any:
         kind = codec.SlotCancel if isinstance(message, Cancel) else codec.AgentApproval
         return kind(at[account], message, signature)
 
-    def _fill(self, at: dict[int, int], table: list[tuple[int, int]], kind: int, first: Any, second: Any, size: int, keeper: int | None) -> codec.Fill:
+    def _fill(
+        self,
+        at: dict[int, int],
+        table: list[tuple[int, int]],
+        kind: int,
+        first: Any,
+        second: Any,
+        size: int,
+        keeper: int | None,
+    ) -> codec.Fill:
         def index(part: Any) -> int:
             return part.index if isinstance(part, Row) else table.index((at[part[0]], part[1]))
 

@@ -89,7 +89,9 @@ def test_both_orders_are_of_one_market(exchange: Exchange, maker: Party, taker: 
         batch.settle()
 
 
-@pytest.mark.parametrize("price, inside", [(630_000, True), (630_001, False), (570_000, True), (569_999, False)])
+@pytest.mark.parametrize(
+    "price, inside", [(630_000, True), (630_001, False), (570_000, True), (569_999, False)]
+)
 @pytest.mark.safety("A03", "contract")
 def test_the_price_stays_in_the_markets_band(
     exchange: Exchange, maker: Party, taker: Party, price: int, inside: bool
@@ -177,7 +179,9 @@ def test_post_only_makes_but_never_takes(exchange: Exchange, maker: Party, taker
     batch.settle()
 
 
-def test_reduce_only_needs_an_opposite_position_as_large(exchange: Exchange, maker: Party, taker: Party) -> None:
+def test_reduce_only_needs_an_opposite_position_as_large(
+    exchange: Exchange, maker: Party, taker: Party
+) -> None:
     """Reduce-only fills up to the position at that moment, and not a lot more."""
     batch = exchange.batch()
     batch.trade(maker, taker, Side.BUY, 10, PRICE)
@@ -292,7 +296,13 @@ def test_open_interest_stays_within_its_cap(exchange: Exchange, maker: Party, ta
 def test_entry_marks_follow_the_position(exchange: Exchange, maker: Party, taker: Party) -> None:
     """Opening and flipping take the mark, growing averages it rounded down, shrinking keeps it."""
     seen = []
-    for mark, side, size in ((600_000, 1, 10), (600_101, 1, 3), (590_000, -1, 5), (610_000, -1, 20), (600_000, 1, 12)):
+    for mark, side, size in (
+        (600_000, 1, 10),
+        (600_101, 1, 3),
+        (590_000, -1, 5),
+        (610_000, -1, 20),
+        (600_000, 1, 12),
+    ):
         exchange.round({0: mark})
         batch = exchange.batch()
         batch.trade(maker, taker, Side.BUY if side > 0 else Side.SELL, size, mark)

@@ -143,7 +143,9 @@ def test_the_other_half_of_s_is_refused(exchange: Exchange, maker: Party, taker:
         trade_with(exchange, maker, taker, spoil)
 
 
-@pytest.mark.parametrize("signature", [Signature(0, 1, 0), Signature(1, 0, 0), Signature(signing.SECP256K1_N, 1, 1)])
+@pytest.mark.parametrize(
+    "signature", [Signature(0, 1, 0), Signature(1, 0, 0), Signature(signing.SECP256K1_N, 1, 1)]
+)
 @pytest.mark.safety("D04", "contract")
 def test_a_signature_without_signer_is_refused(
     exchange: Exchange, maker: Party, taker: Party, signature: Signature
@@ -213,4 +215,6 @@ def test_golden_digests(exchange: Exchange) -> None:
         "uint32 trailingOffset,uint64 displaySize,uint32 twapInterval,uint16 bracketLink)"
     )
     assert signing.type_string(Order.__name__) == text
-    assert signing.TYPE_HASH["Order"].hex() == "baf3b3bba6d338df61a3709af04c5b2a0cc2527f771667f0f56298873cbb351a"
+    assert (
+        signing.TYPE_HASH["Order"].hex() == "baf3b3bba6d338df61a3709af04c5b2a0cc2527f771667f0f56298873cbb351a"
+    )

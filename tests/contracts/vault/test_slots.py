@@ -121,7 +121,12 @@ def test_sequences_reach_at_most_a_day_ahead(exchange: Exchange, maker: Party, t
 def test_an_order_expires(exchange: Exchange, maker: Party, taker: Party) -> None:
     """Expiry is inclusive, by the round's time."""
     with refused("vault: order expired"):
-        fill(exchange, taker, 1, lambda batch: sell(batch, maker, exchange.sequence(), expiry=exchange.clock - 1))
+        fill(
+            exchange,
+            taker,
+            1,
+            lambda batch: sell(batch, maker, exchange.sequence(), expiry=exchange.clock - 1),
+        )
     fill(exchange, taker, 1, lambda batch: sell(batch, maker, exchange.sequence(), expiry=exchange.clock))
 
 
@@ -142,7 +147,9 @@ def test_a_mark_trigger_waits_for_its_operation(exchange: Exchange, maker: Party
             exchange,
             taker,
             1,
-            lambda batch, trigger=trigger: sell(batch, maker, exchange.sequence(), trigger=trigger, trigger_price=5),
+            lambda batch, trigger=trigger: sell(
+                batch, maker, exchange.sequence(), trigger=trigger, trigger_price=5
+            ),
         )
 
 

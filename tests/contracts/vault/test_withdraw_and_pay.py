@@ -109,13 +109,17 @@ def test_every_open_position_must_be_named(exchange: Exchange, maker: Party, tak
     batch.trade(maker, taker, Side.BUY, 10, 250_000, market=1)
     batch.header = {"pairs": ((0, 1), (1, 1)), "markets": (1,)}
     built = batch.build()
-    rows = tuple(type(row)(index, row.fee_class, row.order, row.signature) for index, row in enumerate(built.orders))
+    rows = tuple(
+        type(row)(index, row.fee_class, row.order, row.signature) for index, row in enumerate(built.orders)
+    )
     batch.header["orders"] = rows
     with refused("vault: positions not named"):
         batch.settle()
 
 
-def test_a_withdrawal_of_profit_made_in_the_same_batch(exchange: Exchange, maker: Party, taker: Party) -> None:
+def test_a_withdrawal_of_profit_made_in_the_same_batch(
+    exchange: Exchange, maker: Party, taker: Party
+) -> None:
     """Section 5 sees the fills before it; all of it within the margin after them."""
     batch = exchange.batch()
     batch.trade(maker, taker, Side.BUY, 1_000, PRICE)
