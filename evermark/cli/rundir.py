@@ -1,9 +1,11 @@
 """The directory of one exchange: keys, chain, journal, logs. They only make sense together."""
 
+import fcntl
 import os
 import secrets
 import tempfile
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -34,6 +36,7 @@ class RunDirectory:
     def __init__(self, path: Path, temporary: bool) -> None:
         self.path = path
         self.temporary = temporary
+        self._lock: IO[str] | None = None
 
     @classmethod
     def open(cls, state: Path | None) -> "RunDirectory":
@@ -44,7 +47,17 @@ class RunDirectory:
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise CliError(f"--state: cannot make {state}: {error.strerror}") from None
-        return cls(state.resolve(), temporary=False)
+        run = cls(state.resolve(), temporary=False)
+        run._own()
+        return run
+
+    def _own(self) -> None:
+        """Keep a lock beside the directory for as long as this process lives."""
+        self._lock = self.path.with_name(self.path.name + ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CliError(f"--state: {self.path} is in use by another exchange") from None
 
     @property
     def facts_path(self) -> Path:

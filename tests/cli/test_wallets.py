@@ -111,6 +111,13 @@ def test_a_directory_with_a_part_missing_is_refused_by_name(tmp_path: Path) -> N
         run.load()
 
 
+def test_two_exchanges_never_share_a_directory(tmp_path: Path) -> None:
+    """The second one is refused while the first holds it."""
+    first = RunDirectory.open(tmp_path / "state")
+    with pytest.raises(CliError, match="in use by another exchange"):
+        RunDirectory.open(first.path)
+
+
 def test_an_exchanged_key_is_refused_by_role(tmp_path: Path) -> None:
     """A keystore that is not the one of the exchange is named with both addresses."""
     run = made(tmp_path)

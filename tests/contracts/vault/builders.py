@@ -415,7 +415,8 @@ def refused(reason: str) -> Iterator[None]:
     try:
         yield
     except Refused as refusal:
-        assert str(refusal) == reason
+        if str(refusal) != reason:
+            raise AssertionError(f"refused with {refusal}, instead of: {reason}") from refusal
         return
     raise AssertionError(f"settled, instead of: {reason}")
 

@@ -1,4 +1,4 @@
-"""One deployed exchange for all vault tests; each test works on an anchored chain, and invariants 1 and 2 are checked after it."""
+"""One deployed exchange for all vault tests; each test works on an anchored chain, invariants 1 and 2 are checked after it."""
 
 import boa
 import pytest
