@@ -1,6 +1,6 @@
 # pragma version 0.4.3
 # pragma evm-version prague
-# pragma optimize codesize
+# pragma optimize gas
 """
 @title MarginVault
 @license Apache-2.0
@@ -17,6 +17,7 @@ from .modules import ledger
 from .modules import listing
 from .modules import orders
 from .modules import tables
+from .modules import reasons
 from .modules import units
 
 # IInbox without the list that `consume` returns: decoding up to 32 entries would cost every batch 12 KB of memory.
@@ -25,11 +26,12 @@ interface IQueue:
 
 
 implements: IMarginVault
+initializes: reasons
 initializes: eip712
 initializes: ledger
-initializes: tables[ledger := ledger]
-initializes: orders[eip712 := eip712, ledger := ledger, tables := tables]
-initializes: fills[ledger := ledger, orders := orders, tables := tables]
+initializes: tables[ledger := ledger, reasons := reasons]
+initializes: orders[eip712 := eip712, ledger := ledger, reasons := reasons, tables := tables]
+initializes: fills[ledger := ledger, orders := orders, reasons := reasons, tables := tables]
 initializes: listing[ledger := ledger]
 
 # Events of IMarginVault that the clerk composes and `relay` emits: declared here so that they stand in this contract's ABI.
@@ -72,6 +74,15 @@ event OrdersVoided:
     sequence: uint256
 
 
+event Liquidated:
+    account: indexed(uint256)
+    market: indexed(uint256)
+    size: uint256
+    loss: int256
+    fee: uint256
+    kind: uint256
+
+
 event FundingApplied:
     market: indexed(uint256)
     hour: uint256
@@ -95,7 +106,6 @@ task: transient(uint256)
 
 TOKEN: immutable(address)
 ORACLE: immutable(address)
-CLERK: immutable(address)
 INBOX: immutable(address)
 SEQUENCER: immutable(address)
 
@@ -121,7 +131,7 @@ def __init__(
     ledger.__init__()
     TOKEN = token
     ORACLE = oracle
-    CLERK = clerk
+    reasons.__init__(clerk)
     INBOX = inbox
     SEQUENCER = sequencer
     for config: IMarginVault.MarketConfig in markets:
@@ -137,13 +147,13 @@ def pay(claim_id: uint256):
     claim: uint256 = ledger.words[ledger.CLAIMS | claim_id]
     amount: uint256 = claim >> 160
     if amount == 0:
-        units.fail("vault: nothing to pay")
+        reasons.fail(reasons.NOTHING_TO_PAY)
     owner: address = convert(claim & units.U160, address)
     ledger.words[ledger.CLAIMS | claim_id] = claim & units.U160
     ledger.words[ledger.CREDITED] -= amount
     log IMarginVault.ClaimPaid(claim=claim_id, to=owner, amount=amount)
     if not extcall IERC20(TOKEN).transfer(owner, amount, default_return_value=True):
-        units.fail("vault: token refused")
+        reasons.fail(reasons.TOKEN_REFUSED)
 
 
 # ------------------------------------------------------------------------------------------------------------- settlement
@@ -153,12 +163,12 @@ def pay(claim_id: uint256):
 @nonreentrant
 def settle():
     if msg.sender != SEQUENCER:
-        units.fail("vault: not the sequencer")
+        reasons.fail(reasons.NOT_THE_SEQUENCER)
     header: uint256 = convert(slice(msg.data, 4, 32), uint256)
     batch_id: uint256 = header >> 208
     counters: uint256 = ledger.words[ledger.COUNTERS]
     if batch_id != (counters & units.U48) + 1:
-        units.fail("vault: batch id not next")
+        reasons.fail(reasons.BATCH_ID_NOT_NEXT)
     ledger.words[ledger.COUNTERS] = counters + 1
     self._settle(header >> 168 & units.U40, batch_id)
     # Only a call takes all of calldata into memory. Its buffers are static: a small batch has its own, and they lie last in memory.
@@ -173,7 +183,7 @@ def settle():
             slice(raw_call(IDENTITY, msg.data, max_outsize=MAX_BATCH_BYTES, is_static_call=True), 4, size - 4)
         )
     else:
-        units.fail("vault: batch too large")
+        reasons.fail(reasons.BATCH_TOO_LARGE)
     log IMarginVault.BatchSettled(
         batch_id=batch_id,
         round=header >> 168 & units.U40,
@@ -214,7 +224,7 @@ def _settle(round: uint256, batch_id: uint256):
     if codec.word(at) & units.U16 != 0:
         at = self._clerk(unsafe_sub(at, 2), context | WITHDRAWALS)
     if at != len(msg.data):
-        units.fail("vault: trailing bytes")
+        reasons.fail(reasons.TRAILING_BYTES)
     self._close(accounts, markets, context & units.U40)
 
 
@@ -227,7 +237,8 @@ def _clerk(at: uint256, context: uint256) -> uint256:
     if inbox_count != 0 and context & WITHDRAWALS == 0:
         extcall IQueue(INBOX).consume(inbox_count)
     self.task = context << 32 | at
-    return convert(raw_call(CLERK, msg.data, max_outsize=32), uint256)
+    tables.now = context & units.U40
+    return convert(raw_call(reasons.CLERK, msg.data, max_outsize=32), uint256)
 
 
 @internal
@@ -237,18 +248,18 @@ def _load_prices(round: uint256, batch_id: uint256, markets: uint256) -> uint256
     """
     words: DynArray[uint256, 33] = staticcall IPriceOracle(ORACLE).round_words(SEQUENCER_LANE, round)
     if keccak256(slice(abi_encode(words), 64, 32 * len(words))) != convert(codec.word(47), bytes32):
-        units.fail("vault: prices hash differs")
+        reasons.fail(reasons.PRICES_HASH_DIFFERS)
     now: uint256 = words[0] >> 40
     if block.timestamp > now + MAX_BATCH_AGE_S:
-        units.fail("vault: round too old")
+        reasons.fail(reasons.ROUND_TOO_OLD)
     first: uint256 = unsafe_add(markets >> 32, 1)
     next_id: uint256 = 0
     for at: uint256 in range(first, unsafe_add(first, markets & units.U8), bound=64):
         market: uint256 = codec.word(at) & units.U8
         if market < next_id:
-            units.fail("vault: markets not ascending")
+            reasons.fail(reasons.MARKETS_NOT_ASCENDING)
         if market > 63 or ledger.words[ledger.MARKET_P | market] == 0:
-            units.fail("vault: no such market")
+            reasons.fail(reasons.NO_SUCH_MARKET)
         next_id = unsafe_add(market, 1)
         half: uint256 = words[unsafe_add(market >> 1, 1)] >> ((market & 1) << 7) & units.U128
         before: uint256 = ledger.words[ledger.MARKET_S | market] >> ledger.S_OPEN_INTEREST & units.U64
@@ -271,7 +282,7 @@ def _close(accounts: uint256, markets: uint256, now: uint256):
         open_interest: uint256 = ledger.words[ledger.MARKET_S | market] >> ledger.S_OPEN_INTEREST & units.U64
         cap: uint256 = ledger.words[ledger.MARKET_P | market] >> ledger.P_OPEN_INTEREST_CAP & units.U64
         if open_interest > cap and open_interest > tables.markets[market] >> 176 & units.U64:
-            units.fail("vault: open interest above cap")
+            reasons.fail(reasons.OPEN_INTEREST_ABOVE_CAP)
 
 
 # ------------------------------------------------------------------------------------------------------------------ clerk
@@ -285,12 +296,8 @@ def clerk_task() -> (uint256, address, address):
 
 @view
 @external
-def running_margin(account_index: uint256) -> (int256, uint256, bool):
-    """
-    @dev Equity, what a withdrawal must leave, and whether all prices are fresh.
-    """
-    sum: tables.Margin = tables.margin(account_index, self.task >> 32 & units.U40, False)
-    return sum.equity, max(sum.initial, unsafe_add(sum.notional, 4) // 5), sum.fresh
+def running_margin(account_index: uint256) -> tables.Margin:
+    return tables.margin(account_index, tables.now, False)
 
 
 @external
@@ -303,7 +310,7 @@ def write(key: uint256, word: uint256):
 
 
 @external
-def relay(topics: DynArray[bytes32, 4], data: Bytes[96]):
+def relay(topics: DynArray[bytes32, 4], data: Bytes[128]):
     self._only_clerk()
     if len(topics) == 2:
         raw_log([topics[0], topics[1]], data)
@@ -316,8 +323,8 @@ def relay(topics: DynArray[bytes32, 4], data: Bytes[96]):
 @view
 @internal
 def _only_clerk():
-    if msg.sender != CLERK:
-        units.fail("vault: not the clerk")
+    if msg.sender != reasons.CLERK:
+        reasons.fail(reasons.NOT_THE_CLERK)
 
 
 # ------------------------------------------------------------------------------------------------------------------ views

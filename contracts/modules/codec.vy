@@ -4,7 +4,7 @@
 @license Apache-2.0
 @notice Reads the fields of a settlement batch from calldata; layout in `evermark/protocol/batch.py`.
 @dev A batch of any length never enters memory: each read is one word of calldata that ends where the wanted fields end, so
-     that they stand right-aligned. A read beyond the end of calldata reverts, which is what refuses truncated input.
+     that they stand right-aligned. No field ends before offset 36; the hottest loops repeat the one line below in place. A read beyond the end of calldata reverts, which is what refuses truncated input.
 """
 
 
@@ -14,7 +14,7 @@ def word(end: uint256) -> uint256:
     """
     @dev The 32 bytes of calldata that end before offset `end`.
     """
-    return convert(slice(msg.data, end - 32, 32), uint256)
+    return convert(slice(msg.data, unsafe_sub(end, 32), 32), uint256)
 
 
 @view

@@ -9,15 +9,21 @@
 
 from . import codec
 from . import ledger
-from . import liquidation
 from . import orders
 from . import tables
+from . import reasons
 from . import units
-from ..interfaces import IMarginVault
 
 uses: ledger
+uses: reasons
 uses: orders
 uses: tables
+
+interface IClerk:
+    def close_target(
+        kind: uint256, pair: uint256, size: uint256, price: uint256, keeper: uint256, has_keeper: bool
+    ) -> (bool, int256, int256): nonpayable
+
 
 ORDERS: constant(uint256) = 0
 LIQUIDATION: constant(uint256) = 1
@@ -37,7 +43,7 @@ def apply(start: uint256, count: uint256, context: uint256) -> uint256:
     fees: int256 = 0
     for i: uint256 in range(count, bound=MAX_FILLS):
         at = unsafe_add(at, 5)
-        head: uint256 = codec.word(at)
+        head: uint256 = convert(slice(msg.data, unsafe_sub(at, 32), 32), uint256)
         kind: uint256 = head >> 32 & 15
         width: uint256 = head >> 36 & 15
         first: uint256 = head >> 16 & units.U16
@@ -48,35 +54,103 @@ def apply(start: uint256, count: uint256, context: uint256) -> uint256:
                 at = unsafe_add(at, 2)
                 keeper = codec.word(at) & units.U16
             elif kind != FUND:
-                units.fail("vault: fill kind reserved")
+                reasons.fail(reasons.FILL_KIND_RESERVED)
         else:
             first = second
             second = head >> 16 & units.U16
         at = unsafe_add(at, unsafe_add(width, 1))
-        size: uint256 = codec.sized(at, width)
+        size: uint256 = convert(slice(msg.data, unsafe_sub(at, 32), 32), uint256) << (unsafe_sub(31, width) << 3) >> (
+            unsafe_sub(31, width) << 3
+        )
         if width > 7 or size == 0 or size > units.U62:
-            units.fail("vault: fill size out of range")
-        fees = unsafe_add(fees, self._fill(kind, first, second, size, keeper, context))
+            reasons.fail(reasons.FILL_SIZE_OUT_OF_RANGE)
+        if kind == ORDERS:
+            fees = unsafe_add(fees, self._orders(first, second, size, context))
+        else:
+            fees = unsafe_add(fees, self._close_out(kind, first, second, size, keeper, context))
     if fees != 0:
         ledger.credit(ledger.FEE_ACCOUNT, fees)
     return at
 
 
 @internal
-def _fill(
+def _orders(first: uint256, second: uint256, size: uint256, context: uint256) -> int256:
+    """
+    @dev A taker row against a maker row, at the maker's limit. Returns the fees of both.
+    """
+    if max(first, second) >= context >> 120 & units.U16:
+        reasons.fail(reasons.NO_SUCH_ORDER_ROW)
+    taker: uint256 = orders.rows[first]
+    maker: uint256 = orders.rows[second]
+    market: uint256 = taker >> 246
+    p: uint256 = ledger.words[ledger.MARKET_P | market]
+    prices: uint256 = tables.markets[market]
+    mark: uint256 = prices >> 32 & units.U32
+    price: uint256 = maker >> 48 & units.U32
+    self._check_maker(maker, market, price, mark, p)
+    self._check_taker(taker, price)
+    if (taker ^ maker) & orders.ROW_SELL == 0:
+        reasons.fail(reasons.SAME_SIDE)
+    if unsafe_add(prices >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < context & units.U40:
+        # A stale price passes only a fill in which both parties reduce.
+        orders.check_shrinks(taker << 6 & units.U38 | market, taker & orders.ROW_SELL != 0, size)
+        orders.check_shrinks(maker << 6 & units.U38 | market, maker & orders.ROW_SELL != 0, size)
+    notional: int256 = self._notional(size, price, p)
+    rates: uint256 = orders.rates_of(taker)
+    taker_rate: int256 = convert(convert(rates & units.U16, bytes32), int256)
+    if (taker ^ maker) >> 144 & units.U8 != 0:
+        rates = orders.rates_of(maker)
+    maker_rate: int256 = convert(convert(rates << 224, bytes32), int256) >> 240
+    if unsafe_add(maker_rate, taker_rate) < 0:
+        reasons.fail(reasons.REBATE_ABOVE_TAKER_FEE)
+    taker_fee: int256 = orders.use(first, taker, size, notional, taker_rate)
+    maker_fee: int256 = orders.use(second, maker, size, notional, maker_rate)
+    fees: int256 = unsafe_add(taker_fee, maker_fee)
+    if (maker ^ taker) & units.U32 == 0:
+        tables.touch(tables.pairs[taker >> 152 & units.U16] >> 40 & units.U16, tables.ROLE_ORDER)
+        ledger.credit(taker & units.U32, unsafe_sub(0, fees))
+        return fees
+    delta: int256 = convert(convert(size, bytes32), int256)
+    if taker & orders.ROW_SELL != 0:
+        delta = unsafe_sub(0, delta)
+        notional = unsafe_sub(0, notional)
+    s: uint256 = ledger.words[ledger.MARKET_S | market]
+    index: int256 = convert(convert(s << 128, bytes32), int256) >> 128
+    change: int256 = tables.trade(
+        taker >> 152 & units.U16, tables.ROLE_ORDER, delta, unsafe_add(taker_fee, notional), index, mark
+    )
+    change = unsafe_add(
+        change,
+        tables.trade(
+            maker >> 152 & units.U16,
+            tables.ROLE_ORDER,
+            unsafe_sub(0, delta),
+            unsafe_sub(maker_fee, notional),
+            index,
+            mark,
+        ),
+    )
+    if change != 0:
+        # Longs equal shorts, so the long side counts; position and notional bounds keep it below 2^64.
+        ledger.words[ledger.MARKET_S | market] = unsafe_add(s, units.bits(change) << ledger.S_OPEN_INTEREST)
+    return fees
+
+
+@internal
+def _close_out(
     kind: uint256, first: uint256, second: uint256, size: uint256, keeper: uint256, context: uint256
 ) -> int256:
     """
-    @dev One fill; `first` is the active side. Returns the fees that its rows pay.
+    @dev A target against a maker row or the fund, or a taker row against the fund. Returns the fees that a row pays.
     """
     active: uint256 = first
     passive: uint256 = second
     taker: uint256 = 0
     maker: uint256 = 0
-    if kind & 3 == 0:
+    if kind == FUND:
         taker = orders.row_at(first, context)
         active = taker >> 152 & units.U16
-    if kind < TAKEOVER:
+    elif kind == LIQUIDATION:
         maker = orders.row_at(second, context)
         passive = maker >> 152 & units.U16
     pair: uint256 = tables.pair_at(active, context)
@@ -84,41 +158,51 @@ def _fill(
     p: uint256 = ledger.words[ledger.MARKET_P | market]
     prices: uint256 = tables.markets[market]
     price: uint256 = prices >> 32 & units.U32
-    if kind < TAKEOVER:
+    if kind == LIQUIDATION:
         price = maker >> 48 & units.U32
         self._check_maker(maker, market, price, prices >> 32 & units.U32, p)
     elif tables.pair_at(passive, context) & units.U38 != ledger.INSURANCE_FUND << 6 | market:
-        units.fail("vault: not the fund's pair")
+        reasons.fail(reasons.NOT_THE_FUNDS_PAIR)
     notional: int256 = self._notional(size, price, p)
     sells: bool = taker & orders.ROW_SELL != 0
     debit: int256 = 0
     passive_debit: int256 = 0
-    taker_rate: int256 = 0
-    if kind & 3 == 0:
-        self._check_taker(taker, price)
-        rates: uint256 = orders.rates_of(taker)
-        taker_rate = convert(rates & units.U16, int256)
-        self._check_fresh(kind, taker, maker, size, prices, p, context)
-        debit = orders.use(first, taker, size, notional, taker_rate)
-    else:
-        sells, debit, passive_debit = self._close_target(kind, active, size, price, p, keeper, context)
     fees: int256 = 0
-    if kind < TAKEOVER:
+    if kind == FUND:
+        self._check_taker(taker, price)
+        if unsafe_add(prices >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < context & units.U40:
+            reasons.fail(reasons.STALE_PRICE)
+        orders.check_shrinks(ledger.INSURANCE_FUND << 6 | market, not sells, size)
+        debit = orders.use(first, taker, size, notional, convert(orders.rates_of(taker) & units.U16, int256))
+        fees = debit
+    else:
+        sells, debit, passive_debit = self._close_target(kind, pair, size, price, keeper, context)
+    if kind == LIQUIDATION:
         if (maker & orders.ROW_SELL != 0) == sells:
-            units.fail("vault: same side")
+            reasons.fail(reasons.SAME_SIDE)
         rate: int256 = convert(convert(orders.rates_of(maker) << 224, bytes32), int256) >> 240
-        if rate < -taker_rate:
-            units.fail("vault: rebate above taker fee")
+        if rate < 0:
+            reasons.fail(reasons.REBATE_ABOVE_TAKER_FEE)
         passive_debit = orders.use(second, maker, size, notional, rate)
         fees = passive_debit
-    if kind & 3 == 0:
-        fees = unsafe_add(fees, debit)
-        if kind == ORDERS and (maker ^ taker) & units.U32 == 0:
-            tables.touch(pair >> 40 & units.U16, tables.ROLE_ORDER)
-            ledger.credit(pair >> 6 & units.U32, -fees)
-            return fees
     self._exchange(kind, active, passive, size, sells, notional, debit, passive_debit, prices, market)
     return fees
+
+
+@internal
+def _close_target(
+    kind: uint256, pair: uint256, size: uint256, price: uint256, keeper: uint256, context: uint256
+) -> (bool, int256, int256):
+    """
+    @dev The clerk's to decide: whether the target may be closed and at what loss, and the liquidation fee, which it also pays.
+    @return Whether the target sells, what it pays beside the price, and what a fund that takes over pays (negative: receives).
+    """
+    keeper_account: uint256 = 0
+    if keeper != NO_INDEX:
+        keeper_account = tables.account_at(keeper, context) & units.U32
+        tables.touch(keeper, 0)
+    tables.now = context & units.U40
+    return extcall IClerk(reasons.CLERK).close_target(kind, pair, size, price, keeper_account, keeper != NO_INDEX)
 
 
 @internal
@@ -146,14 +230,12 @@ def _exchange(
     funding_index: int256 = convert(convert(s << 128, bytes32), int256) >> 128
     mark: uint256 = prices >> 32 & units.U32
     role: uint256 = tables.ROLE_ORDER
-    if kind & 3 != 0:
+    if kind != FUND:
         role = tables.ROLE_TARGET
     change: int256 = tables.trade(active, role, delta, unsafe_add(cost, debit), funding_index, mark)
     role = tables.ROLE_ORDER
     if kind >= TAKEOVER:
         role = tables.ROLE_FUND
-        if kind == FUND:
-            orders.check_shrinks(ledger.INSURANCE_FUND << 6 | market, not sells, size)
     change = unsafe_add(
         change,
         tables.trade(
@@ -161,128 +243,39 @@ def _exchange(
         ),
     )
     if change != 0:
-        # Longs equal shorts, so the long side counts; it stays below 2^64 since 2^62 lots bound each position.
         ledger.words[ledger.MARKET_S | market] = unsafe_add(s, units.bits(change) << ledger.S_OPEN_INTEREST)
 
 
 @view
 @internal
-def _check_fresh(
-    kind: uint256, taker: uint256, maker: uint256, size: uint256, prices: uint256, p: uint256, context: uint256
-):
-    """
-    @dev A stale price passes only an order fill in which both parties reduce.
-    """
-    if unsafe_add(prices >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < context & units.U40:
-        if kind != ORDERS:
-            units.fail("vault: stale price")
-        orders.check_shrinks(taker << 6 & units.U38 | taker >> 246, taker & orders.ROW_SELL != 0, size)
-        orders.check_shrinks(maker << 6 & units.U38 | maker >> 246, maker & orders.ROW_SELL != 0, size)
-
-
-@pure
-@internal
 def _check_maker(maker: uint256, market: uint256, price: uint256, mark: uint256, p: uint256):
     if maker >> 246 != market:
-        units.fail("vault: markets differ")
+        reasons.fail(reasons.MARKETS_DIFFER)
     if maker & orders.ROW_NEVER_RESTS != 0 or maker >> 128 & units.U16 == 0:
-        units.fail("vault: order never makes")
+        reasons.fail(reasons.ORDER_NEVER_MAKES)
     distance: uint256 = unsafe_sub(max(price, mark), min(price, mark))
     if unsafe_mul(distance, units.PPM) > unsafe_mul(mark, p >> ledger.P_PRICE_BAND & units.U24):
-        units.fail("vault: price outside band")
+        reasons.fail(reasons.PRICE_OUTSIDE_BAND)
 
 
-@pure
+@view
 @internal
 def _check_taker(taker: uint256, price: uint256):
     limit: uint256 = taker >> 48 & units.U32
     if taker & orders.ROW_POST_ONLY != 0:
-        units.fail("vault: post-only would take")
+        reasons.fail(reasons.POST_ONLY_WOULD_TAKE)
     if taker & orders.ROW_SELL == 0:
         if price <= limit:
             return
     elif price >= limit:
         return
-    units.fail("vault: price beyond limit")
-
-
-@pure
-@internal
-def _notional(size: uint256, price: uint256, p: uint256) -> int256:
-    notional: uint256 = unsafe_mul(size, unsafe_mul(price, p & units.U32))
-    if notional > units.MAX_NOTIONAL:
-        units.fail("vault: notional too large")
-    return convert(convert(notional, bytes32), int256)
-
-
-@internal
-def _close_target(
-    kind: uint256, index: uint256, size: uint256, price: uint256, p: uint256, keeper: uint256, context: uint256
-) -> (bool, int256, int256):
-    """
-    @dev Checks that the target may be closed and at what loss against the mark; pays the liquidation fee.
-    @return Whether the target sells, what it pays beside the price, and what a fund that takes over pays (negative: receives).
-    """
-    pair: uint256 = tables.pairs[index]
-    account: uint256 = pair >> 6 & units.U32
-    market: uint256 = pair & 63
-    if account < ledger.FIRST_USER_ACCOUNT:
-        units.fail("vault: reserved account")
-    sum: tables.Margin = tables.margin(pair >> 40 & units.U16, context & units.U40, False)
-    if not sum.fresh:
-        units.fail("vault: stale price")
-    position: int256 = units.signed(ledger.words[ledger.POSITIONS | pair & units.U38], 192)
-    size_abs: uint256 = convert(abs(position), uint256)
-    if size_abs < size:
-        units.fail("vault: larger than the position")
-    mark: uint256 = tables.markets[market] >> 32 & units.U32
-    initial: uint256 = ledger.initial_margin(
-        market, p >> ledger.P_THIRD_TIER & units.U32, unsafe_mul(size_abs, mark * (p & units.U32))
-    )
-    maintenance: int256 = convert(sum.maintenance, int256)
-    position_maintenance: int256 = convert((initial + 1) >> 1, int256)
-    bound: int256 = liquidation.loss_bound(
-        sum.equity, maintenance, position_maintenance, convert(size, int256), abs(position)
-    )
-    loss: int256 = bound
-    room: int256 = bound
-    notional: int256 = self._notional(size, price, p)
-    if kind == LIQUIDATION:
-        if sum.equity < 0 or sum.equity >= maintenance:
-            units.fail("vault: not liquidatable on book")
-        loss = self._notional(size, mark, p) - notional
-        if position < 0:
-            loss = -loss
-        if loss > liquidation.book_loss_bound(bound, position_maintenance, convert(size, int256), abs(position)):
-            units.fail("vault: loss above bound")
-        room = bound - max(loss, 0)
-    elif sum.equity * 3 >= maintenance * 2:
-        units.fail("vault: not below two thirds")
-    fee: int256 = liquidation.liquidation_fee(
-        notional, convert(p >> ledger.P_LIQUIDATION_FEE & units.U16, int256), room
-    )
-    share: int256 = 0
-    if keeper != NO_INDEX:
-        share = fee >> 1
-        tables.reward(keeper, context, share)
-    log IMarginVault.Liquidated(
-        account=account, market=market, size=size, loss=loss, fee=convert(fee, uint256), kind=kind
-    )
-    if kind == LIQUIDATION:
-        ledger.credit(ledger.INSURANCE_FUND, fee - share)
-        return position > 0, fee, 0
-    self._check_fund_cap(market, position > 0, size, p)
-    return position > 0, loss, share - loss
+    reasons.fail(reasons.PRICE_BEYOND_LIMIT)
 
 
 @view
 @internal
-def _check_fund_cap(market: uint256, buys: bool, size: uint256, p: uint256):
-    """
-    @dev The fund's position after a take-over stays within the market's cap.
-    """
-    held: int256 = units.signed(ledger.words[ledger.POSITIONS | ledger.INSURANCE_FUND << 6 | market], 192)
-    if not buys:
-        held = -held
-    if convert(abs(held + convert(size, int256)), uint256) > p >> ledger.P_FUND_CAP & units.U64:
-        units.fail("vault: fund position above cap")
+def _notional(size: uint256, price: uint256, p: uint256) -> int256:
+    notional: uint256 = unsafe_mul(size, unsafe_mul(price, p & units.U32))
+    if notional > units.MAX_NOTIONAL:
+        reasons.fail(reasons.NOTIONAL_TOO_LARGE)
+    return convert(convert(notional, bytes32), int256)

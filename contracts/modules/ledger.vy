@@ -107,15 +107,28 @@ def settle_funding(size: int256, elapsed: int256) -> int256:
 @internal
 def initial_margin(market: uint256, third_tier_from: uint256, notional: uint256) -> uint256:
     """
-    @dev `margin.initial_margin`. A tier is: lower notional in whole USDC u48, initial fraction ppm u24, deduction u56.
-         The second word of tiers is read only for a notional that reaches it.
+    @dev `margin.initial_margin`. The second word of tiers is read only for a notional that reaches it.
     """
-    tiers: uint256 = 0
-    if third_tier_from != 0 and notional >= third_tier_from * units.USDC:
-        tiers = self.words[MARKET_T1 | market]
-    else:
-        tiers = self.words[MARKET_T0 | market]
+    if self.reaches(third_tier_from, notional):
+        return self.tiered(self.words[MARKET_T1 | market], notional)
+    return self.tiered(self.words[MARKET_T0 | market], notional)
+
+
+@pure
+@internal
+def reaches(third_tier_from: uint256, notional: uint256) -> bool:
+    return third_tier_from != 0 and notional >= unsafe_mul(third_tier_from, units.USDC)
+
+
+@pure
+@internal
+def tiered(tiers: uint256, notional: uint256) -> uint256:
+    """
+    @dev N * fraction_n - deduction_n, rounded up, for the tier of a word of two that applies. A tier is: lower notional in
+         whole USDC u48, initial fraction ppm u24, deduction u56; 0 for no such tier.
+    """
     tier: uint256 = tiers >> 128
-    if tier == 0 or notional < (tier & units.U48) * units.USDC:
+    if tier == 0 or notional < unsafe_mul(tier & units.U48, units.USDC):
         tier = tiers & units.U128
-    return (notional * (tier >> 48 & units.U24) + units.PPM - 1) // units.PPM - (tier >> 72)
+    margin: uint256 = unsafe_add(notional * (tier >> 48 & units.U24), units.PPM - 1) // units.PPM
+    return unsafe_sub(margin, tier >> 72 & (2**56 - 1))

@@ -32,3 +32,12 @@ def book_loss_bound(bound: int256, position_maintenance: int256, closed: int256,
 @internal
 def liquidation_fee(notional: int256, fee_ppm: int256, room: int256) -> int256:
     return max(0, min(notional * fee_ppm // convert(units.PPM, int256), room))
+
+
+@pure
+@internal
+def keeper_share(fee: int256) -> int256:
+    """
+    @dev The keeper's half of a liquidation fee, rounded down; the fund keeps the rest.
+    """
+    return fee // 2

@@ -9,10 +9,12 @@ from . import codec
 from . import eip712
 from . import ledger
 from . import tables
+from . import reasons
 from . import units
 
 uses: eip712
 uses: ledger
+uses: reasons
 uses: tables
 
 TYPE_HASH: constant(bytes32) = keccak256(
@@ -62,7 +64,7 @@ def skip(start: uint256, count: uint256) -> uint256:
     """
     at: uint256 = start
     for i: uint256 in range(count, bound=tables.MAX_ROWS):
-        flags: uint256 = codec.word(unsafe_add(at, 2))
+        flags: uint256 = convert(slice(msg.data, unsafe_sub(at, 30), 32), uint256)
         at = unsafe_add(at, HEAD_BYTES + SIGNATURE_BYTES + 1 + (flags >> 10 & 7))
         if flags & FLAG_EXTENSION != 0:
             at = unsafe_add(at, EXTENSION_BYTES)
@@ -80,33 +82,49 @@ def load(start: uint256, count: uint256, context: uint256):
     latest: uint256 = unsafe_mul(unsafe_add(now, units.DAY_S), 1000)
     separator: bytes32 = eip712.separator()
     for i: uint256 in range(count, bound=tables.MAX_ROWS):
-        head: uint256 = codec.word(unsafe_add(at, HEAD_BYTES))
-        pair: uint256 = tables.pair_at(head >> 152 & units.U16, context)
+        head: uint256 = convert(slice(msg.data, unsafe_sub(at, 32 - HEAD_BYTES), 32), uint256)
+        if head >> 152 & units.U16 >= context >> 104 & units.U16:
+            reasons.fail(reasons.NO_SUCH_PAIR)
+        pair: uint256 = tables.pairs[head >> 152 & units.U16]
         sequence: uint256 = head >> 80 & units.U48
         order_key: uint256 = pair >> 40 << 64 | (head >> 80 & units.U64)
         if order_key <= last:
-            units.fail("vault: rows not ascending")
+            reasons.fail(reasons.ROWS_NOT_ASCENDING)
         last = order_key
         width: uint256 = head >> 178 & 7
         at = unsafe_add(at, unsafe_add(HEAD_BYTES + 1, width))
-        size: uint256 = codec.sized(at, width)
+        size: uint256 = convert(slice(msg.data, unsafe_sub(at, 32), 32), uint256) << (unsafe_sub(31, width) << 3) >> (
+            unsafe_sub(31, width) << 3
+        )
         if head & units.U32 < now:
-            units.fail("vault: order expired")
+            reasons.fail(reasons.ORDER_EXPIRED)
         if sequence > latest:
-            units.fail("vault: sequence too far ahead")
+            reasons.fail(reasons.SEQUENCE_TOO_FAR_AHEAD)
         if size > units.U62:
-            units.fail("vault: order too large")
+            reasons.fail(reasons.ORDER_TOO_LARGE)
         account: uint256 = pair >> 6 & units.U32
         if sequence <= ledger.words[account] >> ledger.A_MIN_SEQUENCE & units.U48:
-            units.fail("vault: order voided")
+            reasons.fail(reasons.ORDER_VOIDED)
         if head >> 144 & units.U8 >= context >> 136 & units.U8:
-            units.fail("vault: no such fee class")
+            reasons.fail(reasons.NO_SUCH_FEE_CLASS)
         if head & (ROW_NEVER_RESTS | units.U16 << 128) == 0:
-            units.fail("vault: slot 0 never rests")
+            reasons.fail(reasons.SLOT_0_NEVER_RESTS)
         self.rows[i] = head << 72 >> 104 << 32 | account | size << 184 | (pair & 63) << 246
         self.running[i] = 0
         at = unsafe_add(at, SIGNATURE_BYTES)
-        self._verify(head, size, pair, at, separator, now)
+        b: uint256 = ledger.words[ledger.B | account]
+        if b == 0:
+            reasons.fail(reasons.UNKNOWN_ACCOUNT)
+        signer: address = ecrecover(
+            keccak256(concat(b"\x19\x01", separator, self._struct_hash(head, size, pair, b, at))),
+            unsafe_add(27, head >> 174 & 1),
+            convert(slice(msg.data, unsafe_sub(at, 64), 32), uint256),
+            convert(slice(msg.data, unsafe_sub(at, 32), 32), uint256),
+        )
+        if convert(slice(msg.data, unsafe_sub(at, 32), 32), uint256) > eip712.HALF_N:
+            reasons.fail(reasons.HIGH_S)
+        if convert(signer, uint256) != b & units.U160:
+            self.check_agent(account, signer, now)
         if head & FLAG_EXTENSION << 168 != 0:
             at = unsafe_add(at, EXTENSION_BYTES)
 
@@ -115,17 +133,19 @@ def load(start: uint256, count: uint256, context: uint256):
 @internal
 def check_agent(account: uint256, signer: address, now: uint256):
     """
-    @dev An agent of the account that has not expired.
+    @dev An agent of the account that has not expired; never the zero address, which is where recovery fails.
     """
+    if signer == empty(address):
+        reasons.fail(reasons.NO_SIGNER)
     if ledger.named[ledger.AGENTS | (account) << 160 | convert(signer, uint256)] & units.U64 < now:
-        units.fail("vault: not owner nor live agent")
+        reasons.fail(reasons.NOT_OWNER_NOR_LIVE_AGENT)
 
 
 @view
 @internal
-def _verify(head: uint256, size: uint256, pair: uint256, signature_end: uint256, separator: bytes32, now: uint256):
+def _struct_hash(head: uint256, size: uint256, pair: uint256, b: uint256, signature_end: uint256) -> bytes32:
     """
-    @dev Rebuilds the signed order and recovers its signer: the account's owner or a live agent.
+    @dev Rebuilds the signed order.
     """
     flags: uint256 = head >> 168
     prices: uint256 = 0
@@ -134,11 +154,8 @@ def _verify(head: uint256, size: uint256, pair: uint256, signature_end: uint256,
         prices = codec.word(unsafe_add(signature_end, 22))
         link = codec.word(unsafe_add(signature_end, EXTENSION_BYTES))
     if flags >> 14 & 3 != 0:
-        units.fail("vault: scheme reserved")
-    b: uint256 = ledger.words[ledger.B | pair >> 6 & units.U32]
-    if b == 0:
-        units.fail("vault: unknown account")
-    struct_hash: bytes32 = keccak256(
+        reasons.fail(reasons.SCHEME_RESERVED)
+    return keccak256(
         abi_encode(
             TYPE_HASH,
             b & units.U160,
@@ -165,11 +182,6 @@ def _verify(head: uint256, size: uint256, pair: uint256, signature_end: uint256,
             prices & units.U16,
         )
     )
-    signer: address = eip712.signer(
-        separator, struct_hash, codec.word(unsafe_sub(signature_end, 32)), codec.word(signature_end), 27 + (flags >> 6 & 1)
-    )
-    if convert(signer, uint256) != b & units.U160:
-        self.check_agent(pair >> 6 & units.U32, signer, now)
 
 
 @pure
@@ -182,7 +194,7 @@ def _time_in_force(code: uint256) -> bytes32:
     return GTD if code == 1 else FOK
 
 
-@pure
+@view
 @internal
 def _trigger(code: uint256) -> bytes32:
     if code == 1:
@@ -192,7 +204,7 @@ def _trigger(code: uint256) -> bytes32:
     if code == 3:
         return LAST_ABOVE
     if code != 4:
-        units.fail("vault: unknown trigger")
+        reasons.fail(reasons.UNKNOWN_TRIGGER)
     return LAST_BELOW
 
 
@@ -202,7 +214,7 @@ def rates_of(row: uint256) -> uint256:
     """
     @dev The fee class of a row: taker rate u16, maker rate i16 at 16.
     """
-    return codec.word(unsafe_add(FEES_AT, unsafe_add(row >> 142 & 1020, 4)))
+    return convert(slice(msg.data, unsafe_add(FEES_AT - 28, row >> 142 & 1020), 32), uint256)
 
 
 @internal
@@ -211,8 +223,8 @@ def use(index: uint256, row: uint256, size: uint256, notional: int256, rate: int
     @dev Fills `size` lots of a row at `rate`: replay protection by (slot, sequence), remaining size, reduce-only, signed fee.
     @return What the fill adds to the row's fee: the rounded total after it less the rounded total before.
     """
-    if rate > convert(row >> 32 & units.U16, int256):
-        units.fail("vault: fee above signed maximum")
+    if rate > convert(convert(row >> 32 & units.U16, bytes32), int256):
+        reasons.fail(reasons.FEE_ABOVE_SIGNED_MAXIMUM)
     if row & ROW_REDUCE_ONLY != 0:
         self.check_shrinks(row << 6 & units.U38 | row >> 246, row & ROW_SELL != 0, size)
     used: uint256 = self.running[index]
@@ -224,10 +236,12 @@ def use(index: uint256, row: uint256, size: uint256, notional: int256, rate: int
     else:
         filled = self._use_slot(row, slot, size)
     if filled > row >> 184 & units.U62:
-        units.fail("vault: order overfilled")
+        reasons.fail(reasons.ORDER_OVERFILLED)
     charged: int256 = convert(convert(used, bytes32), int256) >> 128
     numerator: int256 = unsafe_add(charged, unsafe_mul(notional, rate))
     self.running[index] = used & units.U128 | convert(convert(numerator, bytes32), uint256) << 128
+    if charged == 0:
+        return units.ceil_div(numerator, 10**6)
     return unsafe_sub(units.ceil_div(numerator, 10**6), units.ceil_div(charged, 10**6))
 
 
@@ -242,10 +256,10 @@ def _use_taker(row: uint256, used: uint256) -> uint256:
     stored: uint256 = a >> ledger.A_TAKER_SEQUENCE & units.U48
     if used & USED != 0:
         if sequence != stored:
-            units.fail("vault: order replaced")
+            reasons.fail(reasons.ORDER_REPLACED)
         return used & units.U64
     if sequence <= stored:
-        units.fail("vault: taker sequence too low")
+        reasons.fail(reasons.TAKER_SEQUENCE_TOO_LOW)
     ledger.words[account] = a ^ (stored ^ sequence) << ledger.A_TAKER_SEQUENCE
     return 0
 
@@ -265,14 +279,14 @@ def _use_slot(row: uint256, slot: uint256, size: uint256) -> uint256:
     filled: uint256 = state >> 48 & units.U62
     if sequence != stored:
         if sequence < stored:
-            units.fail("vault: slot sequence too low")
+            reasons.fail(reasons.SLOT_SEQUENCE_TOO_LOW)
         if row & ROW_AMEND == 0:
             filled = 0
         # A higher sequence begins without the old one's triggered bit.
         state &= ~(1 << ledger.SLOT_TRIGGERED)
     trigger: uint256 = row >> 175 & 7
     if trigger != 0 and trigger < 3 and state >> ledger.SLOT_TRIGGERED & 1 == 0:
-        units.fail("vault: order not triggered")
+        reasons.fail(reasons.ORDER_NOT_TRIGGERED)
     filled = unsafe_add(filled, size)
     kept: uint256 = state >> ledger.SLOT_TRIGGERED << ledger.SLOT_TRIGGERED
     ledger.words[ledger.SLOTS | key] = word ^ ((word >> offset & units.U128) ^ (sequence | (filled & units.U62) << 48 | kept)) << offset
@@ -289,12 +303,12 @@ def check_shrinks(key: uint256, sells: bool, size: uint256):
     if not sells:
         position = -position
     if position < convert(size, int256):
-        units.fail("vault: fill does not reduce")
+        reasons.fail(reasons.FILL_DOES_NOT_REDUCE)
 
 
 @view
 @internal
 def row_at(index: uint256, context: uint256) -> uint256:
     if index >= context >> 120 & units.U16:
-        units.fail("vault: no such order row")
+        reasons.fail(reasons.NO_SUCH_ORDER_ROW)
     return self.rows[index]

@@ -13,9 +13,11 @@
 
 from . import codec
 from . import ledger
+from . import reasons
 from . import units
 
 uses: ledger
+uses: reasons
 
 MAX_ACCOUNTS: constant(uint256) = 512
 MAX_PAIRS: constant(uint256) = 1024
@@ -38,6 +40,7 @@ pairs: transient(uint256[MAX_PAIRS])
 pair_base: transient(uint256[MAX_PAIRS])  # the stored position
 # Market: index u32, mark u32 at 32, updated at u40 at 64, batch id u48 at 128, open interest before u64 at 176.
 markets: transient(uint256[64])
+now: transient(uint256)  # for the clerk's questions
 
 
 struct Margin:
@@ -57,7 +60,7 @@ def load_accounts(at: uint256, count: uint256):
     for i: uint256 in range(count, bound=MAX_ACCOUNTS):
         account: uint256 = codec.word(unsafe_add(at, unsafe_mul(4, unsafe_add(i, 1)))) & units.U32
         if account <= last:
-            units.fail("vault: accounts not ascending")
+            reasons.fail(reasons.ACCOUNTS_NOT_ASCENDING)
         last = account
         self.accounts[i] = account
 
@@ -72,17 +75,18 @@ def load_pairs(at: uint256, count: uint256, accounts: uint256, batch_id: uint256
     for i: uint256 in range(count, bound=MAX_PAIRS):
         pair: uint256 = codec.word(unsafe_add(at, unsafe_mul(3, unsafe_add(i, 1)))) & units.U24
         if pair <= last and i != 0:
-            units.fail("vault: pairs not ascending")
+            reasons.fail(reasons.PAIRS_NOT_ASCENDING)
         index: uint256 = pair >> 8
         if i == 0 or index != last >> 8:
             if i != 0:
                 self.accounts[last >> 8] = entry
             if index >= accounts:
-                units.fail("vault: no such account index")
+                reasons.fail(reasons.NO_SUCH_ACCOUNT_INDEX)
             entry = self.accounts[index] | i << 32
         last = pair
         market: uint256 = pair & units.U8
-        self.check_market(market, batch_id)
+        if market > 63 or self.markets[market] >> 128 & units.U48 != batch_id:
+            reasons.fail(reasons.MARKET_NOT_IN_TABLE)
         entry = unsafe_add(entry, 1 << 48)
         self.pairs[i] = (entry & units.U32) << 6 | market | index << 40
     if count != 0:
@@ -91,16 +95,9 @@ def load_pairs(at: uint256, count: uint256, accounts: uint256, batch_id: uint256
 
 @view
 @internal
-def check_market(market: uint256, batch_id: uint256):
-    if market > 63 or self.markets[market] >> 128 & units.U48 != batch_id:
-        units.fail("vault: market not in table")
-
-
-@view
-@internal
 def account_at(index: uint256, context: uint256) -> uint256:
     if index >= context >> 88 & units.U16:
-        units.fail("vault: no such account index")
+        reasons.fail(reasons.NO_SUCH_ACCOUNT_INDEX)
     return self.accounts[index]
 
 
@@ -108,7 +105,7 @@ def account_at(index: uint256, context: uint256) -> uint256:
 @internal
 def pair_at(index: uint256, context: uint256) -> uint256:
     if index >= context >> 104 & units.U16:
-        units.fail("vault: no such pair")
+        reasons.fail(reasons.NO_SUCH_PAIR)
     return self.pairs[index]
 
 
@@ -119,22 +116,10 @@ def touch(index: uint256, role: uint256):
     """
     entry: uint256 = self.accounts[index]
     if entry & ROLE_TARGET | role & ROLE_TARGET != 0 and (entry | role) & (ROLE_ORDER | ROLE_FUND) != 0:
-        units.fail("vault: target also trades")
+        reasons.fail(reasons.TARGET_ALSO_TRADES)
     if entry & ACCOUNT_TOUCHED == 0:
         self.account_base[index] = ledger.collateral_of(ledger.words[entry & units.U32])
     self.accounts[index] = entry | role | ACCOUNT_TOUCHED
-
-
-@internal
-def reward(index: uint256, context: uint256, amount: int256):
-    """
-    @dev Pays a liquidation keeper's share; it must be a user's account.
-    """
-    account: uint256 = self.account_at(index, context) & units.U32
-    if ledger.words[ledger.B | account] == 0:
-        units.fail("vault: keeper not registered")
-    self.touch(index, 0)
-    ledger.credit(account, amount)
 
 
 @internal
@@ -163,7 +148,7 @@ def trade(index: uint256, role: uint256, delta: int256, debit: int256, funding_i
     entry_mark: uint256 = mark
     if size == 0:
         if a >> ledger.A_OPEN_POSITIONS & units.U8 >= ledger.MAX_OPEN_MARKETS:
-            units.fail("vault: too many open markets")
+            reasons.fail(reasons.TOO_MANY_OPEN_MARKETS)
         a = unsafe_add(a, 1 << ledger.A_OPEN_POSITIONS)
     elif (size ^ delta) >= 0:
         old_abs: uint256 = convert(abs(size), uint256)
@@ -176,7 +161,11 @@ def trade(index: uint256, role: uint256, delta: int256, debit: int256, funding_i
         entry_mark = word >> 192
     elif (size ^ new_size) >= 0:
         entry_mark = word >> 192
-    self._check_size(new_size, collateral)
+    # One comparison bounds both ends: a number below the lower end wraps round to a huge unsigned one.
+    if convert(convert(unsafe_add(new_size, MAX_SIZE), bytes32), uint256) > 2**63 - 2:
+        reasons.fail(reasons.POSITION_TOO_LARGE)
+    if convert(convert(unsafe_add(collateral, units.MAX_COLLATERAL), bytes32), uint256) > 2**96 - 2:
+        reasons.fail(reasons.COLLATERAL_OUT_OF_RANGE)
     ledger.words[key >> 6] = a >> 96 << 96 | convert(convert(collateral, bytes32), uint256) & units.U96
     ledger.words[ledger.POSITIONS | key] = (
         convert(convert(new_size, bytes32), uint256) & units.U64
@@ -184,15 +173,6 @@ def trade(index: uint256, role: uint256, delta: int256, debit: int256, funding_i
         | entry_mark << 192
     )
     return unsafe_sub(max(new_size, 0), max(size, 0))
-
-
-@pure
-@internal
-def _check_size(size: int256, collateral: int256):
-    if size > MAX_SIZE or size < -MAX_SIZE:
-        units.fail("vault: position too large")
-    if collateral > units.MAX_COLLATERAL or collateral < -units.MAX_COLLATERAL:
-        units.fail("vault: collateral out of range")
 
 
 @view
@@ -240,7 +220,7 @@ def margin(index: uint256, now: uint256, base: bool) -> Margin:
         if unsafe_add(price >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < now:
             sum.fresh = False
     if not base and unnamed != 0:
-        units.fail("vault: positions not named")
+        reasons.fail(reasons.POSITIONS_NOT_NAMED)
     return sum
 
 
@@ -274,16 +254,16 @@ def check_closing(index: uint256, now: uint256):
         return
     if self.grew(index):
         if after.fresh:
-            units.fail("vault: below initial margin")
-        units.fail("vault: grew on a stale price")
+            reasons.fail(reasons.BELOW_INITIAL_MARGIN)
+        reasons.fail(reasons.GREW_ON_A_STALE_PRICE)
     before: Margin = self.margin(index, now, True)
     if after.equity >= convert(after.initial, int256):
         return
     if before.equity < 0:
         if after.equity < before.equity:
-            units.fail("vault: deficit grew")
+            reasons.fail(reasons.DEFICIT_GREW)
     elif after.equity < 0 or (
         after.equity * convert(before.maintenance, int256) < before.equity * convert(after.maintenance, int256)
     ):
         # The sign is a condition of its own: without maintenance on either side the ratio says nothing.
-        units.fail("vault: margin ratio fell")
+        reasons.fail(reasons.MARGIN_RATIO_FELL)

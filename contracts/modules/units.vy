@@ -3,7 +3,8 @@
 @title units
 @license Apache-2.0
 @notice Integer scales and named rounding; the mirror of `evermark/protocol/units.py`.
-@dev Signed `//` truncates in Vyper, so rounding is always by these names. Denominators are positive by contract.
+@dev Signed `//` truncates in Vyper, so rounding is always by these names. Denominators are positive, and a numerator stays
+     below 2^255 by more than its denominator: every caller multiplies with overflow checks or within known widths.
 """
 
 PPM: constant(uint256) = 1_000_000
@@ -43,19 +44,17 @@ def fail(reason: String[32]):
 @pure
 @internal
 def floor_div(numerator: int256, denominator: int256) -> int256:
-    quotient: int256 = unsafe_div(numerator, denominator)
-    if numerator < 0 and unsafe_mul(quotient, denominator) != numerator:
-        return unsafe_sub(quotient, 1)
-    return quotient
+    if numerator < 0:
+        return unsafe_div(unsafe_sub(numerator, unsafe_sub(denominator, 1)), denominator)
+    return unsafe_div(numerator, denominator)
 
 
 @pure
 @internal
 def ceil_div(numerator: int256, denominator: int256) -> int256:
-    quotient: int256 = unsafe_div(numerator, denominator)
-    if numerator > 0 and unsafe_mul(quotient, denominator) != numerator:
-        return unsafe_add(quotient, 1)
-    return quotient
+    if numerator > 0:
+        return unsafe_div(unsafe_add(numerator, unsafe_sub(denominator, 1)), denominator)
+    return unsafe_div(numerator, denominator)
 
 
 @pure

@@ -8,8 +8,8 @@ from evermark.cli.rundir import RunDirectory
 
 # Indices of the development accounts that the run uses itself; the others are for whoever plays with it.
 DEPLOYER = 0
-# A run seldom begins at a full hour; a minute and a half of samples make its first funding rate.
-FUNDING_SHARE_PPM = 25_000
+# A run seldom begins at a full hour; on a devnet half a minute of samples is enough for its first funding rate.
+FUNDING_SHARE_PPM = 10_000
 ACTOR_ACCOUNTS = {"maker": 16, "takers": 17, "leveraged": 18, "wallet": 19}
 
 

@@ -18,11 +18,15 @@ from contract_cases import (
 )
 
 
-@pytest.fixture
-def chain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The test chain at START_S; everything is rolled back afterwards."""
-    # titanoboa prints the storage of a contract that reverts, and stumbles over some maps of maps doing so.
+@pytest.fixture(autouse=True)
+def no_storage_dumps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """titanoboa prints the storage of a contract that reverts, and stumbles over some maps of maps doing so."""
     monkeypatch.setattr(VyperContract, "__repr__", lambda self: "a contract")
+
+
+@pytest.fixture
+def chain() -> Iterator[Any]:
+    """The test chain at START_S; everything is rolled back afterwards."""
     with boa.env.anchor():
         boa.env.timestamp = START_S
         yield boa.env

@@ -76,12 +76,15 @@ class RunningExchange:
 
     def status(self) -> dict[str, Any]:
         """GET /v1/status; empty while nobody answers."""
+        return self.read("/v1/status") or {}
+
+    def read(self, path: str) -> Any:
+        """GET any path; None while nobody answers."""
         try:
-            with urllib.request.urlopen(self.url + "/v1/status", timeout=10) as answer:
-                status: dict[str, Any] = json.load(answer)
+            with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+                return json.load(answer)
         except OSError:
-            return {}
-        return status
+            return None
 
     def children(self) -> dict[str, int]:
         """Process ids of the supervised parts, by the word that names each part's command."""

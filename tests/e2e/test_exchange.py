@@ -21,7 +21,7 @@ SECONDS = 600  # at most: the last test ends the run
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningExchange]:
     """One exchange for the tests of this file, which run in order and end with its result."""
-    options = ("--prices", "sim", "--speed", "3", "--start", "2025-03-03T10:57:00Z")
+    options = ("--prices", "sim", "--speed", "3", "--start", "2025-03-03T10:56:00Z")
     counted = ("--for", str(SECONDS), "--json", "--min-fills", "30")
     running = RunningExchange(tmp_path_factory.mktemp("e2e") / "run", *options, *counted)
     try:
@@ -85,8 +85,16 @@ def test_killed_keepers_come_back(exchange: RunningExchange) -> None:
     eventually(lambda: rounds(exchange) > before, 60, "a new oracle round")
 
 
+def test_a_killed_chain_comes_back_whole(exchange: RunningExchange) -> None:
+    """kill -9 of the embedded chain: it replays what it had acknowledged, and settlement goes on."""
+    before = eventually(lambda: fills(exchange), 60, "a settled fill")
+    exchange.kill("chain")
+    eventually(lambda: fills(exchange) > before, 60, "fills settled after the restart")
+
+
 def test_the_run_ends_settled_and_verified(exchange: RunningExchange) -> None:
     """Everything matched is settled once, journal and chain agree, funding was applied, and exit is 0."""
+    eventually(lambda: exchange.read("/v1/markets/BTC-PERP/funding"), 120, "an hour of funding")
     exchange.process.send_signal(signal.SIGINT)
     result = exchange.result()
     assert result["fills_matched"] == result["fills_settled"] >= 30

@@ -28,7 +28,7 @@ from evermark.protocol.units import USDC
 from keeper.config import KeeperConfig
 from keeper.keystore import KeyConfig, create_keystore
 from keeper.run import run_keepers
-from sequencer.engine.commands import InboxEntry, InboxEntryKind
+from sequencer.engine.commands import BatchConfirmed, InboxEntry, InboxEntryKind
 from sequencer.gateway.services import GatewaySettings
 
 HOUR = 488_924
@@ -99,9 +99,20 @@ async def world(tmp_path, monkeypatch):
     for module in ACTOR_MODULES:
         monkeypatch.setattr(f"evermark.actors.{module}.make_bank", lambda client, _: QueuedBank(made, client))
     await made.start()
+    chain = asyncio.create_task(confirm_batches(made))
     yield made
+    chain.cancel()
     await made.stop()
     assert made.unexpected == 0
+
+
+async def confirm_batches(world: GatewayWorld) -> None:
+    """The chain's part: what was sealed is confirmed soon, so that the engine goes on trading."""
+    state = world.core.state
+    while True:
+        if state.sealed_batch > state.confirmed_batch:
+            await world.core.pipeline.submit(BatchConfirmed(batch_id=state.sealed_batch, block_number=1))
+        await asyncio.sleep(0.1)
 
 
 @pytest.fixture
