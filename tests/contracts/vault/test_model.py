@@ -1,0 +1,230 @@
+"""Random batches, lawful and not: the vault and the reference model agree on what settles, and to the last unit on the result."""
+
+import random
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import boa
+import pytest
+from builders import USDC, Builder, Exchange, Party, Refused, signer
+
+from evermark.protocol.orders import Side, TimeInForce
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "reference"))
+import vault_model as model  # noqa: E402
+
+PRICES = {0: 600_000, 1: 250_000, 2: 15_000, 3: 30_000}
+
+
+class Twin:
+    """An exchange and the model of its vault, moved together."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.exchange = Exchange()
+        markets = [
+            model.Market(
+                market.lot_tick_value,
+                market.price_band_ppm,
+                market.liquidation_fee_ppm,
+                market.max_price_age_s,
+                market.open_interest_cap_lots,
+                market.fund_position_cap_lots,
+                [model.Tier(tier.lower_notional, tier.initial_fraction_ppm, tier.deduction) for tier in market.tiers],
+            )
+            for market in self.exchange.markets
+        ]
+        self.model = model.Vault(markets)
+        self.marks = dict(PRICES)
+        self.entries: list[SimpleNamespace] = []
+        self.rates: dict[int, list[int]] = {}
+        self.settled = self.refused = 0
+        self.exchange.round(self.marks)
+        self.resting: list = []
+
+    def deposit(self, number: int, amount: int, batch: Builder) -> Party:
+        """Queues a deposit and has `batch` consume it."""
+        owner = signer(number)
+        self.exchange.inbox.deposit(amount, 0, sender=self.exchange.fund_wallet(owner, amount))
+        known = self.exchange.vault.account_of("0x" + owner.address.hex(), 0)
+        account = known or self.exchange.vault.totals().accounts + 1
+        batch.inbox(account)
+        self.entries.append(SimpleNamespace(kind=1, amount=amount, account=account))
+        party = Party(owner, account)
+        self.exchange.parties[account] = party
+        return party
+
+    def settle(self, builder: Builder) -> bool:
+        """Both settle, or both refuse; afterwards they are equal."""
+        batch = builder.build()
+        prices = [model.Price(p.index_ticks, p.mark_ticks, p.updated_at) for p in self.exchange.last]
+        try:
+            self.model.settle(batch, self.exchange.clock, prices, self.entries, self.rates)
+            expected = True
+        except model.Refused as refusal:
+            expected, why = False, refusal
+        try:
+            builder.settle()
+            settled = True
+        except Refused as refusal:
+            settled, why = False, refusal
+        assert settled == expected, why
+        self.settled += settled
+        self.refused += not settled
+        if settled:
+            self.entries = []
+        self.compare()
+        return settled
+
+    def compare(self) -> None:
+        vault = self.exchange.vault
+        totals = vault.totals()
+        assert (totals.funding_pool, totals.dust, totals.credited) == (self.model.pool, self.model.dust, self.model.credited)
+        assert totals.claims == len(self.model.claims)
+        for number, account in self.model.accounts.items():
+            state = vault.account(number)
+            assert state.collateral == account.collateral
+            assert state.action_sequence == account.action_sequence
+            assert state.min_sequence == account.min_sequence
+            assert number <= 2 or state.taker_sequence == account.taker_sequence
+            assert state.open_positions == len(account.open())
+            for market, position in account.positions.items():
+                expected = (position.size, position.entry_cumulative, position.entry_mark)
+                assert tuple(vault.position(number, market)) == expected
+            for slot, (sequence, filled) in account.slots.items():
+                assert tuple(vault.slot(number, slot)) == (sequence, filled, False)
+        for number, market in enumerate(self.model.markets):
+            state = vault.market_state(number)
+            assert tuple(state) == (market.cumulative, market.open_interest, market.last_hour)
+        self.model.check_conservation()
+
+
+def some_trades(twin: Twin, batch: Builder, parties: list[Party]) -> None:
+    """One to six fills between random parties at random prices around the mark, some of them against the rules."""
+    pick = twin.random
+    for _ in range(pick.randint(1, 6)):
+        maker, taker = pick.choice(parties), pick.choice(parties)
+        market = pick.choice((0, 0, 0, 1, 3))
+        mark = twin.exchange.last[market].mark_ticks
+        side = pick.choice((Side.BUY, Side.SELL))
+        size = pick.choice((1, 7, 1_000, 20_000, 60_000)) * (1 if market == 0 else 2)
+        price = mark + pick.randint(-mark // 200, mark // 200)
+        if pick.random() < 0.03:
+            price = mark + mark // 15
+        slot = pick.randint(1, 3)
+        fields = {"reduce_only": pick.random() < 0.15, "market": market}
+        old = [row for row in twin.resting if row.account == maker.account and row.market == market]
+        if old and pick.random() < 0.3 and all(row.order is not old[-1].order for row in batch.rows):
+            resting = batch.again(old[-1])
+            side = resting.order.side.opposite
+            price = resting.order.limit_price
+        else:
+            amend = pick.random() < 0.3
+            resting = batch.order(maker, side.opposite, size + pick.randint(0, size), price, slot=slot, amend=amend, **fields)
+            twin.resting.append(resting)
+        slack = pick.choice((0, 0, 5, -1)) * side.sign
+        tif = pick.choice((TimeInForce.IOC, TimeInForce.FOK))
+        taking = batch.order(taker, side, size, price + slack, time_in_force=tif, **fields)
+        for part in ((size,), (size // 3, size - size // 3))[pick.randint(0, 1)]:
+            if part:
+                batch.fill(resting, taking, part)
+
+
+def some_liquidations(twin: Twin, batch: Builder, parties: list[Party]) -> None:
+    """Triggers against whoever is near maintenance, on the book or by the fund."""
+    pick = twin.random
+    for party in parties:
+        margin = twin.exchange.margin(party.account)
+        if not margin.maintenance or margin.equity > margin.maintenance * 1.05:
+            continue
+        for market in range(4):
+            size = abs(twin.exchange.vault.position(party.account, market).size)
+            if not size or pick.random() < 0.2:
+                continue
+            closed = pick.choice((size, -(-size // 5), size + (pick.random() < 0.1)))
+            keeper = pick.choice((None, parties[0].account))
+            if pick.random() < 0.5:
+                batch.take_over(party.account, market, closed, keeper)
+                continue
+            long = twin.exchange.vault.position(party.account, market).size > 0
+            mark = twin.exchange.last[market].mark_ticks
+            price = mark - (1 if long else -1) * pick.randint(-20, mark // 400)
+            side = Side.BUY if long else Side.SELL
+            maker = parties[0]
+            batch.liquidate(party.account, market, batch.order(maker, side, closed, price, slot=9, market=market), closed, keeper)
+
+
+def fund_exits(twin: Twin, batch: Builder, parties: list[Party]) -> None:
+    """Orders against what the fund holds."""
+    for market in range(4):
+        held = twin.exchange.vault.position(1, market).size
+        if held and twin.random.random() < 0.7:
+            mark = twin.exchange.last[market].mark_ticks
+            side = Side.BUY if held > 0 else Side.SELL
+            size = max(1, abs(held) // twin.random.choice((1, 3)))
+            batch.fill_fund(batch.order(parties[1], side, size, mark, market=market), size)
+
+
+def move_time(twin: Twin) -> None:
+    """A round with new prices; sometimes a funding hour, sometimes a market without a price."""
+    pick = twin.random
+    jump = 0.02 if pick.random() < 0.3 else 0.003
+    twin.marks = {key: max(1_000, int(mark * (1 + pick.uniform(-jump, jump)))) for key, mark in twin.marks.items()}
+    abstain = [pick.randint(0, 3)] if pick.random() < 0.1 else []
+    seconds = pick.choice((10, 10, 70)) if abstain else 10
+    twin.exchange.round(twin.marks, seconds=seconds, abstain=abstain)
+
+
+def funding_hour(twin: Twin) -> list[int]:
+    exchange, pick = twin.exchange, twin.random
+    hour = exchange.clock // 3_600
+    exchange.round(twin.marks, seconds=3_600 - exchange.clock % 3_600 + 10)
+    rates = {market: pick.choice((-1, 1)) * pick.choice((3, 12_345, 4_000_000, 90_000_000)) for market in range(4)}
+    exchange.post_funding(hour, rates)
+    twin.rates[hour] = [rates[market] for market in range(4)]
+    return [hour]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.safety("C02", "contract")
+@pytest.mark.safety("B26", "contract")
+@pytest.mark.safety("B16", "contract")
+def test_vault_and_model_agree_on_random_batches(seed: int) -> None:
+    """40 rounds of trades, funding, liquidations, withdrawals: equal verdicts, equal states, conserved money."""
+    with boa.env.anchor():
+        twin = Twin(seed)
+        pick = twin.random
+        opening = twin.exchange.batch()
+        twin.exchange.inbox.donate(20_000 * USDC, sender=twin.exchange.fund_wallet(signer(999), 20_000 * USDC))
+        opening.inbox(None)
+        twin.entries.append(SimpleNamespace(kind=2, amount=20_000 * USDC, account=None))
+        assert twin.settle(opening)
+        parties = []
+        for number, amount in enumerate((5_000_000, 500_000, 4_000, 2_000, 1_000, 600)):
+            batch = twin.exchange.batch()
+            parties.append(twin.deposit(number, amount * USDC, batch))
+            assert twin.settle(batch)
+        for _ in range(40):
+            move_time(twin)
+            hours = funding_hour(twin) if pick.random() < 0.15 else []
+            batch = twin.exchange.batch()
+            batch.hours = hours
+            if hours:
+                batch.markets = {0, 1, 2, 3}
+            kind = pick.random()
+            if kind < 0.6:
+                some_trades(twin, batch, parties)
+            elif kind < 0.85:
+                some_liquidations(twin, batch, parties)
+            else:
+                fund_exits(twin, batch, parties)
+            if pick.random() < 0.15:
+                party = pick.choice(parties)
+                batch.withdraw(party, pick.choice((1, 50 * USDC, 3_000 * USDC)), fee=pick.choice((0, 1)))
+            if pick.random() < 0.1:
+                party = pick.choice(parties)
+                batch.cancel(party, slot=pick.randint(0, 3), sequence=twin.exchange.sequence())
+            twin.settle(batch)
+        assert twin.settled > 15
+        twin.exchange.check_invariants()

@@ -1,0 +1,432 @@
+"""What the vault does with a batch, written again from docs/settlement.md in plain Python; imports nothing of the project.
+
+It takes batches as any object with the codec's attribute names and trusts signatures. It exists to disagree: whoever
+changes a rule or a rounding in the contract alone, or in the formulas alone, finds a difference here.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil, floor
+from typing import Any
+
+FUND, FEES = 1, 2
+NO_INDEX = 65_535
+WHOLE = 10**12
+
+
+class Refused(Exception):
+    """The batch breaks a rule; nothing of it happens."""
+
+
+def need(condition: bool, rule: str) -> None:
+    if not condition:
+        raise Refused(rule)
+
+
+@dataclass
+class Tier:
+    lower: int
+    fraction_ppm: int
+    deduction: int
+
+
+@dataclass
+class Market:
+    lot_tick_value: int
+    price_band_ppm: int
+    liquidation_fee_ppm: int
+    max_price_age_s: int
+    open_interest_cap: int
+    fund_cap: int
+    tiers: list[Tier]
+    cumulative: int = 0
+    open_interest: int = 0
+    last_hour: int = 0
+
+    def initial(self, notional: int) -> int:
+        tier = max((tier for tier in self.tiers if tier.lower <= notional), key=lambda tier: tier.lower)
+        return ceil(Fraction(notional * tier.fraction_ppm, 10**6)) - tier.deduction
+
+    def maintenance(self, notional: int) -> int:
+        return ceil(Fraction(self.initial(notional), 2))
+
+    @property
+    def funding_cap(self) -> int:
+        return min(40_000_000, self.tiers[0].fraction_ppm * 250)
+
+
+@dataclass
+class Position:
+    size: int = 0
+    entry_cumulative: int = 0
+    entry_mark: int = 0
+
+
+@dataclass
+class Account:
+    collateral: int = 0
+    taker_sequence: int = 0
+    min_sequence: int = 0
+    action_sequence: int = 0
+    positions: dict[int, Position] = field(default_factory=dict)
+    slots: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def open(self) -> dict[int, Position]:
+        return {market: position for market, position in self.positions.items() if position.size}
+
+
+@dataclass
+class Price:
+    index: int
+    mark: int
+    updated_at: int
+
+
+@dataclass
+class Margin:
+    equity: int
+    initial: int = 0
+    maintenance: int = 0
+    notional: int = 0
+    fresh: bool = True
+
+
+@dataclass
+class Vault:
+    """The whole state; `settle` returns nothing and changes it, or raises Refused and does not."""
+
+    markets: list[Market]
+    accounts: dict[int, Account] = field(default_factory=lambda: {FUND: Account(), FEES: Account()})
+    pool: int = 0
+    dust: int = 0
+    batch_id: int = 0
+    claims: list[tuple[int, int]] = field(default_factory=list)  # account, amount
+    credited: int = 0
+
+    def settle(self, batch: Any, now: int, prices: list[Price], entries: list[Any], rates: dict[int, list[int]]) -> None:
+        """`entries`: the inbox entries it consumes, with `kind`, `amount` and `account` (None when unknown)."""
+        trial = copy.deepcopy(self)
+        Run(trial, batch, now, prices).everything(entries, rates)
+        self.__dict__.update(trial.__dict__)
+
+    def check_conservation(self) -> None:
+        """Invariants 1 and 2."""
+        collateral = sum(account.collateral for account in self.accounts.values())
+        assert collateral + self.pool + sum(amount for _, amount in self.claims) == self.credited
+        for number, market in enumerate(self.markets):
+            sizes = [account.positions[number].size for account in self.accounts.values() if number in account.positions]
+            assert sum(sizes) == 0
+            assert sum(size for size in sizes if size > 0) == market.open_interest
+
+
+class Run:
+    """One batch being applied."""
+
+    def __init__(self, vault: Vault, batch: Any, now: int, prices: list[Price]) -> None:
+        self.vault, self.batch, self.now, self.prices = vault, batch, now, prices
+        self.pairs = [(batch.accounts[index], market) for index, market in batch.pairs]
+        self.used: dict[int, int] = {}  # row of slot 0 -> filled
+        self.numerators: dict[int, int] = {}
+        self.traders: set[int] = set()
+        self.targets: set[int] = set()
+        self.changed: set[int] = set()
+
+    def everything(self, entries: list[Any], rates: dict[int, list[int]]) -> None:
+        batch, vault = self.batch, self.vault
+        need(batch.batch_id == vault.batch_id + 1, "id")
+        vault.batch_id += 1
+        for use, entry in zip(batch.inbox, entries, strict=True):
+            self.inbox(use, entry)
+        for action in batch.actions:
+            self.action(action)
+        for hour in batch.funding_hours:
+            self.funding(hour, rates[hour])
+        for row in batch.orders:
+            self.row(row)
+        self.before = copy.deepcopy(vault.accounts)
+        interest = [market.open_interest for market in vault.markets]
+        for fill in batch.fills:
+            kind = {0: self.orders, 1: self.liquidation, 2: self.take_over, 4: self.against_fund}.get(fill.kind)
+            need(kind is not None, "kind")
+            need(0 < fill.size < 2**62, "size")
+            kind(fill)
+        for withdrawal in batch.withdrawals:
+            self.withdrawal(withdrawal)
+        for account in sorted(self.changed):
+            self.closing(account)
+        for number in batch.markets:
+            market = vault.markets[number]
+            need(market.open_interest <= max(market.open_interest_cap, interest[number]), "open interest")
+
+    # sections 1 to 3
+
+    def inbox(self, use: Any, entry: Any) -> None:
+        if entry.kind == 2:
+            self.vault.accounts[FUND].collateral += entry.amount
+            self.vault.credited += entry.amount
+            return
+        if entry.account is None:
+            return
+        need(use.account_index != NO_INDEX and self.batch.accounts[use.account_index] == entry.account, "entry")
+        account = self.vault.accounts.setdefault(entry.account, Account())
+        if entry.kind == 1:
+            account.collateral += entry.amount
+            self.vault.credited += entry.amount
+            return
+        margin = self.margin(entry.account)
+        amount = min(entry.amount, self.withdrawable(margin)) if margin.fresh else 0
+        if amount:
+            account.collateral -= amount
+            self.vault.claims.append((entry.account, amount))
+
+    def action(self, action: Any) -> None:
+        account = self.vault.accounts[self.batch.accounts[action.account_index]]
+        if hasattr(action, "cancel"):
+            cancel = action.cancel
+            need(cancel.deadline >= self.now and cancel.sequence <= (self.now + 86_400) * 1000, "cancel")
+            if cancel.all_slots:
+                account.min_sequence = max(account.min_sequence, cancel.sequence)
+            elif cancel.slot == 0:
+                account.taker_sequence = max(account.taker_sequence, cancel.sequence)
+            elif cancel.sequence > account.slots.get(cancel.slot, (0, 0))[0]:
+                account.slots[cancel.slot] = (cancel.sequence, 2**62 - 1)
+            return
+        approval = action.approval
+        need(approval.deadline >= self.now and approval.action_sequence > account.action_sequence, "approval")
+        need(approval.agent_expiry <= self.now + 365 * 86_400, "approval")
+        account.action_sequence = approval.action_sequence
+
+    def funding(self, hour: int, rates: list[int]) -> None:
+        for number in self.batch.markets:
+            market = self.vault.markets[number]
+            need(hour > market.last_hour and self.fresh(number), "funding")
+            rate = max(-market.funding_cap, min(market.funding_cap, rates[number]))
+            market.cumulative += self.prices[number].index * market.lot_tick_value * rate * 1000
+            market.last_hour = hour
+
+    def row(self, row: Any) -> None:
+        order, (account, _) = row.order, self.pairs[row.pair]
+        need(order.expiry >= self.now, "expiry")
+        need(self.vault.accounts[account].min_sequence < order.sequence <= (self.now + 86_400) * 1000, "sequence")
+        need(order.slot > 0 or order.time_in_force >= 2, "slot 0")
+
+    # section 4
+
+    def use(self, index: int, size: int, notional: int, rate: int) -> int:
+        """Fills a row, charges its fee, returns its account."""
+        row = self.batch.orders[index]
+        order, (number, market) = row.order, self.pairs[row.pair]
+        account = self.vault.accounts[number]
+        need(rate <= order.max_fee_ppm, "fee")
+        sign = -1 if order.side else 1
+        if order.reduce_only:
+            self.reduces(number, market, sign, size)
+        if order.slot == 0:
+            if index not in self.used:
+                need(order.sequence > account.taker_sequence, "sequence")
+                account.taker_sequence = order.sequence
+            need(order.sequence == account.taker_sequence, "replaced")
+            filled = self.used[index] = self.used.get(index, 0) + size
+        else:
+            stored, filled = account.slots.get(order.slot, (0, 0))
+            need(order.sequence >= stored, "sequence")
+            need(order.trigger not in (1, 2), "trigger")
+            filled = size + (filled if order.sequence == stored or order.amend else 0)
+            account.slots[order.slot] = (order.sequence, filled)
+        need(filled <= order.size, "overfilled")
+        before = self.numerators.get(index, 0)
+        after = self.numerators[index] = before + notional * rate
+        fee = ceil(Fraction(after, 10**6)) - ceil(Fraction(before, 10**6))
+        account.collateral -= fee
+        self.vault.accounts[FEES].collateral += fee
+        need(number not in self.targets, "target trades")
+        self.traders.add(number)
+        self.changed.add(number)
+        return number
+
+    def reduces(self, account: int, market: int, sign: int, size: int) -> None:
+        held = self.vault.accounts[account].positions.get(market, Position()).size
+        need(-sign * held >= size, "reduce")
+
+    def fresh(self, number: int) -> bool:
+        price = self.prices[number]
+        return self.now - price.updated_at <= self.vault.markets[number].max_price_age_s
+
+    def checked_price(self, number: int, price: int) -> None:
+        mark = self.prices[number].mark
+        need(abs(price - mark) * 10**6 <= mark * self.vault.markets[number].price_band_ppm, "band")
+
+    def rates(self, row: Any) -> tuple[int, int]:
+        return self.batch.fee_classes[row.fee_class]
+
+    def orders(self, fill: Any) -> None:
+        maker, taker = self.batch.orders[fill.first], self.batch.orders[fill.second]
+        (maker_account, number), (taker_account, other) = self.pairs[maker.pair], self.pairs[taker.pair]
+        need(number == other and maker.order.side != taker.order.side, "sides")
+        price, sign = maker.order.limit_price, -1 if taker.order.side else 1
+        self.makes(maker)
+        self.checked_price(number, price)
+        need(not taker.order.post_only and sign * price <= sign * taker.order.limit_price, "taker")
+        if not self.fresh(number):
+            self.reduces(maker_account, number, -sign, fill.size)
+            self.reduces(taker_account, number, sign, fill.size)
+        maker_rate, taker_rate = self.rates(maker)[0], self.rates(taker)[1]
+        need(maker_rate >= -taker_rate, "rebate")
+        notional = fill.size * price * self.vault.markets[number].lot_tick_value
+        need(notional < 2**90, "notional")
+        self.use(fill.second, fill.size, notional, taker_rate)
+        self.use(fill.first, fill.size, notional, maker_rate)
+        if maker_account != taker_account:
+            self.move(taker_account, number, sign * fill.size, -sign * notional)
+            self.move(maker_account, number, -sign * fill.size, sign * notional)
+
+    def makes(self, maker: Any) -> None:
+        need(maker.order.time_in_force < 2 and maker.order.slot > 0, "maker")
+
+    def move(self, account: int, number: int, lots: int, money: int) -> None:
+        """Settles funding, then changes position and collateral."""
+        vault, market = self.vault, self.vault.markets[number]
+        state = vault.accounts[account]
+        position = state.positions.setdefault(number, Position())
+        exact = position.size * (market.cumulative - position.entry_cumulative)
+        owed = ceil(Fraction(exact, WHOLE))
+        state.collateral += money - owed
+        vault.pool += owed
+        vault.dust += owed * WHOLE - exact
+        if vault.dust >= WHOLE:
+            vault.dust -= WHOLE
+            vault.pool -= 1
+            vault.accounts[FUND].collateral += 1
+        old, new, mark = position.size, position.size + lots, self.prices[number].mark
+        if old == 0 or old * new < 0:
+            position.entry_mark = mark
+        elif abs(new) > abs(old):
+            position.entry_mark = floor(Fraction(abs(old) * position.entry_mark + abs(lots) * mark, abs(new)))
+        market.open_interest += max(new, 0) - max(old, 0)
+        position.size, position.entry_cumulative = new, market.cumulative
+        need(len(state.open()) <= 16, "markets")
+        self.changed.add(account)
+
+    def margin(self, number: int, accounts: dict[int, Account] | None = None) -> Margin:
+        account = (accounts or self.vault.accounts)[number]
+        if accounts is None:
+            named = {market for owner, market in self.pairs if owner == number}
+            need(set(account.open()) <= named, "named")
+        margin = Margin(account.collateral)
+        for key, position in account.open().items():
+            market = self.vault.markets[key]
+            value = position.size * self.prices[key].mark * market.lot_tick_value
+            owed = ceil(Fraction(position.size * (market.cumulative - position.entry_cumulative), WHOLE))
+            margin.equity += value - owed
+            margin.initial += market.initial(abs(value))
+            margin.maintenance += market.maintenance(abs(value))
+            margin.notional += abs(value)
+            margin.fresh &= self.fresh(key)
+        return margin
+
+    def target(self, fill: Any) -> tuple[int, int, int, Margin, Fraction]:
+        """Account, market, position, margin, and the share of equity that the closed lots may lose."""
+        account, number = self.pairs[fill.first]
+        need(account > FEES and account not in self.traders, "target")
+        margin = self.margin(account)
+        position = self.vault.accounts[account].positions.get(number, Position()).size
+        need(margin.fresh and abs(position) >= fill.size, "target")
+        market = self.vault.markets[number]
+        own = market.maintenance(abs(position) * self.prices[number].mark * market.lot_tick_value)
+        part = Fraction(own * fill.size, abs(position))
+        self.targets.add(account)
+        return account, number, position, margin, part
+
+    def pay_keeper(self, fill: Any, fee: int) -> int:
+        if fill.keeper == NO_INDEX:
+            return 0
+        keeper = self.batch.accounts[fill.keeper]
+        need(keeper > FEES and keeper in self.vault.accounts, "keeper")
+        self.vault.accounts[keeper].collateral += fee // 2
+        return fee // 2
+
+    def liquidation(self, fill: Any) -> None:
+        account, number, position, margin, part = self.target(fill)
+        need(0 <= margin.equity < margin.maintenance, "healthy")
+        maker = self.batch.orders[fill.second]
+        owner, other = self.pairs[maker.pair]
+        sign = 1 if position > 0 else -1
+        need(number == other and (maker.order.side == 1) == (sign < 0), "maker")
+        price, market = maker.order.limit_price, self.vault.markets[number]
+        self.makes(maker)
+        self.checked_price(number, price)
+        notional = fill.size * price * market.lot_tick_value
+        loss = sign * (self.prices[number].mark - price) * fill.size * market.lot_tick_value
+        bound = floor(margin.equity * part / margin.maintenance)
+        need(loss <= min(bound, floor(part / 3)), "loss")
+        fee = max(0, min(notional * market.liquidation_fee_ppm // 10**6, bound - max(loss, 0)))
+        rate = self.rates(maker)[0]
+        need(rate >= 0, "rebate")
+        self.use(fill.second, fill.size, notional, rate)
+        share = self.pay_keeper(fill, fee)
+        self.vault.accounts[FUND].collateral += fee - share
+        self.move(account, number, -sign * fill.size, sign * notional - fee)
+        self.move(owner, number, sign * fill.size, -sign * notional)
+
+    def take_over(self, fill: Any) -> None:
+        account, number, position, margin, part = self.target(fill)
+        need(3 * margin.equity < 2 * margin.maintenance, "two thirds")
+        need(self.pairs[fill.second] == (FUND, number), "fund")
+        market, sign = self.vault.markets[number], 1 if position > 0 else -1
+        notional = fill.size * self.prices[number].mark * market.lot_tick_value
+        bound = floor(margin.equity * part / margin.maintenance)
+        fee = max(0, min(notional * market.liquidation_fee_ppm // 10**6, bound))
+        share = self.pay_keeper(fill, fee)
+        self.move(account, number, -sign * fill.size, sign * notional - bound)
+        self.move(FUND, number, sign * fill.size, bound - share - sign * notional)
+        need(abs(self.vault.accounts[FUND].positions[number].size) <= market.fund_cap, "cap")
+
+    def against_fund(self, fill: Any) -> None:
+        taker = self.batch.orders[fill.first]
+        account, number = self.pairs[taker.pair]
+        need(self.pairs[fill.second] == (FUND, number) and self.fresh(number), "fund")
+        price, sign = self.prices[number].mark, -1 if taker.order.side else 1
+        need(not taker.order.post_only and sign * price <= sign * taker.order.limit_price, "taker")
+        self.reduces(FUND, number, -sign, fill.size)
+        notional = fill.size * price * self.vault.markets[number].lot_tick_value
+        self.use(fill.first, fill.size, notional, self.rates(taker)[1])
+        self.move(account, number, sign * fill.size, -sign * notional)
+        self.move(FUND, number, -sign * fill.size, sign * notional)
+
+    # section 5 and the end
+
+    def withdrawable(self, margin: Margin) -> int:
+        return max(0, margin.equity - max(margin.initial, ceil(Fraction(margin.notional, 5))))
+
+    def withdrawal(self, entry: Any) -> None:
+        number = self.batch.accounts[entry.account_index]
+        account, signed = self.vault.accounts[number], entry.withdraw
+        need(signed.deadline >= self.now and signed.action_sequence > account.action_sequence, "action")
+        need(entry.fee <= min(signed.max_fee, signed.amount), "fee")
+        account.action_sequence = signed.action_sequence
+        margin = self.margin(number)
+        need(margin.fresh and signed.amount <= self.withdrawable(margin), "withdrawable")
+        account.collateral -= signed.amount
+        self.vault.accounts[FEES].collateral += entry.fee
+        self.vault.claims.append((number, signed.amount - entry.fee))
+
+    def closing(self, number: int) -> None:
+        if number in self.targets:
+            return
+        after = self.margin(number)
+        if after.fresh and after.equity >= after.initial:
+            return
+        before = self.before[number]
+        for market, position in self.vault.accounts[number].positions.items():
+            old = before.positions.get(market, Position()).size
+            need(abs(position.size) <= abs(old) and position.size * old >= 0, "grew")
+        if after.equity >= after.initial:
+            return
+        then = self.margin(number, self.before)
+        if then.equity < 0:
+            need(after.equity >= then.equity, "deficit")
+        else:
+            need(after.equity >= 0 and after.equity * then.maintenance >= then.equity * after.maintenance, "ratio")
