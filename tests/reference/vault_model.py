@@ -12,6 +12,8 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Any
 
+from vault_state import Account, Margin, Market, Position, Price
+
 FUND, FEES = 1, 2
 NO_INDEX = 65_535
 WHOLE = 10**12
@@ -27,74 +29,6 @@ def need(condition: bool, rule: str) -> None:
 
 
 @dataclass
-class Tier:
-    lower: int
-    fraction_ppm: int
-    deduction: int
-
-
-@dataclass
-class Market:
-    lot_tick_value: int
-    price_band_ppm: int
-    liquidation_fee_ppm: int
-    max_price_age_s: int
-    open_interest_cap: int
-    fund_cap: int
-    tiers: list[Tier]
-    cumulative: int = 0
-    open_interest: int = 0
-    last_hour: int = 0
-
-    def initial(self, notional: int) -> int:
-        tier = max((tier for tier in self.tiers if tier.lower <= notional), key=lambda tier: tier.lower)
-        return ceil(Fraction(notional * tier.fraction_ppm, 10**6)) - tier.deduction
-
-    def maintenance(self, notional: int) -> int:
-        return ceil(Fraction(self.initial(notional), 2))
-
-    @property
-    def funding_cap(self) -> int:
-        return min(40_000_000, self.tiers[0].fraction_ppm * 250)
-
-
-@dataclass
-class Position:
-    size: int = 0
-    entry_cumulative: int = 0
-    entry_mark: int = 0
-
-
-@dataclass
-class Account:
-    collateral: int = 0
-    taker_sequence: int = 0
-    min_sequence: int = 0
-    action_sequence: int = 0
-    positions: dict[int, Position] = field(default_factory=dict)
-    slots: dict[int, tuple[int, int]] = field(default_factory=dict)
-
-    def open(self) -> dict[int, Position]:
-        return {market: position for market, position in self.positions.items() if position.size}
-
-
-@dataclass
-class Price:
-    index: int
-    mark: int
-    updated_at: int
-
-
-@dataclass
-class Margin:
-    equity: int
-    initial: int = 0
-    maintenance: int = 0
-    notional: int = 0
-    fresh: bool = True
-
-
-@dataclass
 class Vault:
     """The whole state; `settle` returns nothing and changes it, or raises Refused and does not."""
 
@@ -106,7 +40,9 @@ class Vault:
     claims: list[tuple[int, int]] = field(default_factory=list)  # account, amount
     credited: int = 0
 
-    def settle(self, batch: Any, now: int, prices: list[Price], entries: list[Any], rates: dict[int, list[int]]) -> None:
+    def settle(
+        self, batch: Any, now: int, prices: list[Price], entries: list[Any], rates: dict[int, list[int]]
+    ) -> None:
         """`entries`: the inbox entries it consumes, with `kind`, `amount` and `account` (None when unknown)."""
         trial = copy.deepcopy(self)
         Run(trial, batch, now, prices).everything(entries, rates)
@@ -117,7 +53,11 @@ class Vault:
         collateral = sum(account.collateral for account in self.accounts.values())
         assert collateral + self.pool + sum(amount for _, amount in self.claims) == self.credited
         for number, market in enumerate(self.markets):
-            sizes = [account.positions[number].size for account in self.accounts.values() if number in account.positions]
+            sizes = [
+                account.positions[number].size
+                for account in self.accounts.values()
+                if number in account.positions
+            ]
             assert sum(sizes) == 0
             assert sum(size for size in sizes if size > 0) == market.open_interest
 
@@ -149,7 +89,9 @@ class Run:
         self.before = copy.deepcopy(vault.accounts)
         interest = [market.open_interest for market in vault.markets]
         for fill in batch.fills:
-            kind = {0: self.orders, 1: self.liquidation, 2: self.take_over, 4: self.against_fund}.get(fill.kind)
+            kind = {0: self.orders, 1: self.liquidation, 2: self.take_over, 4: self.against_fund}.get(
+                fill.kind
+            )
             need(kind is not None, "kind")
             need(0 < fill.size < 2**62, "size")
             kind(fill)
@@ -170,7 +112,9 @@ class Run:
             return
         if entry.account is None:
             return
-        need(use.account_index != NO_INDEX and self.batch.accounts[use.account_index] == entry.account, "entry")
+        need(
+            use.account_index != NO_INDEX and self.batch.accounts[use.account_index] == entry.account, "entry"
+        )
         account = self.vault.accounts.setdefault(entry.account, Account())
         if entry.kind == 1:
             account.collateral += entry.amount
@@ -210,7 +154,10 @@ class Run:
     def row(self, row: Any) -> None:
         order, (account, _) = row.order, self.pairs[row.pair]
         need(order.expiry >= self.now, "expiry")
-        need(self.vault.accounts[account].min_sequence < order.sequence <= (self.now + 86_400) * 1000, "sequence")
+        need(
+            self.vault.accounts[account].min_sequence < order.sequence <= (self.now + 86_400) * 1000,
+            "sequence",
+        )
         need(order.slot > 0 or order.time_in_force >= 2, "slot 0")
 
     # section 4
@@ -429,4 +376,7 @@ class Run:
         if then.equity < 0:
             need(after.equity >= then.equity, "deficit")
         else:
-            need(after.equity >= 0 and after.equity * then.maintenance >= then.equity * after.maintenance, "ratio")
+            need(
+                after.equity >= 0 and after.equity * then.maintenance >= then.equity * after.maintenance,
+                "ratio",
+            )

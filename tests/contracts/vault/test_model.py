@@ -12,7 +12,8 @@ from builders import USDC, Builder, Exchange, Party, Refused, signer
 from evermark.protocol.orders import Side, TimeInForce
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "reference"))
-import vault_model as model  # noqa: E402
+import vault_model as model
+import vault_state as state
 
 PRICES = {0: 600_000, 1: 250_000, 2: 15_000, 3: 30_000}
 
@@ -24,14 +25,17 @@ class Twin:
         self.random = random.Random(seed)
         self.exchange = Exchange()
         markets = [
-            model.Market(
+            state.Market(
                 market.lot_tick_value,
                 market.price_band_ppm,
                 market.liquidation_fee_ppm,
                 market.max_price_age_s,
                 market.open_interest_cap_lots,
                 market.fund_position_cap_lots,
-                [model.Tier(tier.lower_notional, tier.initial_fraction_ppm, tier.deduction) for tier in market.tiers],
+                [
+                    state.Tier(tier.lower_notional, tier.initial_fraction_ppm, tier.deduction)
+                    for tier in market.tiers
+                ],
             )
             for market in self.exchange.markets
         ]
@@ -58,7 +62,7 @@ class Twin:
     def settle(self, builder: Builder) -> bool:
         """Both settle, or both refuse; afterwards they are equal."""
         batch = builder.build()
-        prices = [model.Price(p.index_ticks, p.mark_ticks, p.updated_at) for p in self.exchange.last]
+        prices = [state.Price(p.index_ticks, p.mark_ticks, p.updated_at) for p in self.exchange.last]
         try:
             self.model.settle(batch, self.exchange.clock, prices, self.entries, self.rates)
             expected = True
@@ -80,30 +84,39 @@ class Twin:
     def compare(self) -> None:
         vault = self.exchange.vault
         totals = vault.totals()
-        assert (totals.funding_pool, totals.dust, totals.credited) == (self.model.pool, self.model.dust, self.model.credited)
+        assert (totals.funding_pool, totals.dust, totals.credited) == (
+            self.model.pool,
+            self.model.dust,
+            self.model.credited,
+        )
         assert totals.claims == len(self.model.claims)
         for number, account in self.model.accounts.items():
-            state = vault.account(number)
-            assert state.collateral == account.collateral
-            assert state.action_sequence == account.action_sequence
-            assert state.min_sequence == account.min_sequence
-            assert number <= 2 or state.taker_sequence == account.taker_sequence
-            assert state.open_positions == len(account.open())
+            held = vault.account(number)
+            assert held.collateral == account.collateral
+            assert held.action_sequence == account.action_sequence
+            assert held.min_sequence == account.min_sequence
+            assert number <= 2 or held.taker_sequence == account.taker_sequence
+            assert held.open_positions == len(account.open())
             for market, position in account.positions.items():
                 expected = (position.size, position.entry_cumulative, position.entry_mark)
                 assert tuple(vault.position(number, market)) == expected
             for slot, (sequence, filled) in account.slots.items():
                 assert tuple(vault.slot(number, slot)) == (sequence, filled, False)
         for number, market in enumerate(self.model.markets):
-            state = vault.market_state(number)
-            assert tuple(state) == (market.cumulative, market.open_interest, market.last_hour)
+            assert tuple(vault.market_state(number)) == (
+                market.cumulative,
+                market.open_interest,
+                market.last_hour,
+            )
         self.model.check_conservation()
 
 
 def some_trades(twin: Twin, batch: Builder, parties: list[Party]) -> None:
     """One to four fills between random parties at random prices around the mark; one batch in four has a mistake."""
     pick = twin.random
-    mistake = pick.choice(("band", "limit", "size", "reduce", "old", "margin")) if pick.random() < 0.25 else ""
+    mistake = (
+        pick.choice(("band", "limit", "size", "reduce", "old", "margin")) if pick.random() < 0.25 else ""
+    )
     for _ in range(pick.randint(1, 4)):
         maker, taker = pick.choice(parties[:2]), pick.choice(parties)
         if pick.random() < 0.2:
@@ -129,8 +142,10 @@ def some_trades(twin: Twin, batch: Builder, parties: list[Party]) -> None:
             twin.resting.append(resting)
         limit = price + side.sign * (-1 if mistake == "limit" else pick.choice((0, 5)))
         tif = pick.choice((TimeInForce.IOC, TimeInForce.FOK))
-        reduce_only = closing and pick.random() < 0.7 or mistake == "reduce"
-        taking = batch.order(taker, side, size, limit, time_in_force=tif, market=market, reduce_only=reduce_only)
+        reduce_only = (closing and pick.random() < 0.7) or mistake == "reduce"
+        taking = batch.order(
+            taker, side, size, limit, time_in_force=tif, market=market, reduce_only=reduce_only
+        )
         for part in ((size,), (size // 3, size - size // 3))[pick.randint(0, 1)]:
             if part:
                 batch.fill(resting, taking, part + (mistake == "size"))
@@ -152,11 +167,20 @@ def old_order(twin: Twin, batch: Builder, maker: Party, market: int, any_order: 
     if twin.random.random() > (0.9 if any_order else 0.3):
         return None
     for row in reversed(twin.resting):
-        order, state = row.order, twin.exchange.vault.slot(maker.account, row.order.slot)
-        usable = state.sequence == order.sequence and state.filled < order.size and order.expiry >= twin.exchange.clock
+        order, slot = row.order, twin.exchange.vault.slot(maker.account, row.order.slot)
+        usable = (
+            slot.sequence == order.sequence
+            and slot.filled < order.size
+            and order.expiry >= twin.exchange.clock
+        )
         mine = row.account == maker.account and row.market == market
         near = abs(order.limit_price - twin.exchange.last[market].mark_ticks) * 30 < order.limit_price
-        if mine and near and (usable or any_order) and all(row.order is not other.order for other in batch.rows):
+        if (
+            mine
+            and near
+            and (usable or any_order)
+            and all(row.order is not other.order for other in batch.rows)
+        ):
             return batch.again(row)
     return None
 
@@ -183,7 +207,13 @@ def some_liquidations(twin: Twin, batch: Builder, parties: list[Party]) -> None:
             price = mark - (1 if long else -1) * pick.randint(-20, mark // 600)
             side = Side.BUY if long else Side.SELL
             maker = parties[0]
-            batch.liquidate(party.account, market, batch.order(maker, side, closed, price, slot=9, market=market), closed, keeper)
+            batch.liquidate(
+                party.account,
+                market,
+                batch.order(maker, side, closed, price, slot=9, market=market),
+                closed,
+                keeper,
+            )
 
 
 def fund_exits(twin: Twin, batch: Builder, parties: list[Party]) -> None:
@@ -201,7 +231,9 @@ def move_time(twin: Twin) -> None:
     """A round with new prices; sometimes a funding hour, sometimes a market without a price."""
     pick = twin.random
     jump = 0.025 if pick.random() < 0.4 else 0.004
-    twin.marks = {key: max(1_000, int(mark * (1 + pick.uniform(-jump, jump)))) for key, mark in twin.marks.items()}
+    twin.marks = {
+        key: max(1_000, int(mark * (1 + pick.uniform(-jump, jump)))) for key, mark in twin.marks.items()
+    }
     abstain = [pick.randint(0, 3)] if pick.random() < 0.1 else []
     seconds = pick.choice((10, 10, 70)) if abstain else 10
     twin.exchange.round(twin.marks, seconds=seconds, abstain=abstain)
@@ -211,7 +243,9 @@ def funding_hour(twin: Twin) -> list[int]:
     exchange, pick = twin.exchange, twin.random
     hour = exchange.clock // 3_600
     exchange.round(twin.marks, seconds=3_600 - exchange.clock % 3_600 + 10)
-    rates = {market: pick.choice((-1, 1)) * pick.choice((3, 12_345, 4_000_000, 90_000_000)) for market in range(4)}
+    rates = {
+        market: pick.choice((-1, 1)) * pick.choice((3, 12_345, 4_000_000, 90_000_000)) for market in range(4)
+    }
     exchange.post_funding(hour, rates)
     twin.rates[hour] = [rates[market] for market in range(4)]
     return [hour]
@@ -227,7 +261,9 @@ def test_vault_and_model_agree_on_random_batches(seed: int) -> None:
         twin = Twin(seed)
         pick = twin.random
         opening = twin.exchange.batch()
-        twin.exchange.inbox.donate(20_000 * USDC, sender=twin.exchange.fund_wallet(signer(999), 20_000 * USDC))
+        twin.exchange.inbox.donate(
+            20_000 * USDC, sender=twin.exchange.fund_wallet(signer(999), 20_000 * USDC)
+        )
         opening.inbox(None)
         twin.entries.append(SimpleNamespace(kind=2, amount=20_000 * USDC, account=None))
         assert twin.settle(opening)
