@@ -482,11 +482,9 @@ def _apply_hour(task: Task, market: uint256, hour: uint256, rate: int256):
     clamped: int256 = max(-cap, min(cap, rate))
     step: int256 = convert((price & units.U32) * (p & units.U32) * 1000, int256) * clamped
     cumulative: int256 = units.signed(s, 128) + step
-    if convert(convert(cumulative, int128), int256) != cumulative:
-        units.fail("vault: funding out of range")
     kept: uint256 = s >> 128 << 128 & ~(units.U32 << ledger.S_LAST_HOUR)
     extcall task.vault.write(
-        ledger.MARKET_S | market, kept | units.bits(cumulative) & units.U128 | hour << ledger.S_LAST_HOUR
+        ledger.MARKET_S | market, kept | units.bits(convert(convert(cumulative, int128), int256)) & units.U128 | hour << ledger.S_LAST_HOUR
     )
     extcall task.vault.relay(
         [FUNDING_APPLIED, convert(market, bytes32)], abi_encode(hour, clamped, cumulative)

@@ -164,6 +164,9 @@ def pay(claim_id: uint256):
 def settle():
     if msg.sender != SEQUENCER:
         reasons.fail(reasons.NOT_THE_SEQUENCER)
+    size: uint256 = len(msg.data)
+    if size > MAX_BATCH_BYTES:
+        reasons.fail(reasons.BATCH_TOO_LARGE)
     header: uint256 = convert(slice(msg.data, 4, 32), uint256)
     batch_id: uint256 = header >> 208
     counters: uint256 = ledger.words[ledger.COUNTERS]
@@ -172,18 +175,15 @@ def settle():
     ledger.words[ledger.COUNTERS] = counters + 1
     self._settle(header >> 168 & units.U40, batch_id)
     # Only a call takes all of calldata into memory. Its buffers are static: a small batch has its own, and they lie last in memory.
-    size: uint256 = len(msg.data)
     batch_hash: bytes32 = empty(bytes32)
     if size <= SMALL_BATCH_BYTES:
         batch_hash = keccak256(
             slice(raw_call(IDENTITY, msg.data, max_outsize=SMALL_BATCH_BYTES, is_static_call=True), 4, size - 4)
         )
-    elif size <= MAX_BATCH_BYTES:
+    else:
         batch_hash = keccak256(
             slice(raw_call(IDENTITY, msg.data, max_outsize=MAX_BATCH_BYTES, is_static_call=True), 4, size - 4)
         )
-    else:
-        reasons.fail(reasons.BATCH_TOO_LARGE)
     log IMarginVault.BatchSettled(
         batch_id=batch_id,
         round=header >> 168 & units.U40,
@@ -333,9 +333,6 @@ def _only_clerk():
 @view
 @external
 def word(key: uint256) -> uint256:
-    """
-    @dev The stored word of this key in modules/ledger.vy, or, from 2^64 on, the batch's price of market key - 2^64.
-    """
     if key >> 48 == 0:
         return ledger.words[key]
     if key >> 64 == 1:
@@ -449,3 +446,10 @@ def totals() -> IMarginVault.Totals:
 @external
 def domain_separator() -> bytes32:
     return eip712.separator()
+
+
+@view
+@external
+def eip712Domain() -> (bytes1, String[8], String[1], uint256, address, bytes32, DynArray[uint256, 1]):
+    # 0x0f: name, version, chain id and verifying contract are in use (EIP-5267).
+    return 0x0f, "Evermark", "1", chain.id, self, empty(bytes32), []

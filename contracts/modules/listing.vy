@@ -25,7 +25,6 @@ def add(config: IMarginVault.MarketConfig):
     @dev Lists a market under the next id. Tiers ascend from 0; deductions keep the requirement continuous.
     """
     market: uint256 = self.count
-    assert market < 64, "vault: too many markets"
     assert len(config.symbol) != 0, "vault: empty symbol"
     symbol_hash: bytes32 = keccak256(config.symbol)
     for other: uint256 in range(market, bound=64):
@@ -76,6 +75,5 @@ def _tiers(tiers: DynArray[IMarginVault.Tier, 4]) -> uint256[4]:
         if i != 0:
             deduction += lower * units.USDC * (tier.initial_fraction_ppm - fraction) // units.PPM
         fraction = tier.initial_fraction_ppm
-        assert deduction < 2**56, "vault: deduction too large"
         packed[i] = lower | fraction << 48 | deduction << 72
     return packed

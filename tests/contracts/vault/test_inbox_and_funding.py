@@ -282,3 +282,15 @@ def test_unknown_funding_tags_are_refused(exchange: Exchange) -> None:
     for tag in (0, 2, 3):
         with refused("vault: funding tag reserved"):
             send(exchange, data[:-5] + bytes([1, tag]) + bytes(4) + data[-4:])
+
+
+@pytest.mark.safety("C10", "contract")
+def test_collateral_has_a_bound(exchange: Exchange) -> None:
+    """A deposit that would leave 96 signed bits is refused, up to the bound it is credited."""
+    deposit_entry(exchange, 41, 2**95 - 1)
+    deposit_entry(exchange, 41, 1)
+    account = exchange.vault.totals().accounts + 1
+    with refused("vault: collateral out of range"):
+        consume(exchange, account, account)
+    consume(exchange, account)
+    assert exchange.vault.account(account).collateral == 2**95 - 1

@@ -310,3 +310,23 @@ def test_entry_marks_follow_the_position(exchange: Exchange, maker: Party, taker
         position = exchange.vault.position(taker.account, 0)
         seen.append((position.size, position.entry_mark))
     assert seen == [(10, 600_000), (13, 600_023), (8, 600_023), (-12, 610_000), (0, 610_000)]
+
+
+@pytest.mark.safety("C10", "contract")
+def test_orders_and_positions_stay_below_2_to_the_62(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """A row of 2^62 lots, and a position that would reach them, are refused with their reason."""
+    exchange.round({3: 1})
+    batch = exchange.batch()
+    batch.trade(maker, taker, Side.BUY, 2**62, 1, market=3)
+    with refused("vault: order too large"):
+        batch.settle()
+    batch = exchange.batch()
+    batch.order(taker, Side.BUY, 2**62, 1, market=3)
+    with refused("vault: order too large"):
+        batch.settle()
+    batch = exchange.batch()
+    batch.trade(maker, taker, Side.BUY, 2**62 - 1, 1, market=3)
+    resting = batch.order(maker, Side.SELL, 1, 1, market=3, slot=2)
+    batch.fill(resting, batch.order(taker, Side.BUY, 1, 1, market=3), 1)
+    with refused("vault: position too large"):
+        batch.settle()

@@ -2,7 +2,7 @@
 
 import boa
 import pytest
-from builders import SELECTOR, USDC, Exchange, Party, Refused, events, refused, send, signer
+from builders import SELECTOR, USDC, Exchange, Party, Refused, deployer, events, refused, send, signer
 from eth_hash.auto import keccak
 
 from evermark.protocol import batch as codec
@@ -247,3 +247,47 @@ def test_the_selector_alone_is_no_batch(exchange: Exchange) -> None:
     """Four bytes are refused."""
     with pytest.raises(Refused):
         send(exchange, SELECTOR)
+
+
+def test_a_batch_has_a_largest_size(exchange: Exchange) -> None:
+    """Above 32,768 bytes nothing is even looked at."""
+    data = exchange.batch().data()
+    with refused("vault: batch too large"):
+        send(exchange, data + bytes(32_769 - len(data)))
+    with refused("vault: trailing bytes"):
+        send(exchange, data + bytes(32_768 - len(data)))
+
+
+def test_unknown_triggers_are_refused(exchange: Exchange, maker: Party) -> None:
+    """Trigger codes 5 to 7 have no word to sign."""
+    batch = exchange.batch()
+    batch.order(maker, Side.SELL, 10, PRICE, slot=1)
+    data = bytearray(batch.data())
+    flags_at = 4 + 81 + 5 + 2 + 6 + 5 + 2
+    assert data[flags_at - 2 : flags_at] == b"\0\1"
+    for code in (5, 6, 7):
+        changed = bytearray(data)
+        changed[flags_at : flags_at + 2] = (
+            int.from_bytes(data[flags_at : flags_at + 2], "big") | code << 7
+        ).to_bytes(2, "big")
+        with refused("vault: unknown trigger"):
+            send(exchange, bytes(changed))
+
+
+@pytest.mark.safety("F02", "contract")
+def test_two_batches_in_one_transaction(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """The second batch reads nothing that the first left in the running tables: it settles as it would alone, and names
+    nothing by the first one's tables."""
+    first = a_trade(exchange, maker, taker).data()
+    last = exchange.vault.totals().batch_id
+    second = exchange.batch(batch_id=last + 2)
+    second.trade(taker, exchange.parties[5], Side.BUY, 7, PRICE)
+    borrowed = exchange.batch(batch_id=last + 2, markets=())
+    borrowed.trade(maker, taker, Side.BUY, 7, PRICE)
+    twice = deployer("Twice").deploy(exchange.vault.address, override_address=exchange.sequencer)
+    with boa.reverts("vault: market not in table"):
+        twice.settle(first, borrowed.data())
+    twice.settle(first, second.data())
+    assert exchange.vault.totals().batch_id == last + 2
+    assert exchange.vault.position(taker.account, 0).size == 10 - 7
+    assert exchange.vault.position(5, 0).size == 7
