@@ -15,9 +15,13 @@ def initial_margin(market: Market, notional: int) -> int:
 
     N * fraction_n - deduction_n for the highest tier whose lower bound is at most N (protocol, section 7).
     """
-    for tier in reversed(market.tiers):
+    tiers = market.tiers
+    at = len(tiers) - 1
+    while at >= 0:
+        tier = tiers[at]
         if notional >= tier.lower_notional:
             return ceil_div(notional * tier.initial_fraction_ppm, PPM) - tier.deduction
+        at -= 1
     raise ValueError("notional below zero")
 
 

@@ -143,7 +143,7 @@ class Planner:
 
     def _crossed_levels(self) -> Iterator[Level]:
         sign, limit = self.order.sign, self.order.price
-        for level in self.at.book.opposite(self.order.side).best_first():
+        for level in self.at.book.facing(self.order).best_first():
             if sign * (limit - level.price) < 0:
                 return
             yield level
@@ -236,11 +236,9 @@ class Planner:
         return wanted
 
     def _open_interest_change(self, party: Party, lots: int) -> int:
-        sign = self.order.sign
-        return sum(
-            max(side.size + delta, 0) - max(side.size, 0)
-            for side, delta in ((self.taker, sign * lots), (party, -sign * lots))
-        )
+        delta, taker_size, maker_size = self.order.sign * lots, self.taker.size, party.size
+        change = max(taker_size + delta, 0) - max(taker_size, 0)
+        return change + max(maker_size - delta, 0) - max(maker_size, 0)
 
     def _party(self, account: Account) -> Party:
         """The account's party; a full pair table stops the plan, so that the batch stays within its
@@ -268,5 +266,5 @@ def may_trade(state: EngineState, at: MarketState, order: RestingOrder) -> bool:
 
 def crosses_book(at: MarketState, order: RestingOrder) -> bool:
     """Whether the best waiting order meets the limit."""
-    best = at.book.opposite(order.side).best()
+    best = at.book.facing(order).best()
     return best is not None and order.sign * (order.price - best.price) >= 0

@@ -16,6 +16,7 @@ def seal(ctx: Context, last_sequence: int | None = None) -> None:
         return
     state.sealed_batch += 1
     state.unsettled.append((state.now, state.batch.notional))
+    state.unsettled_sealed += state.batch.notional
     batch = build(
         state.batch,
         state.sealed_batch,

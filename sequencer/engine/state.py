@@ -171,6 +171,7 @@ class EngineState:
         "stamp_ms",
         "trade_count",
         "unsettled",
+        "unsettled_sealed",
     )
 
     def __init__(self) -> None:
@@ -196,6 +197,7 @@ class EngineState:
         self.confirmed_batch = 0
         # (round time, notional) of each batch after `confirmed_batch`
         self.unsettled: list[tuple[int, int]] = []
+        self.unsettled_sealed = 0  # sum of their notional
         self.epoch = 0  # counts changes of prices and funding; a cache key, not part of the hash
         self.expiries: list[tuple[int, int, int, int]] = []  # heap of (expiry, account, slot, sequence), lazy
         self.stale_markets = 0
@@ -213,7 +215,7 @@ class EngineState:
     @property
     def unsettled_notional(self) -> int:
         """Traded and not confirmed on the chain, the open batch included, quote units."""
-        return sum(notional for _, notional in self.unsettled) + self.batch.notional
+        return self.unsettled_sealed + self.batch.notional
 
     @property
     def unsettled_age_s(self) -> int:
