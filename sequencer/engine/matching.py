@@ -5,6 +5,7 @@ there.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.margin import fee_delta
@@ -16,6 +17,11 @@ from sequencer.engine.order_book import Level, RestingOrder
 from sequencer.engine.parties import Party
 from sequencer.engine.risk import prices_fresh
 from sequencer.engine.state import Account, EngineState, MarketState
+
+# Looking a member up in its enumeration costs compiled code more than the comparison that wants it.
+_REDUCE_ONLY_MODE: Final = MarketMode.REDUCE_ONLY
+_MARGIN: Final = CancelReason.MARGIN
+_REDUCE_ONLY: Final = CancelReason.REDUCE_ONLY
 
 
 class Step:
@@ -56,7 +62,7 @@ def agent_is_live(state: EngineState, account: Account, signer: bytes) -> bool:
 
 def fund_meets(state: EngineState, at: MarketState, order: RestingOrder) -> int:
     """Lots of the insurance fund's position that the order would take over at the mark, 0 when none."""
-    position = state.accounts[INSURANCE_FUND].positions.get(at.market.market_id)
+    position = state.accounts[INSURANCE_FUND].positions.get(at.market_id)
     sign = order.sign
     if position is None or position.size * sign <= 0 or at.stale or order.order.post_only:
         return 0
@@ -81,13 +87,13 @@ def maker_refusal(
 
 def maker_lots(state: EngineState, party: Party, maker: RestingOrder, lots: int) -> tuple[int, CancelReason]:
     """Lots that a waiting order may trade, at most `lots`; with 0 the reason to cancel it."""
-    only_reduces = maker.reduce_only or party.at.effective_mode == MarketMode.REDUCE_ONLY
+    only_reduces = maker.reduce_only or party.at.effective_mode == _REDUCE_ONLY_MODE
     if only_reduces:
         lots = min(lots, party.opposes(maker.sign))
-        return lots, CancelReason.REDUCE_ONLY
+        return lots, _REDUCE_ONLY
     if lots > party.opposes(maker.sign) and not prices_fresh(state, party.account):
-        return 0, CancelReason.MARGIN
-    return lots, CancelReason.MARGIN
+        return 0, _MARGIN
+    return lots, _MARGIN
 
 
 class Planner:
@@ -176,7 +182,7 @@ class Planner:
 
     def _trade(self, maker: RestingOrder, party: Party, lots: int) -> None:
         plan, sign, market = self.plan, self.order.sign, self.at.market
-        notional = market.notional(lots, maker.price)
+        notional = self.at.notional(lots, maker.price)
         numerator, taker_fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
         row = self.batch.rows.get((maker.account, maker.slot, maker.sequence))
         _, maker_fee = fee_delta(row.numerator if row is not None else 0, notional, market.maker_fee_ppm)
@@ -204,7 +210,7 @@ class Planner:
         party = self._party(self.state.accounts[INSURANCE_FUND])
         if lots == 0 or plan.stop is not None:
             return
-        notional = market.notional(lots, self.at.mark)
+        notional = self.at.notional(lots, self.at.mark)
         numerator, fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
         if not self.taker.allows(self.state, sign * lots, -sign * notional - fee):
             plan.stop = CancelReason.MARGIN

@@ -102,31 +102,6 @@ def check_order(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | Non
 
 
 def _check_format(order: Order) -> Reject | None:
-    in_range = (
-        1 <= order.size <= MAX_SIZE_LOTS
-        and 1 <= order.limit_price <= MAX_PRICE_TICKS
-        and 0 <= order.max_fee_ppm <= MAX_FEE_LIMIT_PPM
-        and 0 <= order.slot <= MAX_SLOT
-        and 1 <= order.sequence <= MAX_SEQUENCE
-        and 0 <= order.expiry <= MAX_EXPIRY_S
-    )
-    if not in_range:
-        return _out_of_range(order)
-    if not order.is_plain:
-        field = _unsupported_field(order)
-        return no(RejectCode.UNSUPPORTED, f"{field} is not supported yet", field)
-    immediate = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
-    if order.slot == 0 and not immediate:
-        return no(RejectCode.BAD_COMBINATION, "slot 0 takes only IOC and FOK", "time_in_force")
-    if order.slot == 0 and order.amend:
-        return no(RejectCode.BAD_COMBINATION, "slot 0 holds nothing to amend", "amend")
-    if order.post_only and immediate:
-        return no(RejectCode.BAD_COMBINATION, "a post-only order has to rest", "post_only")
-    return None
-
-
-def _out_of_range(order: Order) -> Reject | None:
-    """The first field that is out of its range."""
     ranges = (
         ("size", order.size, 1, MAX_SIZE_LOTS),
         ("limit_price", order.limit_price, 1, MAX_PRICE_TICKS),
@@ -145,6 +120,16 @@ def _out_of_range(order: Order) -> Reject | None:
                 least=least,
                 most=most,
             )
+    if not order.is_plain:
+        field = _unsupported_field(order)
+        return no(RejectCode.UNSUPPORTED, f"{field} is not supported yet", field)
+    immediate = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
+    if order.slot == 0 and not immediate:
+        return no(RejectCode.BAD_COMBINATION, "slot 0 takes only IOC and FOK", "time_in_force")
+    if order.slot == 0 and order.amend:
+        return no(RejectCode.BAD_COMBINATION, "slot 0 holds nothing to amend", "amend")
+    if order.post_only and immediate:
+        return no(RejectCode.BAD_COMBINATION, "a post-only order has to rest", "post_only")
     return None
 
 
