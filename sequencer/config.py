@@ -31,6 +31,7 @@ class SequencerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         0  # blocks on top of one that is acted upon; 0 only where the chain cannot reorganise
     )
     capacity: int = 4_096  # commands waiting, at most
+    reserve_bytes: int = 256 * 2**20  # with less room on the journal's disk only cancels and the like are taken
     snapshot_every: int = 50_000  # journal records between two snapshots
 
     @property
@@ -84,6 +85,7 @@ def validate(config: SequencerConfig) -> None:
         <= config.confirmations
         <= MAX_CONFIRMATIONS,
         f"capacity: {config.capacity} is below {MIN_CAPACITY}": config.capacity >= MIN_CAPACITY,
+        f"reserve_bytes: {config.reserve_bytes} is negative": config.reserve_bytes >= 0,
         f"snapshot_every: {config.snapshot_every} is below {MIN_SNAPSHOT_EVERY}": config.snapshot_every
         >= MIN_SNAPSHOT_EVERY,
     }
