@@ -84,6 +84,7 @@ async def run_sequencer(config: SequencerConfig, started: Callable[[int], None] 
             genesis_of(manifest),
             clock.now_ms,
             config.capacity,
+            journal=config.journal,
             snapshot_every=config.snapshot_every,
         )
         chain = ExchangeChain(w3, manifest, sender, config.confirmations)

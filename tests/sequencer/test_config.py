@@ -58,6 +58,7 @@ def test_toml_reads_as_well(tmp_path: Path, content: dict[str, Any]) -> None:
     ("changes", "message"),
     [
         ({"rpc_url": "localhost"}, "rpc_url: localhost is no http"),
+        ({"journal": "mysql://somewhere"}, "journal: mysql is not postgresql"),
         ({"manifest": "none.json"}, "manifest: no file"),
         ({"keystore": "none.json"}, "keystore: no file"),
         ({"port": 70_000}, "port: 70000 is not within"),
