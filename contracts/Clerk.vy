@@ -4,8 +4,7 @@
 """
 @title Clerk
 @license Apache-2.0
-@notice Works through the rare parts of a batch for the vault: 1 inbox, 2 actions, 3 funding, 5 withdrawals, and of section 4
-        what closing out an account below maintenance may cost.
+@notice Works through the rare parts of a batch for the vault: 1 inbox, 2 actions, 3 funding, 5 withdrawals.
 @dev Exists because the vault's code would not fit 24,576 bytes with them. It has no storage and no privilege but the vault's
      trust by immutable address: the vault forwards it the calldata of `settle()`, it reads and writes the vault's words
      (modules/ledger.vy has their numbers), and the vault emits the events. Whoever else calls it only has it call themselves.
@@ -15,38 +14,18 @@ from .interfaces import IInbox
 from .interfaces import IMarginVault
 from .interfaces import IPriceOracle
 from .modules import codec
+from .modules import door
 from .modules import signed_actions
 from .modules import ledger
-from .modules import liquidation
-from .modules import reasons
 from .modules import units
 
 
-struct Margin:
-    equity: int256
-    initial: uint256
-    maintenance: uint256
-    notional: uint256
-    fresh: bool
-
-
-interface IVault:
-    def clerk_task() -> (uint256, address, address): view
-    def running_margin(account_index: uint256) -> Margin: view
-    def word(key: uint256) -> uint256: view
-    def write(key: uint256, word: uint256): nonpayable
-    def relay(topics: DynArray[bytes32, 4], data: Bytes[128]): nonpayable
-
-
-NO_INDEX: constant(uint256) = 65535
 DEPOSIT: constant(uint8) = 1
 DONATION: constant(uint8) = 2
 WITHDRAWAL: constant(uint8) = 3
 APPROVE_AGENT: constant(uint256) = 1
 CANCEL: constant(uint256) = 2
 FUNDING_HOUR: constant(uint256) = 1
-LIQUIDATION: constant(uint256) = 1
-TAKEOVER: constant(uint256) = 2
 
 SKIPPED_UNKNOWN_ACCOUNT: constant(uint256) = 1
 SKIPPED_STALE_PRICE: constant(uint256) = 2
@@ -64,12 +43,11 @@ ENTRY_SKIPPED: constant(bytes32) = keccak256("EntrySkipped(uint256,uint256)")
 CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256)")
 AGENT_APPROVED: constant(bytes32) = keccak256("AgentApproved(uint256,address,uint256,uint256)")
 ORDERS_VOIDED: constant(bytes32) = keccak256("OrdersVoided(uint256,uint256,uint256)")
-LIQUIDATED: constant(bytes32) = keccak256("Liquidated(uint256,uint256,uint256,int256,uint256,uint256)")
 FUNDING_APPLIED: constant(bytes32) = keccak256("FundingApplied(uint256,uint256,int256,int256)")
 
 
 struct Task:
-    vault: IVault
+    vault: door.IVault
     now: uint256
     separator: bytes32
     markets_at: uint256  # where the batch's table of markets ends its count
@@ -82,7 +60,7 @@ def settle() -> uint256:
     """
     @dev Same selector as the vault's, whose calldata this is. Returns where the worked sections end.
     """
-    vault: IVault = IVault(msg.sender)
+    vault: door.IVault = door.IVault(msg.sender)
     packed: uint256 = 0
     inbox: address = empty(address)
     oracle: address = empty(address)
@@ -108,114 +86,6 @@ def settle() -> uint256:
     count = codec.word(at) & units.U8
     self._funding(task, oracle, at, count)
     return at + 5 * count
-
-
-# -------------------------------------------------------------------------------------------------- section 4, liquidations
-
-
-@external
-def close_target(
-    kind: uint256, pair: uint256, size: uint256, price: uint256, keeper: uint256, has_keeper: bool
-) -> (bool, int256, int256):
-    """
-    @dev Whether an account may be closed out by `size` lots at `price`, at what loss against the mark; pays the fee.
-    @param pair The vault's table entry: market id u6, account id u32 at 6, account index u16 at 40.
-    @return Whether the target sells, what it pays beside the price, and what a fund that takes over pays (negative: receives).
-    """
-    vault: IVault = IVault(msg.sender)
-    market: uint256 = pair & 63
-    account: uint256 = pair >> 6 & units.U32
-    if account < ledger.FIRST_USER_ACCOUNT:
-        units.fail("vault: reserved account")
-    position: int256 = units.signed(staticcall vault.word(ledger.POSITIONS | pair & units.U38), 192)
-    if convert(abs(position), uint256) < size:
-        units.fail("vault: larger than the position")
-    p: uint256 = staticcall vault.word(ledger.MARKET_P | market)
-    loss: int256 = 0
-    room: int256 = 0
-    loss, room = self._loss(vault, kind, pair, position, convert(size, int256), price, p)
-    fee_ppm: int256 = convert(p >> ledger.P_LIQUIDATION_FEE & units.U16, int256)
-    value: int256 = convert(p & units.U32, int256)
-    fee: int256 = liquidation.liquidation_fee(convert(size * price, int256) * value, fee_ppm, room)
-    share: int256 = 0
-    if has_keeper:
-        if staticcall vault.word(ledger.B | keeper) == 0:
-            units.fail("vault: keeper not registered")
-        share = liquidation.keeper_share(fee)
-        self._add_to(vault, keeper, share)
-    extcall vault.relay(
-        [LIQUIDATED, convert(account, bytes32), convert(market, bytes32)], abi_encode(size, loss, fee, kind)
-    )
-    if kind == LIQUIDATION:
-        self._add_to(vault, ledger.INSURANCE_FUND, fee - share)
-        return position > 0, fee, 0
-    self._check_fund_cap(vault, market, position > 0, convert(size, int256), p)
-    return position > 0, loss, share - loss
-
-
-@view
-@internal
-def _loss(
-    vault: IVault, kind: uint256, pair: uint256, position: int256, size: int256, price: uint256, p: uint256
-) -> (int256, int256):
-    """
-    @dev The loss against the mark, which must be within the bound of its kind, and what the fee may take at most.
-    """
-    sum: Margin = staticcall vault.running_margin(pair >> 40 & units.U16)
-    if not sum.fresh:
-        units.fail("vault: stale price")
-    mark: int256 = convert((staticcall vault.word(PRICES | pair & 63)) >> 32 & units.U32, int256)
-    value: int256 = convert(p & units.U32, int256)
-    maintenance: int256 = convert(sum.maintenance, int256)
-    position_maintenance: int256 = self._maintenance(vault, pair & 63, abs(position) * mark * value, p)
-    bound: int256 = liquidation.loss_bound(sum.equity, maintenance, position_maintenance, size, abs(position))
-    if kind == TAKEOVER:
-        if sum.equity * 3 >= maintenance * 2:
-            units.fail("vault: not below two thirds")
-        return bound, bound
-    if sum.equity < 0 or sum.equity >= maintenance:
-        units.fail("vault: not liquidatable on book")
-    loss: int256 = (mark - convert(price, int256)) * size * value
-    if position < 0:
-        loss = -loss
-    if loss > liquidation.book_loss_bound(bound, position_maintenance, size, abs(position)):
-        units.fail("vault: loss above bound")
-    return loss, bound - max(loss, 0)
-
-
-@view
-@internal
-def _maintenance(vault: IVault, market: uint256, notional: int256, p: uint256) -> int256:
-    """
-    @dev Maintenance margin of one position.
-    """
-    third_tier_from: uint256 = p >> ledger.P_THIRD_TIER & units.U32
-    tiers: uint256 = ledger.MARKET_T0
-    if ledger.reaches(third_tier_from, convert(notional, uint256)):
-        tiers = ledger.MARKET_T1
-    word: uint256 = staticcall vault.word(tiers | market)
-    return convert((ledger.tiered(word, convert(notional, uint256)) + 1) >> 1, int256)
-
-
-@view
-@internal
-def _check_fund_cap(vault: IVault, market: uint256, buys: bool, size: int256, p: uint256):
-    """
-    @dev The fund's position after a take-over stays within the market's cap.
-    """
-    held: int256 = units.signed(
-        staticcall vault.word(ledger.POSITIONS | ledger.INSURANCE_FUND << 6 | market), 192
-    )
-    if not buys:
-        held = -held
-    if convert(abs(held + size), uint256) > p >> ledger.P_FUND_CAP & units.U64:
-        units.fail("vault: fund position above cap")
-
-
-@internal
-def _add_to(vault: IVault, account: uint256, amount: int256):
-    a: uint256 = staticcall vault.word(account)
-    extcall vault.write(account, ledger.with_collateral(a, ledger.collateral_of(a) + amount))
 
 
 # ---------------------------------------------------------------------------------------------------------- section 1, inbox
@@ -257,7 +127,7 @@ def _account_at(task: Task, index: uint256) -> uint256:
 
 @internal
 def _credit(task: Task, entry_id: uint256, account: uint256, amount: uint256):
-    self._add_to(task.vault, account, convert(amount, int256))
+    door.add_to(task.vault, account, convert(amount, int256))
     credited: uint256 = staticcall task.vault.word(ledger.CREDITED)
     extcall task.vault.write(ledger.CREDITED, credited + amount)
     extcall task.vault.relay(
@@ -318,7 +188,7 @@ def _withdrawable(task: Task, index: uint256) -> (uint256, bool):
     """
     @dev Equity above max(initial margin, 20 % of notional), not below zero; and whether all prices are fresh.
     """
-    sum: Margin = staticcall task.vault.running_margin(index)
+    sum: door.Margin = staticcall task.vault.running_margin(index)
     kept: uint256 = max(sum.initial, (sum.notional + 4) // 5)
     return convert(max(sum.equity - convert(kept, int256), 0), uint256), sum.fresh
 
@@ -328,7 +198,7 @@ def _claim(task: Task, account: uint256, amount: uint256):
     """
     @dev Moves `amount` out of the account's collateral into a new claim of its owner.
     """
-    self._add_to(task.vault, account, -convert(amount, int256))
+    door.add_to(task.vault, account, -convert(amount, int256))
     counters: uint256 = staticcall task.vault.word(ledger.COUNTERS)
     claim: uint256 = (counters >> 144) + 1
     owner: uint256 = (staticcall task.vault.word(ledger.B | account)) & units.U160
@@ -518,20 +388,8 @@ def _withdrawals(task: Task, start: uint256, count: uint256) -> uint256:
         if withdrawal.amount > withdrawable:
             units.fail("vault: not withdrawable")
         if withdrawal.fee != 0:
-            self._add_to(task.vault, account, -convert(withdrawal.fee, int256))
-            self._add_to(task.vault, ledger.FEE_ACCOUNT, convert(withdrawal.fee, int256))
+            door.add_to(task.vault, account, -convert(withdrawal.fee, int256))
+            door.add_to(task.vault, ledger.FEE_ACCOUNT, convert(withdrawal.fee, int256))
         self._claim(task, account, withdrawal.amount - withdrawal.fee)
         at += signed_actions.SIGNATURE_BYTES
     return at
-
-
-# ---------------------------------------------------------------------------------------------------------------- reasons
-
-
-@pure
-@external
-def reason(code: uint256) -> String[32]:
-    """
-    @dev What the vault says when it refuses for this reason.
-    """
-    return reasons.text(code)

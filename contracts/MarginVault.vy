@@ -34,7 +34,7 @@ initializes: orders[eip712 := eip712, ledger := ledger, reasons := reasons, tabl
 initializes: fills[ledger := ledger, orders := orders, reasons := reasons, tables := tables]
 initializes: listing[ledger := ledger]
 
-# Events of IMarginVault that the clerk composes and `relay` emits: declared here so that they stand in this contract's ABI.
+# Events of IMarginVault that clerk and backstop compose and `relay` emits: declared here so that they stand in this contract's ABI.
 
 
 event AccountRegistered:
@@ -107,6 +107,7 @@ task: transient(uint256)
 TOKEN: immutable(address)
 ORACLE: immutable(address)
 INBOX: immutable(address)
+CLERK: immutable(address)
 SEQUENCER: immutable(address)
 
 # ------------------------------------------------------------------------------------------------------------------ admin
@@ -118,6 +119,8 @@ def __init__(
     oracle: address,
     inbox: address,
     clerk: address,
+    backstop: address,
+    reasons_: address,
     sequencer: address,
     markets: DynArray[IMarginVault.MarketConfig, 64],
 ):
@@ -125,14 +128,16 @@ def __init__(
     @param inbox May not exist yet: the vault and the inbox name each other.
     @param markets Listed under ids from 0, each within the hard bounds of `modules/listing.vy`.
     """
-    assert empty(address) not in [token, oracle, inbox, clerk, sequencer], "vault: zero address"
+    assert empty(address) not in [token, oracle, inbox, clerk, backstop, reasons_, sequencer], "vault: zero address"
     assert len(markets) != 0, "vault: no markets"
     eip712.__init__()
     ledger.__init__()
     TOKEN = token
     ORACLE = oracle
-    reasons.__init__(clerk)
     INBOX = inbox
+    CLERK = clerk
+    fills.__init__(backstop)
+    reasons.__init__(reasons_)
     SEQUENCER = sequencer
     for config: IMarginVault.MarketConfig in markets:
         listing.add(config)
@@ -238,7 +243,7 @@ def _clerk(at: uint256, context: uint256) -> uint256:
         extcall IQueue(INBOX).consume(inbox_count)
     self.task = context << 32 | at
     tables.now = context & units.U40
-    return convert(raw_call(reasons.CLERK, msg.data, max_outsize=32), uint256)
+    return convert(raw_call(CLERK, msg.data, max_outsize=32), uint256)
 
 
 @internal
@@ -285,7 +290,7 @@ def _close(accounts: uint256, markets: uint256, now: uint256):
             reasons.fail(reasons.OPEN_INTEREST_ABOVE_CAP)
 
 
-# ------------------------------------------------------------------------------------------------------------------ clerk
+# ----------------------------------------------------------------------------------------------------- clerk and backstop
 
 
 @view
@@ -302,7 +307,7 @@ def running_margin(account_index: uint256) -> tables.Margin:
 
 @external
 def write(key: uint256, word: uint256):
-    self._only_clerk()
+    self._only_its_contracts()
     if key >> 48 == 0:
         ledger.words[key] = word
     else:
@@ -311,7 +316,7 @@ def write(key: uint256, word: uint256):
 
 @external
 def relay(topics: DynArray[bytes32, 4], data: Bytes[128]):
-    self._only_clerk()
+    self._only_its_contracts()
     if len(topics) == 2:
         raw_log([topics[0], topics[1]], data)
     elif len(topics) == 3:
@@ -322,9 +327,9 @@ def relay(topics: DynArray[bytes32, 4], data: Bytes[128]):
 
 @view
 @internal
-def _only_clerk():
-    if msg.sender != reasons.CLERK:
-        reasons.fail(reasons.NOT_THE_CLERK)
+def _only_its_contracts():
+    if msg.sender != CLERK and msg.sender != fills.BACKSTOP:
+        reasons.fail(reasons.NOT_ONE_OF_ITS_CONTRACTS)
 
 
 # ------------------------------------------------------------------------------------------------------------------ views

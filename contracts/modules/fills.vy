@@ -19,7 +19,7 @@ uses: reasons
 uses: orders
 uses: tables
 
-interface IClerk:
+interface IBackstop:
     def close_target(
         kind: uint256, pair: uint256, size: uint256, price: uint256, keeper: uint256, has_keeper: bool
     ) -> (bool, int256, int256): nonpayable
@@ -31,6 +31,13 @@ TAKEOVER: constant(uint256) = 2
 FUND: constant(uint256) = 4
 NO_INDEX: constant(uint256) = 65535
 MAX_FILLS: constant(uint256) = 2048
+
+BACKSTOP: immutable(address)
+
+
+@deploy
+def __init__(backstop: address):
+    BACKSTOP = backstop
 
 
 @internal
@@ -194,7 +201,7 @@ def _close_target(
     kind: uint256, pair: uint256, size: uint256, price: uint256, keeper: uint256, context: uint256
 ) -> (bool, int256, int256):
     """
-    @dev The clerk's to decide: whether the target may be closed and at what loss, and the liquidation fee, which it also pays.
+    @dev The backstop's to decide: whether the target may be closed and at what loss, and the liquidation fee, which it also pays.
     @return Whether the target sells, what it pays beside the price, and what a fund that takes over pays (negative: receives).
     """
     keeper_account: uint256 = 0
@@ -202,7 +209,7 @@ def _close_target(
         keeper_account = tables.account_at(keeper, context) & units.U32
         tables.touch(keeper, 0)
     tables.now = context & units.U40
-    return extcall IClerk(reasons.CLERK).close_target(kind, pair, size, price, keeper_account, keeper != NO_INDEX)
+    return extcall IBackstop(BACKSTOP).close_target(kind, pair, size, price, keeper_account, keeper != NO_INDEX)
 
 
 @internal

@@ -2,12 +2,12 @@
 """
 @title reasons
 @license Apache-2.0
-@notice Why the vault refuses, as numbers: the vault's code names a number and the clerk spells it, which saves the vault
-        40 bytes a check.
+@notice Why the vault refuses, as numbers: the vault's code names a number and `Reasons` spells it, which saves the
+        vault 40 bytes a check.
 """
 
 
-interface IClerk:
+interface IReasons:
     def reason(code: uint256) -> String[32]: view
 
 
@@ -22,7 +22,7 @@ ROUND_TOO_OLD: constant(uint256) = 8
 MARKETS_NOT_ASCENDING: constant(uint256) = 9
 NO_SUCH_MARKET: constant(uint256) = 10
 OPEN_INTEREST_ABOVE_CAP: constant(uint256) = 11
-NOT_THE_CLERK: constant(uint256) = 12
+NOT_ONE_OF_ITS_CONTRACTS: constant(uint256) = 12
 ACCOUNTS_NOT_ASCENDING: constant(uint256) = 13
 PAIRS_NOT_ASCENDING: constant(uint256) = 14
 NO_SUCH_ACCOUNT_INDEX: constant(uint256) = 15
@@ -71,18 +71,18 @@ NOTIONAL_TOO_LARGE: constant(uint256) = 57
 HIGH_S: constant(uint256) = 58
 NO_SIGNER: constant(uint256) = 59
 
-CLERK: immutable(address)
+REASONS: immutable(address)
 
 
 @deploy
-def __init__(clerk: address):
-    CLERK = clerk
+def __init__(reasons: address):
+    REASONS = reasons
 
 
 @view
 @internal
 def fail(code: uint256):
-    raise staticcall IClerk(CLERK).reason(code)
+    raise staticcall IReasons(REASONS).reason(code)
 
 
 @pure
@@ -110,8 +110,8 @@ def text(code: uint256) -> String[32]:
         return "vault: no such market"
     if code == OPEN_INTEREST_ABOVE_CAP:
         return "vault: open interest above cap"
-    if code == NOT_THE_CLERK:
-        return "vault: not the clerk"
+    if code == NOT_ONE_OF_ITS_CONTRACTS:
+        return "vault: not one of its contracts"
     if code == ACCOUNTS_NOT_ASCENDING:
         return "vault: accounts not ascending"
     if code == PAIRS_NOT_ASCENDING:

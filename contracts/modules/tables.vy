@@ -40,7 +40,7 @@ pairs: transient(uint256[MAX_PAIRS])
 pair_base: transient(uint256[MAX_PAIRS])  # the stored position
 # Market: index u32, mark u32 at 32, updated at u40 at 64, batch id u48 at 128, open interest before u64 at 176.
 markets: transient(uint256[64])
-now: transient(uint256)  # for the clerk's questions
+now: transient(uint256)  # for the questions of clerk and backstop
 
 
 struct Margin:

@@ -12,6 +12,8 @@ CONTRACTS = {
     "token": "TestUSDC",
     "oracle": "PriceOracle",
     "clerk": "Clerk",
+    "backstop": "Backstop",
+    "reasons": "Reasons",
     "inbox": "Inbox",
     "vault": "MarginVault",
 }

@@ -127,13 +127,15 @@ async def _create(
         list(roles.funding_keepers),
         roles.sequencer,
     )
-    clerk = await _create_one(sender, "clerk")
+    helpers = {name: await _create_one(sender, name) for name in ("clerk", "backstop", "reasons")}
     # Inbox and vault name each other: the vault's address follows from the deployer's next nonce but one.
     nonce = await w3.eth.get_transaction_count(sender.address, "latest")
     predicted = create_address(sender.address, nonce + 1)
     inbox = await _create_one(sender, "inbox", token, predicted)
     configs = [market_config(market) for market in markets]
-    vault = await _create_one(sender, "vault", token, oracle, inbox, clerk, roles.sequencer, configs)
+    vault = await _create_one(
+        sender, "vault", token, oracle, inbox, *helpers.values(), roles.sequencer, configs
+    )
     if vault != predicted:
         raise DeployRefused(f"deploy: the vault is at {vault}, but the inbox expects it at {predicted}")
     return Manifest(
@@ -142,7 +144,7 @@ async def _create(
         addresses={
             "token": to_checksum_address(token),
             "oracle": oracle,
-            "clerk": clerk,
+            **helpers,
             "inbox": inbox,
             "vault": vault,
         },

@@ -8,7 +8,7 @@ import msgspec
 
 from evermark.protocol.markets import Market
 
-CONTRACT_NAMES = ("token", "oracle", "clerk", "inbox", "vault")
+CONTRACT_NAMES = ("token", "oracle", "clerk", "backstop", "reasons", "inbox", "vault")
 
 
 class ManifestRefused(ValueError):
@@ -33,7 +33,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment. `addresses` and `abis` by name: token, oracle, inbox, vault."""
+    """A deployment. `addresses` and `abis` by name, as in `CONTRACT_NAMES`."""
 
     chain_id: int
     genesis_block: int  # no event of this deployment lies before this block

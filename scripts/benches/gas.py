@@ -77,7 +77,8 @@ def main() -> None:
     parties = [exchange.deposit(number, 1_000_000 * USDC) for number in range(50)]
     hundred = measure(exchange, parties, many_fills)
     single = measure(exchange, parties, one_fill)
-    sizes = {name: len(getattr(exchange, name).bytecode) for name in ("vault", "clerk", "oracle", "inbox")}
+    names = ("vault", "clerk", "backstop", "reasons", "oracle", "inbox")
+    sizes = {name: len(getattr(exchange, name).bytecode) for name in names}
     result = {
         "M1": hundred | {"per_fill": hundred["total"] / 100, "bar_per_fill": 20_000},
         "M5": single | {"bar_total": 100_000},

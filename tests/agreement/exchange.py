@@ -97,7 +97,7 @@ class Exchange:
         self.oracle = boa.load(
             "contracts/PriceOracle.vy", ROUND_SECONDS, 3, len(self.markets), keepers, 3, keepers, sequencer
         )
-        self.clerk = boa.load("contracts/Clerk.vy")
+        helpers = [boa.load(f"contracts/{name}.vy").address for name in ("Clerk", "Backstop", "Reasons")]
         nonce = env.evm.vm.state.get_nonce(deployer)
         vault = keccak(rlp_encode([deployer, nonce + 1]))[12:]
         self.inbox = boa.load("contracts/Inbox.vy", self.token.address, hex_address(vault))
@@ -119,7 +119,7 @@ class Exchange:
             self.token.address,
             self.oracle.address,
             self.inbox.address,
-            self.clerk.address,
+            *helpers,
             sequencer,
             configs,
         )

@@ -113,8 +113,10 @@ class Exchange:
         self.next_sequence = START_S * 1000
 
     def _deploy_vault(self) -> Any:
-        self.clerk = deployer("Clerk").deploy()
-        arguments = [self.token, self.oracle, self.inbox, self.clerk]
+        self.clerk, self.backstop, self.reasons = (
+            deployer(name).deploy() for name in ("Clerk", "Backstop", "Reasons")
+        )
+        arguments = [self.token, self.oracle, self.inbox, self.clerk, self.backstop, self.reasons]
         arguments = [contract.address for contract in arguments] + [self.sequencer]
         configs = [market_config(market) for market in self.markets]
         return deployer("MarginVault").deploy(*arguments, configs, override_address=self.vault_address)

@@ -5,13 +5,11 @@ import pytest
 from builders import MARKETS, USDC, deployer, market_config
 
 TEN_PERCENT = 100_000
+ROLES = ("token", "oracle", "inbox", "clerk", "backstop", "reasons", "sequencer")
 
 
 def deploy(config=None, **roles):
-    addresses = [
-        roles.get(name) or boa.env.generate_address()
-        for name in ("token", "oracle", "inbox", "clerk", "sequencer")
-    ]
+    addresses = [roles.get(name) or boa.env.generate_address() for name in ROLES]
     configs = [market_config(MARKETS[0])] if config is None else config
     with boa.env.anchor():
         return deployer("MarginVault").deploy(*addresses, configs)
@@ -68,7 +66,7 @@ def test_a_symbol_is_listed_once_and_roles_are_given() -> None:
         deploy([market_config(MARKETS[0]), market_config(MARKETS[0])])
     with boa.reverts("vault: no markets"):
         deploy([])
-    for role in ("token", "oracle", "inbox", "clerk", "sequencer"):
+    for role in ROLES:
         with boa.reverts("vault: zero address"):
             deploy(**{role: "0x" + "00" * 20})
 

@@ -179,12 +179,15 @@ def test_a_token_that_returns_false_is_no_payment(exchange_with_token, maker_of)
 
 
 @pytest.mark.safety("D14", "contract")
-def test_the_clerks_door_is_the_clerks_alone(exchange: Exchange, maker: Party) -> None:
+def test_the_door_is_for_clerk_and_backstop_alone(exchange: Exchange, maker: Party) -> None:
     """Nobody else writes the vault's words or speaks in its name, not even the sequencer."""
-    for sender in (exchange.sequencer, Address(maker.signer.address), boa.env.generate_address()):
-        with boa.reverts("vault: not the clerk"):
+    strangers = [exchange.sequencer, exchange.reasons.address, Address(maker.signer.address)]
+    for sender in (*strangers, boa.env.generate_address()):
+        with boa.reverts("vault: not one of its contracts"):
             exchange.vault.write(maker.account, 2**90, sender=sender)
-        with boa.reverts("vault: not the clerk"):
+        with boa.reverts("vault: not one of its contracts"):
             exchange.vault.relay([bytes(32)] * 2, b"", sender=sender)
     with pytest.raises((Refused, boa.BoaError)):
         exchange.clerk.settle(sender=exchange.sequencer)
+    with pytest.raises((Refused, boa.BoaError)):
+        exchange.backstop.close_target(1, maker.account << 6, 1, 1, 0, False, sender=exchange.sequencer)

@@ -1,0 +1,121 @@
+# pragma version 0.4.3
+# pragma evm-version prague
+# pragma optimize codesize
+"""
+@title Backstop
+@license Apache-2.0
+@notice Of section 4 of a batch what is not an order fill: whether an account below maintenance may be closed out, and what that may
+        cost it.
+@dev Has no storage and no privilege but the vault's trust by immutable address: the vault asks it, it reads and writes the vault's words
+     (modules/ledger.vy has their numbers), and the vault emits the events. Whoever else calls it only has it call themselves.
+"""
+
+from .modules import door
+from .modules import ledger
+from .modules import liquidation
+from .modules import units
+
+LIQUIDATION: constant(uint256) = 1
+TAKEOVER: constant(uint256) = 2
+PRICES: constant(uint256) = 1 << 64  # key of the batch's price of market 0
+
+LIQUIDATED: constant(bytes32) = keccak256("Liquidated(uint256,uint256,uint256,int256,uint256,uint256)")
+
+
+@external
+def close_target(
+    kind: uint256, pair: uint256, size: uint256, price: uint256, keeper: uint256, has_keeper: bool
+) -> (bool, int256, int256):
+    """
+    @dev Whether an account may be closed out by `size` lots at `price`, at what loss against the mark; pays the fee.
+    @param pair The vault's table entry: market id u6, account id u32 at 6, account index u16 at 40.
+    @return Whether the target sells, what it pays beside the price, and what a fund that takes over pays (negative: receives).
+    """
+    vault: door.IVault = door.IVault(msg.sender)
+    market: uint256 = pair & 63
+    account: uint256 = pair >> 6 & units.U32
+    if account < ledger.FIRST_USER_ACCOUNT:
+        units.fail("vault: reserved account")
+    position: int256 = units.signed(staticcall vault.word(ledger.POSITIONS | pair & units.U38), 192)
+    if convert(abs(position), uint256) < size:
+        units.fail("vault: larger than the position")
+    p: uint256 = staticcall vault.word(ledger.MARKET_P | market)
+    loss: int256 = 0
+    room: int256 = 0
+    loss, room = self._loss(vault, kind, pair, position, convert(size, int256), price, p)
+    fee_ppm: int256 = convert(p >> ledger.P_LIQUIDATION_FEE & units.U16, int256)
+    value: int256 = convert(p & units.U32, int256)
+    fee: int256 = liquidation.liquidation_fee(convert(size * price, int256) * value, fee_ppm, room)
+    share: int256 = 0
+    if has_keeper:
+        if staticcall vault.word(ledger.B | keeper) == 0:
+            units.fail("vault: keeper not registered")
+        share = liquidation.keeper_share(fee)
+        door.add_to(vault, keeper, share)
+    extcall vault.relay(
+        [LIQUIDATED, convert(account, bytes32), convert(market, bytes32)], abi_encode(size, loss, fee, kind)
+    )
+    if kind == LIQUIDATION:
+        door.add_to(vault, ledger.INSURANCE_FUND, fee - share)
+        return position > 0, fee, 0
+    self._check_fund_cap(vault, market, position > 0, convert(size, int256), p)
+    return position > 0, loss, share - loss
+
+
+@view
+@internal
+def _loss(
+    vault: door.IVault, kind: uint256, pair: uint256, position: int256, size: int256, price: uint256, p: uint256
+) -> (int256, int256):
+    """
+    @dev The loss against the mark, which must be within the bound of its kind, and what the fee may take at most.
+    """
+    sum: door.Margin = staticcall vault.running_margin(pair >> 40 & units.U16)
+    if not sum.fresh:
+        units.fail("vault: stale price")
+    mark: int256 = convert((staticcall vault.word(PRICES | pair & 63)) >> 32 & units.U32, int256)
+    value: int256 = convert(p & units.U32, int256)
+    maintenance: int256 = convert(sum.maintenance, int256)
+    position_maintenance: int256 = self._maintenance(vault, pair & 63, abs(position) * mark * value, p)
+    bound: int256 = liquidation.loss_bound(sum.equity, maintenance, position_maintenance, size, abs(position))
+    if kind == TAKEOVER:
+        if sum.equity * 3 >= maintenance * 2:
+            units.fail("vault: not below two thirds")
+        return bound, bound
+    if sum.equity < 0 or sum.equity >= maintenance:
+        units.fail("vault: not liquidatable on book")
+    loss: int256 = (mark - convert(price, int256)) * size * value
+    if position < 0:
+        loss = -loss
+    if loss > liquidation.book_loss_bound(bound, position_maintenance, size, abs(position)):
+        units.fail("vault: loss above bound")
+    return loss, bound - max(loss, 0)
+
+
+@view
+@internal
+def _maintenance(vault: door.IVault, market: uint256, notional: int256, p: uint256) -> int256:
+    """
+    @dev Maintenance margin of one position.
+    """
+    third_tier_from: uint256 = p >> ledger.P_THIRD_TIER & units.U32
+    tiers: uint256 = ledger.MARKET_T0
+    if ledger.reaches(third_tier_from, convert(notional, uint256)):
+        tiers = ledger.MARKET_T1
+    word: uint256 = staticcall vault.word(tiers | market)
+    return convert((ledger.tiered(word, convert(notional, uint256)) + 1) >> 1, int256)
+
+
+@view
+@internal
+def _check_fund_cap(vault: door.IVault, market: uint256, buys: bool, size: int256, p: uint256):
+    """
+    @dev The fund's position after a take-over stays within the market's cap.
+    """
+    held: int256 = units.signed(
+        staticcall vault.word(ledger.POSITIONS | ledger.INSURANCE_FUND << 6 | market), 192
+    )
+    if not buys:
+        held = -held
+    if convert(abs(held + size), uint256) > p >> ledger.P_FUND_CAP & units.U64:
+        units.fail("vault: fund position above cap")

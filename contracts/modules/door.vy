@@ -1,0 +1,30 @@
+# pragma version 0.4.3
+"""
+@title door
+@license Apache-2.0
+@notice The vault as the contracts see it that work for it within a batch: its words, the margin of an account, its events.
+"""
+
+from . import ledger
+
+
+struct Margin:
+    equity: int256
+    initial: uint256
+    maintenance: uint256
+    notional: uint256
+    fresh: bool
+
+
+interface IVault:
+    def clerk_task() -> (uint256, address, address): view
+    def running_margin(account_index: uint256) -> Margin: view
+    def word(key: uint256) -> uint256: view
+    def write(key: uint256, word: uint256): nonpayable
+    def relay(topics: DynArray[bytes32, 4], data: Bytes[128]): nonpayable
+
+
+@internal
+def add_to(vault: IVault, account: uint256, amount: int256):
+    a: uint256 = staticcall vault.word(account)
+    extcall vault.write(account, ledger.with_collateral(a, ledger.collateral_of(a) + amount))
