@@ -131,7 +131,8 @@ class World:
             FundingHour(reports=tuple(SignedFundingReport(report, keeper, SIGNATURE) for keeper in KEEPERS))
         )
 
-    def entry(self, kind: InboxEntryKind, number: int, amount: int, sub_account: int = 0):
+    def entry(self, kind: InboxEntryKind, number: int, amount: int = 0, sub_account: int = 0, **fields):
+        """The next inbox entry; `fields` are those that its kind needs."""
         return self.apply(
             InboxEntry(
                 entry_id=self.state.next_entry_id,
@@ -139,6 +140,8 @@ class World:
                 owner=owner_of(number) if number else bytes(20),
                 sub_account=sub_account,
                 amount=amount,
+                created=fields.pop("created", self.now_s),
+                **fields,
             )
         )
 
@@ -250,7 +253,8 @@ class World:
         assert decode_batch(encode_batch(batch), owners, symbols) == batch
         self.sealed.append(sealed)
         if self.vault is not None:
-            entries = [command for command, _ in self.log if isinstance(command, InboxEntry)]
+            offered = [command for command, _ in self.log if isinstance(command, InboxEntry)]
+            entries = list({entry.entry_id: entry for entry in offered}.values())  # a refused one comes again
             funding = {
                 command.reports[0].report.hour: command.reports[0].report.rates_ppb
                 for command, _ in self.log
@@ -272,8 +276,11 @@ class World:
                 if seen.used_sequence:
                     assert vault.slots[account_id, slot] == (seen.used_sequence, seen.filled)
             assert vault.taker_sequences.get(account_id, 0) == account.used_taker_sequence
+            assert vault.action_sequences.get(account_id, 0) == account.action_sequence
+            assert vault.min_sequences.get(account_id, 0) <= account.min_sequence
         assert (vault.pool, vault.dust) == (state.funding_pool, state.dust)
         assert vault.claimed == state.claimed
+        assert vault.agents == state.agents
         for at in state.markets:
             assert vault.open_interest[at.market.market_id] == at.open_interest
             assert vault.cumulative[at.market.market_id] == at.cumulative

@@ -59,6 +59,37 @@ class Twin:
         self.exchange.parties[account] = party
         return party
 
+    def request(self, party: Party, batch: Builder) -> None:
+        """Queues a request of the account, of a kind that has none open, and has `batch` consume it."""
+        pick, inbox = self.random, self.exchange.inbox
+        sender, agent = (
+            "0x" + party.signer.address.hex(),
+            "0x" + (b"\x0a" * 19 + bytes([pick.randint(1, 3)])).hex(),
+        )
+        created, sequence = self.exchange.clock, self.exchange.sequence() - pick.randint(0, 2_000)
+        slot, amount = pick.choice((0, 1, 2, 3, 65_535)), pick.choice((1, 40 * USDC, 10**13))
+        kind = pick.choice((3, 5, 5, 6, 7))
+        call, arguments = {
+            3: (inbox.request_withdrawal, (0, amount)),
+            5: (inbox.request_cancel, (0, slot, sequence)),
+            6: (inbox.approve_agent, (0, agent, created + 50, amount)),
+            7: (inbox.revoke_agent, (0, agent)),
+        }[kind]
+        call(*arguments, sender=sender)
+        batch.inbox(party.account)
+        self.entries.append(
+            SimpleNamespace(
+                kind=kind,
+                account=party.account,
+                amount=amount,
+                slot=slot,
+                sequence=sequence,
+                agent=agent,
+                expiry=created + 50,
+                created=created,
+            )
+        )
+
     def settle(self, builder: Builder) -> bool:
         """Both settle, or both refuse; afterwards they are equal."""
         batch = builder.build()
@@ -97,6 +128,8 @@ class Twin:
             assert held.min_sequence == account.min_sequence
             assert number <= 2 or held.taker_sequence == account.taker_sequence
             assert held.open_positions == len(account.open())
+            for agent, granted in account.agents.items():
+                assert tuple(vault.agent(number, agent)) == granted
             for market, position in account.positions.items():
                 expected = (position.size, position.entry_cumulative, position.entry_mark)
                 assert tuple(vault.position(number, market)) == expected
@@ -285,6 +318,11 @@ def test_vault_and_model_agree_on_random_batches(seed: int) -> None:
             if pick.random() < 0.15:
                 party = pick.choice(parties)
                 batch.withdraw(party, pick.choice((1, 50 * USDC, 3_000 * USDC)), fee=pick.choice((0, 1)))
+            waiting = twin.entries and [entry.account for entry in twin.entries]
+            for account in waiting or []:
+                batch.inbox(account)  # of a batch that was refused
+            if not waiting and pick.random() < 0.25:
+                twin.request(pick.choice(parties), batch)
             if pick.random() < 0.1:
                 party = pick.choice(parties)
                 batch.cancel(party, slot=pick.randint(0, 3), sequence=twin.exchange.sequence())
