@@ -7,24 +7,13 @@ raises `Reverted`.
 
 from collections import defaultdict
 
+from naive_actions import Actions, ceil, require
+
 from evermark.protocol.oracle import prices_hash
 from evermark.protocol.orders import Side, TimeInForce
 
 FUND, FEES, NO_INDEX = 1, 2, 0xFFFF
 SCALE, PPM = 10**12, 10**6
-
-
-class Reverted(AssertionError):
-    """The vault would revert."""
-
-
-def require(condition, why):
-    if not condition:
-        raise Reverted(why)
-
-
-def ceil(numerator, denominator):
-    return -((-numerator) // denominator)
 
 
 class NaiveVault:
@@ -78,7 +67,7 @@ class NaiveVault:
         return ceil(notional * reached[-1].initial_fraction_ppm, PPM) - reached[-1].deduction
 
 
-class Settlement:
+class Settlement(Actions):
     """One batch being applied."""
 
     def __init__(self, vault, batch, round_, entries, funding_rates):
@@ -100,7 +89,10 @@ class Settlement:
         for use in batch.inbox:
             self.inbox(use)
         for action in batch.actions:
-            self.action(action.account_index, action.approval)
+            if hasattr(action, "transfer"):
+                self.transfer(action)
+            else:
+                self.approve(batch.accounts[action.account_index], action.approval)
         for hour in batch.funding_hours:
             self.fund_hour(hour)
         self.check_rows()
@@ -193,7 +185,7 @@ class Settlement:
         elif entry.entry_kind == 6:
             vault.agents[agent] = (entry.agent_expiry, entry.amount)
         else:
-            vault.agents.pop(agent, None)
+            vault.agents[agent] = (0, 0)
             self.void_actions(account, entry.created * 1000)
 
     def void(self, account, slot, sequence):
@@ -208,15 +200,6 @@ class Settlement:
 
     def void_actions(self, account, sequence):
         self.vault.action_sequences[account] = max(self.vault.action_sequences[account], sequence)
-
-    def action(self, index, approval):
-        account = self.batch.accounts[index]
-        require(approval.deadline >= self.now, "action expired")
-        require(approval.action_sequence > self.vault.action_sequences[account], "action sequence")
-        self.vault.action_sequences[account] = approval.action_sequence
-        self.vault.agents[account, approval.agent] = (approval.agent_expiry, approval.transfer_cap)
-        if not approval.agent_expiry:
-            del self.vault.agents[account, approval.agent]
 
     def fund_hour(self, hour):
         for market_id in self.batch.markets:

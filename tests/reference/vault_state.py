@@ -54,7 +54,6 @@ class Account:
     action_sequence: int = 0
     positions: dict[int, Position] = field(default_factory=dict)
     slots: dict[int, tuple[int, int]] = field(default_factory=dict)
-    agents: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # expiry, transfer cap
 
     def open(self) -> dict[int, Position]:
         return {market: position for market, position in self.positions.items() if position.size}
