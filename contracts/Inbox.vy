@@ -251,7 +251,7 @@ def _delay(kind: uint8) -> uint256:
 @internal
 def _bond(kind: uint8) -> uint256:
     """
-    @dev Wei for the worst case of a batch that executes the entry alone; tests/contracts/vault/test_bonds.py measures the gas.
+    @dev Wei for the worst case of a batch that executes the entry alone; tests/contracts/vault/test_requests_in_batches.py measures the gas.
     """
     gas: uint256 = 300_000
     if kind == WITHDRAWAL:

@@ -57,7 +57,7 @@ def vault(chain: Any) -> Any:
 
 @pytest.fixture
 def inbox(usdc: Any, vault: Any) -> Any:
-    """Without bonds; `bonded` in test_inbox_bonds.py has them."""
+    """Without bonds; `bonded` in test_inbox_requests.py has them."""
     return compiled("Inbox").deploy(usdc, vault, 0)
 
 
