@@ -121,6 +121,7 @@ class RandomTraders:
         self.exchange = exchange
         self.random = random.Random(seed)
         self.traders = [signer(f"trader {i}") for i in range(8)]
+        self.agent = signer("agent")
         self.prices = [list(price) for price in PRICES]
         self.seen = Counter()
         self.hour = START // 3600 - 1
@@ -135,14 +136,14 @@ class RandomTraders:
         elif choice < 0.85:
             trader = self.random.choice(self.traders)
             events = self.exchange.cancel(trader, self.random.randrange(1, 5), self.random.random() < 0.2)
-        elif choice < 0.88:
+        elif choice < 0.89:
             events = self._money()
-        elif choice < 0.90 and (self.hour + 2) * 3600 <= self.exchange.now:
+        elif choice < 0.91 and (self.hour + 2) * 3600 <= self.exchange.now:
             self.hour += 1
             events = self.exchange.funding(
                 self.hour, [self.random.randrange(-30_000_000, 30_000_000) for _ in PRICES]
             )
-        elif choice < 0.92:
+        elif choice < 0.925:
             events = self._liquidate()
         else:
             events = self._round()
@@ -169,16 +170,26 @@ class RandomTraders:
             away = -side.sign * self.random.randrange(-5, 60)
             fields["post_only"] = self.random.random() < 0.1
         price = mark + mark * away // 10_000
+        if (account.account_id, self.agent.address) in self.exchange.state.agents:
+            fields["by"] = self.agent
         return self.exchange.order(trader, market, side, size, price, slot, **fields)
 
     def _money(self):
         trader = self.random.choice(self.traders)
         amount = self.random.randrange(1, 3_000 * 10**6)
-        kind = self.random.randrange(3)
+        kind = self.random.randrange(6)
         if kind == 0:
             return self.exchange.deposit(trader, amount)
         if kind == 1:
             return self.exchange.request_withdrawal(trader, amount)
+        if kind == 2:
+            sequence = self.exchange.clock_ms - self.random.choice((0, 0, 5, 3_000))
+            slot = self.random.choice((0, 1, 2, 3, 4, 65_535))
+            return self.exchange.request_cancel(trader, slot, sequence)
+        if kind == 3:
+            if self.random.random() < 0.4:
+                return self.exchange.revoke_by_inbox(trader, self.agent)
+            return self.exchange.approve_by_inbox(trader, self.agent, self.exchange.now + 5_000, amount)
         return self.exchange.withdraw(trader, amount, fee=min(amount, self.random.randrange(10**6)))
 
     def _between_accounts(self):
@@ -238,6 +249,40 @@ def test_random_streams_agree_after_every_batch(exchange, seed):
             traders._count(exchange.round([tuple(price) for price in traders.prices]))
             exchange.compare()
             batches = len(exchange.settled)
+        exchange.retry_entry()
     assert traders.seen["trades"] > 40, traders.seen
     assert traders.seen["transfers"] > 0, traders.seen
     assert batches > 20
+
+
+def test_inbox_requests_agree(exchange):
+    """Cancels, agents and a withdrawal that waits for a price: the same words in engine and vault."""
+    maker, taker, agent = signer("maker"), signer("taker"), signer("agent")
+    for owner in (maker, taker):
+        exchange.deposit(owner, 50_000 * 10**6)
+    exchange.round(PRICES)
+    exchange.approve_by_inbox(taker, agent, exchange.now + 500, 7)
+    exchange.order(maker, 0, Side.SELL, 1_000, 1_136_500, slot=1)
+    exchange.order(maker, 0, Side.SELL, 1_000, 1_136_500, slot=2)
+    exchange.order(taker, 0, Side.BUY, 500, 1_137_000, slot=0, by=agent)
+    exchange.request_cancel(maker, 1, exchange.clock_ms)
+    exchange.order(taker, 0, Side.BUY, 500, 1_137_000, slot=0, by=agent)
+    exchange.request_cancel(taker, 0, exchange.clock_ms + 10)
+    exchange.round([None, *PRICES[1:]], 70)
+    exchange.request_withdrawal(taker, 10**6)
+    exchange.deposit(maker, 10**6)
+    assert len(exchange.waiting) == 2
+    exchange.round(PRICES)
+    exchange.retry_entry()
+    assert not exchange.waiting
+    exchange.revoke_by_inbox(taker, agent)
+    exchange.request_cancel(maker, 65_535, exchange.clock_ms)
+    exchange.round(PRICES)
+    exchange.compare()
+    vault, slots = exchange.vault, exchange.state.accounts[exchange.account(maker)].slots
+    for slot in (1, 2):
+        assert vault.slot(exchange.account(maker), slot).sequence == slots[slot].used_sequence
+    assert (
+        vault.account(exchange.account(taker)).taker_sequence
+        == exchange.state.accounts[exchange.account(taker)].used_taker_sequence
+    )
