@@ -23,12 +23,17 @@ from .modules import units
 DEPOSIT: constant(uint8) = 1
 DONATION: constant(uint8) = 2
 WITHDRAWAL: constant(uint8) = 3
+CANCEL_ENTRY: constant(uint8) = 5
+APPROVE_ENTRY: constant(uint8) = 6
+REVOKE_ENTRY: constant(uint8) = 7
 APPROVE_AGENT: constant(uint256) = 1
 CANCEL: constant(uint256) = 2
+TRANSFER: constant(uint256) = 3
+MIN_FIRST_DEPOSIT: constant(uint256) = 10 * units.USDC  # as in the inbox: no dust accounts
 FUNDING_HOUR: constant(uint256) = 1
 
+# Why an entry can never apply; 2 was a stale price, on which an entry now waits.
 SKIPPED_UNKNOWN_ACCOUNT: constant(uint256) = 1
-SKIPPED_STALE_PRICE: constant(uint256) = 2
 SKIPPED_NOTHING_WITHDRAWABLE: constant(uint256) = 3
 SKIPPED_UNKNOWN_KIND: constant(uint256) = 4
 
@@ -42,6 +47,7 @@ ACCOUNT_REGISTERED: constant(bytes32) = keccak256("AccountRegistered(uint256,add
 ENTRY_SKIPPED: constant(bytes32) = keccak256("EntrySkipped(uint256,uint256)")
 CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256)")
 AGENT_APPROVED: constant(bytes32) = keccak256("AgentApproved(uint256,address,uint256,uint256)")
+TRANSFERRED: constant(bytes32) = keccak256("Transferred(uint256,uint256,address,uint256)")
 ORDERS_VOIDED: constant(bytes32) = keccak256("OrdersVoided(uint256,uint256,uint256)")
 FUNDING_APPLIED: constant(bytes32) = keccak256("FundingApplied(uint256,uint256,int256,int256)")
 
@@ -106,8 +112,8 @@ def _inbox(task: Task, inbox: address, first: uint256, start: uint256, count: ui
             self._deposit(task, id, entry, index)
         elif entry.kind == DONATION:
             self._credit(task, id, ledger.INSURANCE_FUND, convert(entry.amount, uint256))
-        elif entry.kind == WITHDRAWAL:
-            self._forced_withdrawal(task, id, entry, index)
+        elif entry.kind == WITHDRAWAL or entry.kind == CANCEL_ENTRY or entry.kind == APPROVE_ENTRY or entry.kind == REVOKE_ENTRY:
+            self._request(task, id, entry, index)
         else:
             self._skip(task, id, SKIPPED_UNKNOWN_KIND)
 
@@ -140,27 +146,36 @@ def _deposit(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256)
     """
     @dev Registers (owner, sub-account) under the next id when it is new, and credits it.
     """
-    sub_account: uint256 = convert(entry.sub_account, uint256)
-    named: uint256 = convert(entry.owner, uint256) | sub_account << ledger.B_SUB_ACCOUNT
+    named: uint256 = convert(entry.owner, uint256) | convert(entry.sub_account, uint256) << ledger.B_SUB_ACCOUNT
     account: uint256 = staticcall task.vault.word(named)
     if account == 0:
-        counters: uint256 = staticcall task.vault.word(ledger.COUNTERS)
-        account = (counters >> 112 & units.U32) + 1
-        extcall task.vault.write(ledger.COUNTERS, counters + (1 << 112))
-        extcall task.vault.write(ledger.B | account, named | 1 << ledger.B_REGISTERED)
-        extcall task.vault.write(named, account)
-        extcall task.vault.relay(
-            [ACCOUNT_REGISTERED, convert(account, bytes32), convert(entry.owner, bytes32)], abi_encode(sub_account)
-        )
+        account = self._register(task, named)
     if self._account_at(task, index) != account:
         units.fail("vault: entry of another account")
     self._credit(task, entry_id, account, convert(entry.amount, uint256))
 
 
 @internal
-def _forced_withdrawal(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256):
+def _register(task: Task, named: uint256) -> uint256:
     """
-    @dev A claim of min(requested, withdrawable), or nothing with the reason in an event.
+    @dev Gives (owner, sub-account), packed as in word B, the next id.
+    """
+    counters: uint256 = staticcall task.vault.word(ledger.COUNTERS)
+    account: uint256 = (counters >> 112 & units.U32) + 1
+    extcall task.vault.write(ledger.COUNTERS, counters + (1 << 112))
+    extcall task.vault.write(ledger.B | account, named | 1 << ledger.B_REGISTERED)
+    extcall task.vault.write(named, account)
+    extcall task.vault.relay(
+        [ACCOUNT_REGISTERED, convert(account, bytes32), convert(named & units.U160, bytes32)],
+        abi_encode(named >> ledger.B_SUB_ACCOUNT),
+    )
+    return account
+
+
+@internal
+def _request(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256):
+    """
+    @dev What an owner asked for a registered account, checked when it was queued.
     """
     account: uint256 = staticcall task.vault.word(
         convert(entry.owner, uint256) | convert(entry.sub_account, uint256) << ledger.B_SUB_ACCOUNT
@@ -170,13 +185,34 @@ def _forced_withdrawal(task: Task, entry_id: uint256, entry: IInbox.Entry, index
         return
     if self._account_at(task, index) != account:
         units.fail("vault: entry of another account")
+    if entry.kind == WITHDRAWAL:
+        self._forced_withdrawal(task, entry_id, entry, account, index)
+    elif entry.kind == CANCEL_ENTRY:
+        slot: uint256 = entry.data & units.U16
+        self._void(task, account, slot == ALL_SLOTS, slot, entry.data >> 16)
+        if slot == ALL_SLOTS:
+            self._void_actions(task, account, entry.data >> 16)
+    elif entry.kind == APPROVE_ENTRY:
+        self._set_agent(
+            task, account, entry.data & units.U160, entry.data >> 160, convert(entry.amount, uint256)
+        )
+    else:
+        self._set_agent(task, account, entry.data & units.U160, 0, 0)
+        self._void_actions(task, account, convert(entry.created, uint256) * 1000)
+
+
+@internal
+def _forced_withdrawal(task: Task, entry_id: uint256, entry: IInbox.Entry, account: uint256, index: uint256):
+    """
+    @dev A claim of min(requested, withdrawable). On a stale price it is not consumable: it waits, and its clock runs.
+    """
     withdrawable: uint256 = 0
     fresh: bool = False
     withdrawable, fresh = self._withdrawable(task, index)
-    amount: uint256 = min(convert(entry.amount, uint256), withdrawable)
     if not fresh:
-        self._skip(task, entry_id, SKIPPED_STALE_PRICE)
-    elif amount == 0:
+        units.fail("vault: stale price")
+    amount: uint256 = min(convert(entry.amount, uint256), withdrawable)
+    if amount == 0:
         self._skip(task, entry_id, SKIPPED_NOTHING_WITHDRAWABLE)
     else:
         self._claim(task, account, amount)
@@ -216,7 +252,7 @@ def _claim(task: Task, account: uint256, amount: uint256):
 @internal
 def _actions(task: Task, start: uint256) -> uint256:
     """
-    @dev Agent approvals and cancels; `start` is where their count ends. Returns where the section ends.
+    @dev Agent approvals, cancels and transfers; `start` is where their count ends. Returns where the section ends.
     """
     at: uint256 = start
     for i: uint256 in range(codec.word(start) & units.U16, bound=256):
@@ -230,6 +266,9 @@ def _actions(task: Task, start: uint256) -> uint256:
         elif tag == APPROVE_AGENT:
             at += signed_actions.APPROVAL_BYTES
             self._approve_agent(task, at, account)
+        elif tag == TRANSFER:
+            at += signed_actions.TRANSFER_BYTES
+            self._transfer(task, at, account, head & units.U16)
         else:
             units.fail("vault: action reserved")
         at += signed_actions.SIGNATURE_BYTES
@@ -246,11 +285,11 @@ def _named(task: Task, account: uint256) -> uint256:
 
 
 @internal
-def _raise_action_sequence(task: Task, account: uint256, b: uint256, sequence: uint256, signer: address):
+def _raise_action_sequence(task: Task, account: uint256, b: uint256, sequence: uint256, signer: uint256):
     """
-    @dev Approvals and withdrawals are the owner's alone, each under a higher action sequence than the last.
+    @dev By the owner, each action under a higher sequence than the last.
     """
-    if convert(signer, uint256) != b & units.U160:
+    if signer != b & units.U160:
         units.fail("vault: not signed by owner")
     stored: uint256 = b >> ledger.B_ACTION_SEQUENCE & units.U48
     if sequence <= stored:
@@ -272,27 +311,44 @@ def _cancel(task: Task, at: uint256, account: uint256):
         agent: uint256 = staticcall task.vault.word(ledger.AGENTS | account << 160 | signer)
         if agent & units.U64 < task.now:
             units.fail("vault: not owner nor live agent")
+    self._void(task, account, cancel.all_slots == 1, cancel.slot, cancel.sequence)
+
+
+@internal
+def _void(task: Task, account: uint256, all_slots: bool, slot: uint256, sequence: uint256):
+    """
+    @dev No order of the slot, or of the account, fills again up to this sequence.
+    """
     key: uint256 = account
     offset: uint256 = ledger.A_TAKER_SEQUENCE
     width: uint256 = units.U48
-    voided: uint256 = cancel.sequence
-    slot: uint256 = cancel.slot
-    if cancel.all_slots == 1:
+    voided: uint256 = sequence
+    named: uint256 = slot
+    if all_slots:
         offset = ledger.A_MIN_SEQUENCE
-        slot = ALL_SLOTS
+        named = ALL_SLOTS
     elif slot != 0:
         # A voided slot counts as wholly filled.
         key = ledger.SLOTS | account << 15 | slot >> 1
         offset = (slot & 1) << 7
         width = units.U128
-        voided = cancel.sequence | units.U62 << 48
+        voided = sequence | units.U62 << 48
     word: uint256 = staticcall task.vault.word(key)
     stored: uint256 = word >> offset & width
-    if cancel.sequence > stored & units.U48:
+    if sequence > stored & units.U48:
         extcall task.vault.write(key, word ^ (stored ^ voided) << offset)
-    extcall task.vault.relay(
-        [ORDERS_VOIDED, convert(account, bytes32)], abi_encode(slot, cancel.sequence)
-    )
+    extcall task.vault.relay([ORDERS_VOIDED, convert(account, bytes32)], abi_encode(named, sequence))
+
+
+@internal
+def _void_actions(task: Task, account: uint256, sequence: uint256):
+    """
+    @dev No withdrawal, transfer or approval signed up to this action sequence is taken any more.
+    """
+    b: uint256 = staticcall task.vault.word(ledger.B | account)
+    stored: uint256 = b >> ledger.B_ACTION_SEQUENCE & units.U48
+    if sequence > stored:
+        extcall task.vault.write(ledger.B | account, b ^ (stored ^ sequence) << ledger.B_ACTION_SEQUENCE)
 
 
 @internal
@@ -305,14 +361,72 @@ def _approve_agent(task: Task, at: uint256, account: uint256):
         units.fail("vault: agent expiry too far")
     b: uint256 = self._named(task, account)
     signer: address = signed_actions.approval_signer(approval, b, task.separator, at)
-    self._raise_action_sequence(task, account, b, approval.sequence, signer)
-    extcall task.vault.write(
-        ledger.AGENTS | account << 160 | approval.agent, approval.expiry | approval.transfer_cap << 64
-    )
+    self._raise_action_sequence(task, account, b, approval.sequence, convert(signer, uint256))
+    self._set_agent(task, account, approval.agent, approval.expiry, approval.transfer_cap)
+
+
+@internal
+def _set_agent(task: Task, account: uint256, agent: uint256, expiry: uint256, transfer_cap: uint256):
+    extcall task.vault.write(ledger.AGENTS | account << 160 | agent, expiry | transfer_cap << 64)
     extcall task.vault.relay(
-        [AGENT_APPROVED, convert(account, bytes32), convert(approval.agent, bytes32)],
-        abi_encode(approval.expiry, approval.transfer_cap),
+        [AGENT_APPROVED, convert(account, bytes32), convert(agent, bytes32)], abi_encode(expiry, transfer_cap)
     )
+
+
+@internal
+def _transfer(task: Task, at: uint256, account: uint256, index: uint256):
+    """
+    @dev Between sub-accounts of one owner, by the owner or by a live agent within its cap. What stays must be as safe as after
+         a withdrawal; what arrives may register its account, from the smallest first deposit on.
+    """
+    transfer: signed_actions.Transfer = signed_actions.read_transfer(at, task.now)
+    b: uint256 = self._named(task, account)
+    owner: uint256 = b & units.U160
+    signer: uint256 = convert(signed_actions.transfer_signer(transfer, b, task.separator, at), uint256)
+    if transfer.amount == 0 or transfer.to_sub_account == b >> ledger.B_SUB_ACCOUNT & units.U16:
+        units.fail("vault: nothing to transfer")
+    if signer != owner:
+        self._spend_cap(task, account, b, signer, transfer)
+    self._raise_action_sequence(task, account, b, transfer.sequence, owner)
+    named: uint256 = owner | transfer.to_sub_account << ledger.B_SUB_ACCOUNT
+    target: uint256 = staticcall task.vault.word(named)
+    if target == 0:
+        if transfer.amount < MIN_FIRST_DEPOSIT:
+            units.fail("vault: too small to register")
+        target = self._register(task, named)
+    if self._account_at(task, codec.word(at - 24) & units.U16) != target:
+        units.fail("vault: transfer elsewhere")
+    withdrawable: uint256 = 0
+    fresh: bool = False
+    withdrawable, fresh = self._withdrawable(task, index)
+    if not fresh:
+        units.fail("vault: stale price")
+    if transfer.amount > withdrawable:
+        units.fail("vault: not withdrawable")
+    amount: int256 = convert(transfer.amount, int256)
+    door.add_to(task.vault, account, -amount)
+    door.add_to(task.vault, target, amount)
+    extcall task.vault.relay(
+        [TRANSFERRED, convert(account, bytes32), convert(target, bytes32), convert(signer, bytes32)],
+        abi_encode(transfer.amount),
+    )
+
+
+@internal
+def _spend_cap(task: Task, account: uint256, b: uint256, agent: uint256, transfer: signed_actions.Transfer):
+    """
+    @dev A live agent's cap counts down. Its transfers take the sequence that is next, so that a stolen key cannot use up the
+         sequences with which the owner would revoke it.
+    """
+    key: uint256 = ledger.AGENTS | account << 160 | agent
+    word: uint256 = staticcall task.vault.word(key)
+    if word & units.U64 < task.now:
+        units.fail("vault: not owner nor live agent")
+    if transfer.amount > word >> 64:
+        units.fail("vault: above transfer cap")
+    if transfer.sequence != (b >> ledger.B_ACTION_SEQUENCE & units.U48) + 1:
+        units.fail("vault: action sequence not next")
+    extcall task.vault.write(key, word - (transfer.amount << 64))
 
 
 # -------------------------------------------------------------------------------------------------------- section 3, funding
@@ -379,7 +493,7 @@ def _withdrawals(task: Task, start: uint256, count: uint256) -> uint256:
             units.fail("vault: withdrawal fee too high")
         b: uint256 = self._named(task, account)
         signer: address = signed_actions.withdrawal_signer(withdrawal, b, task.separator, at)
-        self._raise_action_sequence(task, account, b, withdrawal.sequence, signer)
+        self._raise_action_sequence(task, account, b, withdrawal.sequence, convert(signer, uint256))
         withdrawable: uint256 = 0
         fresh: bool = False
         withdrawable, fresh = self._withdrawable(task, index)

@@ -21,6 +21,7 @@ class RejectCode(enum.IntEnum):
     ABOVE_MAX_SIZE = 114
     BAD_COMBINATION = 115
     UNSUPPORTED = 116
+    BELOW_FIRST_DEPOSIT = 117
 
     BAD_SIGNATURE = 200
     WRONG_CHAIN = 201
@@ -29,6 +30,7 @@ class RejectCode(enum.IntEnum):
     EXPIRED = 204
     STALE_SEQUENCE = 205
     SEQUENCE_TOO_FAR = 206
+    ABOVE_TRANSFER_CAP = 207
     RATE_LIMITED = 210
 
     INSUFFICIENT_MARGIN = 300
@@ -59,6 +61,7 @@ class RejectCode(enum.IntEnum):
     NOT_READY = 505
     OVERLOADED = 506
     UNSETTLED_LIMIT = 507
+    STORAGE_LOW = 510
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,8 @@
 Fees round up once per order row and batch, so where batches end is part of the engine's state.
 """
 
+from typing import Final
+
 from evermark.protocol.batch import (
     FILL_FUND,
     FILL_LIQUIDATION,
@@ -11,6 +13,7 @@ from evermark.protocol.batch import (
     NO_INDEX,
     AgentApproval,
     Batch,
+    CollateralTransfer,
     Fill,
     InboxUse,
     OrderRow,
@@ -19,30 +22,30 @@ from evermark.protocol.batch import (
 from evermark.protocol.margin import AccountMargin
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import Round, prices_hash
-from evermark.protocol.orders import ApproveAgent, Order, Signature, Withdraw
+from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 
 # Sections in the order in which the vault works through them.
-STAGE_EMPTY = 0
-STAGE_INBOX = 1
-STAGE_ACTIONS = 2
-STAGE_FUNDING = 3
-STAGE_FILLS = 4
-STAGE_WITHDRAWALS = 5
+STAGE_EMPTY: Final = 0
+STAGE_INBOX: Final = 1
+STAGE_ACTIONS: Final = 2
+STAGE_FUNDING: Final = 3
+STAGE_FILLS: Final = 4
+STAGE_WITHDRAWALS: Final = 5
 
 # Bounds of a batch: the embedded chain settles one within a second, and each stays far below the gas cap.
-MAX_ROWS = 120
-MAX_FILLS = 128
-MAX_ACCOUNTS = 96
-MAX_PAIRS = 256
-MAX_INBOX = 32  # the Inbox contract hands out no more at once
-MAX_ACTIONS = 32
-MAX_WITHDRAWALS = 32
-MAX_FUNDING_HOURS = 24
+MAX_ROWS: Final = 120
+MAX_FILLS: Final = 128
+MAX_ACCOUNTS: Final = 96
+MAX_PAIRS: Final = 256
+MAX_INBOX: Final = 32  # the Inbox contract hands out no more at once
+MAX_ACTIONS: Final = 32
+MAX_WITHDRAWALS: Final = 32
+MAX_FUNDING_HOURS: Final = 24
 
-FILL_CAP = 32  # fills of one command: all of them lie in one batch
+FILL_CAP: Final = 32  # fills of one command: all of them lie in one batch
 ROOM_ROWS = FILL_CAP + 1
 ROOM_ACCOUNTS = FILL_CAP + 4  # taker, fund, fee account and keeper beside the makers
-ROOM_PAIRS = 128  # a command that needs more pairs stops early instead
+ROOM_PAIRS: Final = 128  # a command that needs more pairs stops early instead
 
 RowKey = tuple[int, int, int]  # account, slot, sequence
 PairKey = tuple[int, int]  # account, market
@@ -92,6 +95,20 @@ class OpenFill:
         self.keeper = keeper  # account id, 0: none
 
 
+class OpenAction:
+    """An action of section 2 before its accounts have an index; `target` receives a transfer, else 0."""
+
+    __slots__ = ("account", "signature", "signed", "target")
+
+    def __init__(
+        self, account: int, signed: ApproveAgent | Transfer, signature: Signature, target: int = 0
+    ) -> None:
+        self.account = account
+        self.signed = signed
+        self.signature = signature
+        self.target = target
+
+
 class OpenBatch:
     """Everything that waits to be sealed."""
 
@@ -119,7 +136,7 @@ class OpenBatch:
         self.opened_ms = 0
         self.priced = False  # something in it depends on the round
         self.inbox: list[int] = []  # account of each entry, 0: none
-        self.actions: list[tuple[int, ApproveAgent, Signature]] = []
+        self.actions: list[OpenAction] = []
         self.funding_hours: list[int] = []
         self.funding_markets: set[int] = set()
         self.rows: dict[RowKey, Row] = {}
@@ -185,10 +202,7 @@ def build(
         pairs=tuple((account_at[account], market) for account, market in pair_keys),
         orders=tuple(rows),
         inbox=tuple(InboxUse(account_at[account] if account else NO_INDEX) for account in open_.inbox),
-        actions=tuple(
-            AgentApproval(account_at[account], approval, signature)
-            for account, approval, signature in open_.actions
-        ),
+        actions=tuple(_action(action, account_at) for action in open_.actions),
         funding_hours=tuple(open_.funding_hours),
         fills=tuple(_fill(fill, row_at, pair_at, account_at) for fill in open_.fills),
         withdrawals=tuple(
@@ -196,6 +210,13 @@ def build(
             for account, withdraw, fee, signature in open_.withdrawals
         ),
     )
+
+
+def _action(action: OpenAction, account_at: dict[int, int]) -> AgentApproval | CollateralTransfer:
+    index, signed = account_at[action.account], action.signed
+    if isinstance(signed, Transfer):
+        return CollateralTransfer(index, account_at[action.target], signed, action.signature)
+    return AgentApproval(index, signed, action.signature)
 
 
 def _fill(

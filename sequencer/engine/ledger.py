@@ -5,11 +5,21 @@ from evermark.protocol.margin import fee_delta, funding_owed, funding_remainder
 from evermark.protocol.units import FUNDING_SCALE, check, floor_div
 from sequencer.engine.batch_builder import Row
 from sequencer.engine.context import Context
-from sequencer.engine.events import CollateralChanged, PositionChanged
+from sequencer.engine.events import AccountRegistered, CollateralChanged, PositionChanged
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import refresh, revalue
 from sequencer.engine.sealing import baseline, touch, touch_positions
 from sequencer.engine.state import Account, MarketState, Position
+
+
+def register(ctx: Context, owner: bytes, sub_account: int) -> Account:
+    """A new account under the next id."""
+    state = ctx.state
+    account = Account(len(state.accounts) + 1, owner, sub_account)
+    state.accounts[account.account_id] = account
+    state.account_ids[owner, sub_account] = account.account_id
+    ctx.emit(AccountRegistered(account=account.account_id, owner=owner, sub_account=sub_account))
+    return account
 
 
 def change_collateral(ctx: Context, account: Account, delta: int, cause: str) -> None:
@@ -64,7 +74,7 @@ def charge_fee(ctx: Context, account: Account, row: Row, notional: int, rate_ppm
 
 def change_position(ctx: Context, account: Account, at: MarketState, delta: int, price: int) -> None:
     """Buy (`delta` > 0) or sell at `price` for cash; settles the position's funding first."""
-    state, market_id = ctx.state, at.market.market_id
+    state, market_id = ctx.state, at.market_id
     noted = baseline(state, account)
     touch_positions(state, account)
     state.batch.pairs.add((account.account_id, market_id))
@@ -73,12 +83,13 @@ def change_position(ctx: Context, account: Account, at: MarketState, delta: int,
     noted.sizes.setdefault(market_id, position.size)
     _settle_funding(ctx, account, at, position)
     before, after = position.size, position.size + delta
-    realized = _change_cost(position, delta, at.market.notional(delta, price))
+    cost = at.notional(delta, price)
+    realized = _change_cost(position, delta, cost)
     position.entry_mark = _entry_mark(before, after, position.entry_mark, at.mark)
     position.size = after
     account.open_positions += (after != 0) - (before != 0)
     at.open_interest += max(after, 0) - max(before, 0)
-    change_collateral(ctx, account, -at.market.notional(delta, price), "trade")
+    change_collateral(ctx, account, -cost, "trade")
     revalue(state, account, market_id)
     ctx.emit(
         PositionChanged(

@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 
 from evermark.protocol.oracle import Round
-from evermark.protocol.orders import ApproveAgent, Order, Signature, Withdraw
+from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 from evermark.protocol.units import check
-from sequencer.engine.batch_builder import Baseline, OpenBatch, OpenFill, Row
+from sequencer.engine.batch_builder import Baseline, OpenAction, OpenBatch, OpenFill, Row
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.open_orders import reserve
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 1  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 2  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -95,6 +95,7 @@ def _load(fields: list[Any]) -> EngineState:
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)
     state.unsettled = [(moment, notional) for moment, notional in unsettled]
+    state.unsettled_sealed = sum(notional for _, notional in state.unsettled)
     state.agents = {(account, agent): (expiry, cap) for account, agent, expiry, cap in agents}
     listed = state.genesis.markets if state.genesis is not None else ()
     for market, price, values in zip(listed, state.round.prices, markets, strict=True):
@@ -186,7 +187,10 @@ def _dump_batch(batch: OpenBatch) -> list[Any]:
         batch.priced,
         batch.notional,
         batch.inbox,
-        [[account, approval, signature.to_bytes()] for account, approval, signature in batch.actions],
+        [
+            [action.account, action.target, action.signed, action.signature.to_bytes()]
+            for action in batch.actions
+        ],
         batch.funding_hours,
         sorted(batch.funding_markets),
         [
@@ -211,8 +215,9 @@ def _load_batch(values: list[Any]) -> OpenBatch:
     batch.stage, batch.opened_ms, batch.priced, batch.notional, inbox, actions, hours, markets = values[:8]
     rows, fills, withdrawals, accounts, pairs, baselines, row_accounts, targets = values[8:]
     batch.inbox, batch.funding_hours, batch.funding_markets = list(inbox), list(hours), set(markets)
-    for account, approval, signature in actions:
-        batch.actions.append((account, msgspec.convert(approval, ApproveAgent), _signature(signature)))
+    for account, target, fields, signature in actions:
+        signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
+        batch.actions.append(OpenAction(account, signed, _signature(signature), target))
     for account, slot, sequence, market_id, numerator, order, signature in rows:
         row = Row(market_id, msgspec.convert(order, Order), _signature(signature), numerator)
         batch.rows[account, slot, sequence] = row

@@ -5,17 +5,20 @@ Every failure is one of two kinds. `Unreachable`: nobody knows, try again. `Refu
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 from hexbytes import HexBytes
 from web3.exceptions import ContractLogicError, Web3Exception
+from web3.types import EventData
 
 from evermark.chain import Manifest, TransactionReverted, TransactionSender
 from evermark.chain.rpc import UNREACHABLE, Web3
-from evermark.chain.vault import ExchangeContracts
+from evermark.chain.vault import ExchangeContracts, InboxItem
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import Refused, Unreachable
+from sequencer.settlement.witness import Settled
 
 MAX_GAS = 2**24  # the cap of EIP-7825; what is not used is not paid
 # Refusals that only say that the chain has moved on since it was read, or lags behind the reports.
@@ -66,13 +69,15 @@ class ExchangeChain:
         """Number of the block that holds a settled batch."""
         if batch_id in self._settled_blocks:
             return self._settled_blocks.pop(batch_id)
-        async with _asking():
-            logs = await self._contracts.vault.events.BatchSettled.get_logs(
-                from_block=self._genesis_block, argument_filters={"batch_id": batch_id}
-            )
-        if not logs:
-            raise Unreachable(f"batch {batch_id} is settled, but the node shows no log of it")
-        return int(logs[-1]["blockNumber"])
+        return int((await self._settled_log(batch_id))["blockNumber"])
+
+    async def newest_settled(self) -> Settled | None:
+        """The newest settled batch with the journal position in its event, None before the first."""
+        latest, _ = await self.last_batch_ids()
+        if not latest:
+            return None
+        args = (await self._settled_log(latest))["args"]
+        return Settled(latest, int(args["journal_sequence"]), bytes(args["journal_hash"]))
 
     async def last_round(self) -> LaneRound:
         """The newest round that the sequencer's lane holds."""
@@ -133,13 +138,17 @@ class ExchangeChain:
 
     async def _entry(self, entry_id: int, block: int) -> InboxEntry:
         item = await self._contracts.inbox_entry(entry_id, block)
-        return InboxEntry(
-            entry_id=entry_id,
-            entry_kind=InboxEntryKind(item.kind),
-            owner=bytes.fromhex(item.owner[2:]),
-            sub_account=item.sub_account,
-            amount=item.amount,
-        )
+        return inbox_command(entry_id, item)
+
+    async def _settled_log(self, batch_id: int) -> EventData:
+        async with _asking():
+            logs = await self._contracts.vault.events.BatchSettled.get_logs(
+                from_block=self._genesis_block, argument_filters={"batch_id": batch_id}
+            )
+        if not logs:
+            raise Unreachable(f"batch {batch_id} is settled, but the node shows no log of it")
+        newest: EventData = logs[-1]
+        return newest
 
     async def _final_block(self) -> int:
         return max(0, int(await self._w3.eth.block_number) - self._confirmations)
@@ -148,6 +157,26 @@ class ExchangeChain:
         async with _asking():
             receipt = await self._sender.send(to, data, gas=MAX_GAS)
         return Receipt(int(receipt["blockNumber"]), int(receipt["gasUsed"]))
+
+
+def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:
+    """The entry as the engine takes it: its data word unpacked by kind, as IInbox.vyi says."""
+    kind = InboxEntryKind(item.kind)
+    fields: dict[str, Any] = {}
+    if kind is InboxEntryKind.CANCEL:
+        fields = {"slot": item.data & 0xFFFF, "order_sequence": item.data >> 16}
+    elif kind in (InboxEntryKind.APPROVE_AGENT, InboxEntryKind.REVOKE_AGENT):
+        agent = (item.data & (1 << 160) - 1).to_bytes(20, "big")
+        fields = {"agent": agent, "agent_expiry": item.data >> 160}
+    return InboxEntry(
+        entry_id=entry_id,
+        entry_kind=kind,
+        owner=bytes.fromhex(item.owner[2:]),
+        sub_account=item.sub_account,
+        amount=item.amount,
+        created=item.created,
+        **fields,
+    )
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import pytest
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side, TimeInForce
-from sequencer.engine.events import CommandRejected, Liquidated, Trade
+from sequencer.engine.events import CommandRejected, Liquidated, Trade, Transferred
 from tests.agreement.exchange import Exchange, signer
 
 SEED_USDC = 2_000_000
@@ -89,6 +89,31 @@ def test_a_liquidation_on_the_book_a_take_over_and_the_funds_way_out_agree(excha
     exchange.compare()
 
 
+@pytest.mark.safety("B02", "sequencer")
+@pytest.mark.safety("D12", "sequencer")
+def test_transfers_and_an_agents_cap_agree(exchange):
+    """An agent moves margin into an isolated account up to its cap, the owner takes back what the position leaves free."""
+    owner, maker, agent = signer("owner"), signer("maker"), signer("agent")
+    exchange.deposit(owner, 10_000 * 10**6)
+    exchange.deposit(maker, 100_000 * 10**6)
+    exchange.approve(owner, agent, 10_000, 3_000 * 10**6)
+    account = exchange.account(owner)
+    exchange.transfer(account, 5, 2_000 * 10**6, agent)
+    exchange.transfer(account, 5, 1_000 * 10**6 + 1, agent)
+    isolated = exchange.state.account_ids[owner.address, 5]
+    assert exchange.state.accounts[isolated].collateral == 2_000 * 10**6
+    exchange.order(maker, 0, Side.SELL, 5_000, 1_136_300, slot=1)
+    exchange.order(owner, 0, Side.BUY, 5_000, 1_137_000, slot=0, sub_account=5)
+    assert exchange.state.accounts[isolated].positions[0].size == 5_000
+    exchange.round(PRICES)
+    exchange.compare()
+    exchange.transfer(isolated, 0, 2_000 * 10**6, owner)
+    exchange.transfer(isolated, 0, 500 * 10**6, owner)
+    assert exchange.state.accounts[account].collateral == 8_500 * 10**6
+    exchange.round(PRICES)
+    exchange.compare()
+
+
 class RandomTraders:
     """Seeded traders with every kind of order, deposits, withdrawals, price moves, funding and liquidations."""
 
@@ -96,6 +121,7 @@ class RandomTraders:
         self.exchange = exchange
         self.random = random.Random(seed)
         self.traders = [signer(f"trader {i}") for i in range(8)]
+        self.agent = signer("agent")
         self.prices = [list(price) for price in PRICES]
         self.seen = Counter()
         self.hour = START // 3600 - 1
@@ -110,14 +136,14 @@ class RandomTraders:
         elif choice < 0.85:
             trader = self.random.choice(self.traders)
             events = self.exchange.cancel(trader, self.random.randrange(1, 5), self.random.random() < 0.2)
-        elif choice < 0.88:
+        elif choice < 0.89:
             events = self._money()
-        elif choice < 0.90 and (self.hour + 2) * 3600 <= self.exchange.now:
+        elif choice < 0.91 and (self.hour + 2) * 3600 <= self.exchange.now:
             self.hour += 1
             events = self.exchange.funding(
                 self.hour, [self.random.randrange(-30_000_000, 30_000_000) for _ in PRICES]
             )
-        elif choice < 0.92:
+        elif choice < 0.925:
             events = self._liquidate()
         else:
             events = self._round()
@@ -144,17 +170,40 @@ class RandomTraders:
             away = -side.sign * self.random.randrange(-5, 60)
             fields["post_only"] = self.random.random() < 0.1
         price = mark + mark * away // 10_000
+        if (account.account_id, self.agent.address) in self.exchange.state.agents:
+            fields["by"] = self.agent
         return self.exchange.order(trader, market, side, size, price, slot, **fields)
 
     def _money(self):
         trader = self.random.choice(self.traders)
         amount = self.random.randrange(1, 3_000 * 10**6)
-        kind = self.random.randrange(3)
+        kind = self.random.randrange(6)
         if kind == 0:
             return self.exchange.deposit(trader, amount)
         if kind == 1:
             return self.exchange.request_withdrawal(trader, amount)
+        if kind == 2:
+            sequence = self.exchange.clock_ms - self.random.choice((0, 0, 5, 3_000))
+            slot = self.random.choice((0, 1, 2, 3, 4, 65_535))
+            return self.exchange.request_cancel(trader, slot, sequence)
+        if kind == 3:
+            if self.random.random() < 0.4:
+                return self.exchange.revoke_by_inbox(trader, self.agent)
+            return self.exchange.approve_by_inbox(trader, self.agent, self.exchange.now + 5_000, amount)
         return self.exchange.withdraw(trader, amount, fee=min(amount, self.random.randrange(10**6)))
+
+    def _between_accounts(self):
+        """Transfers there and back by owner and agent, and the agent's approval."""
+        exchange, trader, agent = self.exchange, self.random.choice(self.traders), signer("agent")
+        account, to = exchange.account(trader), self.random.randrange(1, 3)
+        other = exchange.state.account_ids.get((trader.address, to), 0)
+        kind = self.random.randrange(5)
+        if kind == 0:
+            return exchange.approve(trader, agent, self.random.choice([0, 5_000, 10**6]), 200 * 10**6)
+        amount, by = self.random.randrange(1, 150 * 10**6), self.random.choice([trader, trader, agent])
+        if kind == 1 and other:
+            return exchange.transfer(other, 0, amount, trader)
+        return exchange.transfer(account, to, amount, by)
 
     def _liquidate(self):
         """A trigger on every position, healthy or not."""
@@ -177,6 +226,7 @@ class RandomTraders:
     def _count(self, events) -> None:
         for event in events:
             self.seen["trades"] += isinstance(event, Trade)
+            self.seen["transfers"] += isinstance(event, Transferred)
             if isinstance(event, CommandRejected):
                 self.seen[event.reject.code.name] += 1
             if isinstance(event, Liquidated):
@@ -190,12 +240,49 @@ def test_random_streams_agree_after_every_batch(exchange, seed):
     """A random stream of every operation: after each settled batch all balances, positions and sums are equal."""
     traders = RandomTraders(exchange, seed)
     batches = 0
-    for _ in range(400):
+    for step in range(400):
         traders.step()
+        if step % 15 == 0:
+            traders._count(traders._between_accounts())
         exchange.confirm()
         if len(exchange.settled) > batches and not exchange.state.batch.fills:
             traders._count(exchange.round([tuple(price) for price in traders.prices]))
             exchange.compare()
             batches = len(exchange.settled)
+        exchange.retry_entry()
     assert traders.seen["trades"] > 40, traders.seen
+    assert traders.seen["transfers"] > 0, traders.seen
     assert batches > 20
+
+
+def test_inbox_requests_agree(exchange):
+    """Cancels, agents and a withdrawal that waits for a price: the same words in engine and vault."""
+    maker, taker, agent = signer("maker"), signer("taker"), signer("agent")
+    for owner in (maker, taker):
+        exchange.deposit(owner, 50_000 * 10**6)
+    exchange.round(PRICES)
+    exchange.approve_by_inbox(taker, agent, exchange.now + 500, 7)
+    exchange.order(maker, 0, Side.SELL, 1_000, 1_136_500, slot=1)
+    exchange.order(maker, 0, Side.SELL, 1_000, 1_136_500, slot=2)
+    exchange.order(taker, 0, Side.BUY, 500, 1_137_000, slot=0, by=agent)
+    exchange.request_cancel(maker, 1, exchange.clock_ms)
+    exchange.order(taker, 0, Side.BUY, 500, 1_137_000, slot=0, by=agent)
+    exchange.request_cancel(taker, 0, exchange.clock_ms + 10)
+    exchange.round([None, *PRICES[1:]], 70)
+    exchange.request_withdrawal(taker, 10**6)
+    exchange.deposit(maker, 10**6)
+    assert len(exchange.waiting) == 2
+    exchange.round(PRICES)
+    exchange.retry_entry()
+    assert not exchange.waiting
+    exchange.revoke_by_inbox(taker, agent)
+    exchange.request_cancel(maker, 65_535, exchange.clock_ms)
+    exchange.round(PRICES)
+    exchange.compare()
+    vault, slots = exchange.vault, exchange.state.accounts[exchange.account(maker)].slots
+    for slot in (1, 2):
+        assert vault.slot(exchange.account(maker), slot).sequence == slots[slot].used_sequence
+    assert (
+        vault.account(exchange.account(taker)).taker_sequence
+        == exchange.state.accounts[exchange.account(taker)].used_taker_sequence
+    )

@@ -9,7 +9,16 @@ from naive_vault import NaiveVault
 from evermark.protocol.batch import AccountOwner, decode_batch, encode_batch
 from evermark.protocol.markets import Market, Tier
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport, pack_price
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Side, Signature, TimeInForce, Withdraw
+from evermark.protocol.orders import (
+    ApproveAgent,
+    Cancel,
+    Order,
+    Side,
+    Signature,
+    TimeInForce,
+    Transfer,
+    Withdraw,
+)
 from evermark.protocol.signing import FundingReport, PriceReport
 from sequencer.engine.apply import apply
 from sequencer.engine.commands import (
@@ -23,6 +32,7 @@ from sequencer.engine.commands import (
     OracleRound,
     PlaceOrder,
     SetMarketMode,
+    TransferRequest,
     TriggerLiquidation,
     WithdrawRequest,
 )
@@ -131,7 +141,8 @@ class World:
             FundingHour(reports=tuple(SignedFundingReport(report, keeper, SIGNATURE) for keeper in KEEPERS))
         )
 
-    def entry(self, kind: InboxEntryKind, number: int, amount: int, sub_account: int = 0):
+    def entry(self, kind: InboxEntryKind, number: int, amount: int = 0, sub_account: int = 0, **fields):
+        """The next inbox entry; `fields` are those that its kind needs."""
         return self.apply(
             InboxEntry(
                 entry_id=self.state.next_entry_id,
@@ -139,6 +150,8 @@ class World:
                 owner=owner_of(number) if number else bytes(20),
                 sub_account=sub_account,
                 amount=amount,
+                created=fields.pop("created", self.now_s),
+                **fields,
             )
         )
 
@@ -201,15 +214,32 @@ class World:
         signed = Withdraw(owner=holder.owner, sub_account=holder.sub_account, amount=amount, **fields)
         return self.apply(WithdrawRequest(account=account, withdraw=signed, fee=fee, signature=SIGNATURE))
 
+    def transfer(self, account: int, to_sub_account: int, amount: int, **fields):
+        """By the owner, or `signer`, whom the naive vault reads from the signature."""
+        holder = self.state.accounts[account]
+        signer = fields.pop("signer", holder.owner)
+        fields.setdefault("action_sequence", holder.action_sequence + 1)
+        fields.setdefault("deadline", self.now_s + 60)
+        signed = Transfer(
+            owner=holder.owner,
+            sub_account=holder.sub_account,
+            to_sub_account=to_sub_account,
+            amount=amount,
+            **fields,
+        )
+        signature = Signature(int.from_bytes(signer, "big"), 1, 0)
+        return self.apply(
+            TransferRequest(account=account, transfer=signed, signature=signature, signer=signer)
+        )
+
     def approve(self, account: int, agent: bytes, life_s: int = 1_000, **fields):
         """Approve an agent; `life_s` 0 revokes."""
         holder = self.state.accounts[account]
         fields.setdefault("agent_expiry", self.now_s + life_s if life_s else 0)
         fields.setdefault("action_sequence", holder.action_sequence + 1)
         fields.setdefault("deadline", self.now_s + 60)
-        approval = ApproveAgent(
-            owner=holder.owner, sub_account=holder.sub_account, agent=agent, transfer_cap=0, **fields
-        )
+        fields.setdefault("transfer_cap", 0)
+        approval = ApproveAgent(owner=holder.owner, sub_account=holder.sub_account, agent=agent, **fields)
         return self.apply(AgentApproval(account=account, approval=approval, signature=SIGNATURE))
 
     def liquidate(self, account: int, market_id: int = 0, keeper_account: int = 0):
@@ -250,7 +280,8 @@ class World:
         assert decode_batch(encode_batch(batch), owners, symbols) == batch
         self.sealed.append(sealed)
         if self.vault is not None:
-            entries = [command for command, _ in self.log if isinstance(command, InboxEntry)]
+            offered = [command for command, _ in self.log if isinstance(command, InboxEntry)]
+            entries = list({entry.entry_id: entry for entry in offered}.values())  # a refused one comes again
             funding = {
                 command.reports[0].report.hour: command.reports[0].report.rates_ppb
                 for command, _ in self.log
@@ -272,8 +303,15 @@ class World:
                 if seen.used_sequence:
                     assert vault.slots[account_id, slot] == (seen.used_sequence, seen.filled)
             assert vault.taker_sequences.get(account_id, 0) == account.used_taker_sequence
+            assert vault.action_sequences.get(account_id, 0) == account.action_sequence
+            assert vault.min_sequences.get(account_id, 0) <= account.min_sequence
+            assert vault.ids.get((account.owner, account.sub_account), account_id) == account_id
+        for key, (expiry, cap) in state.agents.items():
+            assert vault.agents[key] == (expiry, cap)
         assert (vault.pool, vault.dust) == (state.funding_pool, state.dust)
         assert vault.claimed == state.claimed
+        live = {key for key, (expiry, _) in vault.agents.items() if expiry}
+        assert live == set(state.agents)
         for at in state.markets:
             assert vault.open_interest[at.market.market_id] == at.open_interest
             assert vault.cumulative[at.market.market_id] == at.cumulative
