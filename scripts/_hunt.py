@@ -13,9 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/contracts/vault"), str(ROOT / "tests/invariants")]
 
-import hypothesis
-from hunting import NIGHTLY_DEPTH, NIGHTLY_RUNS, limits, machines
-from hypothesis.stateful import run_state_machine_as_test
+import hypothesis  # noqa: E402
+from hunting import NIGHTLY_DEPTH, NIGHTLY_RUNS, limits, machines  # noqa: E402
+from hypothesis.stateful import run_state_machine_as_test  # noqa: E402
 
 GROUP = 32  # games under one seed: short enough to repeat at once
 

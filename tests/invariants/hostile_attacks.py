@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from evermark.protocol import batch as codec
 from evermark.protocol import oracle, signing
-from evermark.protocol.orders import Signature, TimeInForce
+from evermark.protocol.orders import Signature, TimeInForce, Withdraw
 
 Attack = Callable[[World, codec.Batch], codec.Batch]
 ATTACKS: dict[str, Attack] = {}
@@ -112,9 +112,7 @@ def own_cheque(world: World, batch: codec.Batch) -> codec.Batch:
     return replace(batch, withdrawals=(*batch.withdrawals, codec.Withdrawal(index, message, 0, signature)))
 
 
-def codec_withdraw(world: World, owner: bytes, amount: int) -> Any:
-    from evermark.protocol.orders import Withdraw
-
+def codec_withdraw(world: World, owner: bytes, amount: int) -> Withdraw:
     return Withdraw(
         owner=owner,
         sub_account=0,
@@ -144,6 +142,29 @@ def edit_withdrawal(world: World, batch: codec.Batch) -> codec.Batch:
     if world.random.random() < 0.25:
         return replace(batch, withdrawals=(*batch.withdrawals, entry))
     return replace(batch, withdrawals=changed(batch.withdrawals, index, other))
+
+
+@attack
+def edit_action(world: World, batch: codec.Batch) -> codec.Batch:
+    """A cancel, approval or transfer with one field changed, of another account, or twice."""
+    if not batch.actions:
+        return batch
+    pick = world.random
+    index = pick.randrange(len(batch.actions))
+    action = batch.actions[index]
+    other = pick.randrange(len(batch.accounts))
+    if pick.random() < 0.3:
+        return replace(batch, actions=(*batch.actions, action))
+    if isinstance(action, codec.SlotCancel):
+        longer = replace(action.cancel, sequence=action.cancel.sequence + 10_000)
+        changes = [{"account_index": other}, {"cancel": longer}, {"cancel": replace(longer, all_slots=True)}]
+    elif isinstance(action, codec.CollateralTransfer):
+        more = replace(action.transfer, amount=action.transfer.amount * 9)
+        changes = [{"account_index": other}, {"target_index": other}, {"transfer": more}]
+    else:
+        thief = replace(action.approval, agent=world.hostile[1].signer.address, transfer_cap=2**90)
+        changes = [{"account_index": other}, {"approval": thief}]
+    return replace(batch, actions=changed(batch.actions, index, replace(action, **pick.choice(changes))))
 
 
 # ------------------------------------------------------------------------------------------------------------- rows and tables

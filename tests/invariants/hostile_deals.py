@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from builders import Builder, Party
+from builders import USDC, Builder
 from hostile_ledger import INSURANCE_FUND
 from hostile_world import TRADED, World
 
@@ -165,6 +165,30 @@ def order_by_a_stranger(world: World, batch: Builder) -> None:
     batch.fill(resting, forged, size)
 
 
-def approve_own_agent(world: World, batch: Builder, owner: Party) -> None:
-    """A lawful approval, so that agents' orders occur."""
-    batch.approve(owner, world.hostile[0].signer.address, world.exchange.clock + 600)
+@deal
+def agent_overreaches(world: World, batch: Builder) -> None:
+    """The attacker has an agent's key: it trades, which it may, and moves, withdraws and approves, which it may not."""
+    pick = world.random
+    victim, thief = pick.choice(world.honest), world.hostile[0]
+    kind = pick.randrange(4)
+    if kind == 0:
+        batch.transfer(victim, 1, pick.choice((11, 20, 400)) * USDC, by=thief.signer)
+    elif kind == 1:
+        batch.withdraw(victim, USDC, by=thief.signer)
+    elif kind == 2:
+        batch.approve(victim, thief.signer.address, world.exchange.clock + 900, by=thief.signer)
+    else:
+        mark = world.exchange.last[0].mark_ticks
+        size = world.size(victim, 0)
+        resting = world.order(
+            batch, pick.choice(world.hostile), Side.SELL, size, mark + mark // 40, 0, slot=1
+        )
+        price = resting.order.limit_price
+        batch.fill(resting, world.order(batch, victim, Side.BUY, size, price, 0, by=thief.signer), size)
+
+
+@deal
+def transfer_to_oneself(world: World, batch: Builder) -> None:
+    """A transfer that an honest owner signed, with the attacker's account as the one that receives."""
+    victim, thief = world.random.choice(world.honest), world.random.choice(world.hostile)
+    batch.transfer(victim, 1, 11 * USDC, target=thief.account)

@@ -1,8 +1,8 @@
 """A trader with many accounts against an honest exchange: whatever it trades with itself, others do not pay for it (B10).
 
-Prices move by at most 1 % a round, less than any maintenance margin, and the honest sequencer closes out everybody below maintenance
-before they move again. Then the insurance fund never loses, no account ends below zero, and the group as a whole never has more
-than its prices gave it.
+Prices move by at most 1 % a round, less than any maintenance margin, and the honest sequencer closes out everybody below
+maintenance before they move again. Then the insurance fund never loses, no account ends below zero, and the group as a whole
+never has more than its prices gave it.
 """
 
 from __future__ import annotations

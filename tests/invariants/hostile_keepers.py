@@ -1,4 +1,4 @@
-"""Hostile keepers: with f of 2f+1 keys, and whoever posts on their side, no price, rate or time leaves the range of the honest ones."""
+"""Hostile keepers: with f of 2f+1 keys and a friendly poster, no price, rate or time leaves the range of the honest ones."""
 
 from __future__ import annotations
 

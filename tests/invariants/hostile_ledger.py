@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from builders import Exchange
+from builders import Exchange, signer
 
 INSURANCE_FUND, FEE_ACCOUNT, FIRST_USER = 1, 2, 3
 SLOTS = range(1, 6)  # the slots that the traders of these tests use
 SCALE = 10**12
+AGENT = "0x" + signer(11).address.hex()  # the one agent of these tests, whose key the attacker has
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Moment:
     accounts: dict[int, Any]
     positions: dict[tuple[int, int], Any]  # (account, market), those with a size
     slots: dict[tuple[int, int], tuple[int, int]]  # (account, slot) -> sequence, filled
+    caps: dict[int, int]  # what the agent of these tests may move of an account
     markets: tuple[Any, ...]
     claims: dict[int, tuple[bytes, int]]
     waiting: dict[bytes, int]  # deposits that no batch has consumed, by owner
@@ -75,6 +77,7 @@ def look(exchange: Exchange) -> Moment:
         accounts=accounts,
         positions={key: position for key, position in held.items() if position.size},
         slots=slots,
+        caps={number: vault.agent(number, AGENT).transfer_cap for number in accounts if number >= FIRST_USER},
         markets=tuple(vault.market_state(market.market_id) for market in exchange.markets),
         claims={claim: (address_bytes(at.owner), at.amount) for claim, at in claims.items()},
         waiting=waiting,

@@ -30,6 +30,8 @@ from evermark.protocol import signing
 from evermark.protocol.orders import Order
 
 PPM = 10**6
+INBOX_CANCEL, INBOX_APPROVE = 5, 6
+VOIDED = 2**62 - 1  # what a voided slot counts as filled
 OrderKey = tuple[int, int, int]  # account, slot, sequence
 
 
@@ -78,6 +80,7 @@ def judge(exchange: Exchange, signed: Signatures, before: Moment, after: Moment,
     batch = decode(exchange, after, data)
     uses = used_rows(batch)
     check_orders(exchange, signed, before, after, batch, uses)
+    check_transfers(exchange, before, after, batch)
     check_withdrawals(exchange, signed, after, batch)
     check_funding(exchange, before, after, batch)
     check_losses(exchange, before, after, batch, uses)
@@ -111,7 +114,7 @@ def check_orders(
     uses: list[Use],
 ) -> None:
     """Invariant 3: every order that filled was signed by its owner or a live agent, unexpired, not voided, within its size."""
-    running = {key: state for key, state in after_cancels(before, batch).items()}
+    running = after_cancels(exchange, before, batch)
     for use in uses:
         order, key = use.row.order, (use.account, use.row.order.slot, use.row.order.sequence)
         assert order in signed.orders.get(key, []), "invariant 3: filled an order that nobody signed"
@@ -137,17 +140,61 @@ def check_orders(
         assert after.slots[key] == state, "a slot holds its last order and what filled of it"
 
 
-def after_cancels(before: Moment, batch: codec.Batch) -> dict[tuple[int, int], tuple[int, int]]:
-    """The slots as section 2 leaves them."""
+def after_cancels(
+    exchange: Exchange, before: Moment, batch: codec.Batch
+) -> dict[tuple[int, int], tuple[int, int]]:
+    """The slots as sections 1 and 2 leave them."""
     slots = dict(before.slots)
-    for entry in batch.actions:
-        cancel = getattr(entry, "cancel", None)
-        if cancel is None or cancel.all_slots or not cancel.slot:
-            continue
-        key = (batch.accounts[entry.account_index], cancel.slot)
-        if key in slots and cancel.sequence > slots[key][0]:
-            slots[key] = (cancel.sequence, 2**62 - 1)
+    voided = []
+    for entry_id in range(before.totals.inbox_head, before.totals.inbox_head + len(batch.inbox)):
+        entry = exchange.inbox.entry(entry_id)
+        if entry.kind == INBOX_CANCEL:
+            account = exchange.vault.account_of(entry.owner, entry.sub_account)
+            voided.append((account, entry.data & 0xFFFF, entry.data >> 16))
+    for action in batch.actions:
+        cancel = getattr(action, "cancel", None)
+        if cancel is not None and not cancel.all_slots:
+            voided.append((batch.accounts[action.account_index], cancel.slot, cancel.sequence))
+    for account, slot, sequence in voided:
+        key = (account, slot)
+        if key in slots and sequence > slots[key][0]:
+            slots[key] = (sequence, VOIDED)
     return slots
+
+
+def check_transfers(exchange: Exchange, before: Moment, after: Moment, batch: codec.Batch) -> None:
+    """Invariant 4: collateral moves between sub-accounts of one owner, by its signature or by an agent within its cap."""
+    spent: dict[tuple[int, bytes], int] = {}
+    for action in batch.actions:
+        message = getattr(action, "transfer", None)
+        if message is None:
+            continue
+        account, target = batch.accounts[action.account_index], batch.accounts[action.target_index]
+        assert after.owner_of(account) == after.owner_of(target), "invariant 4: transferred to somebody else"
+        signer = signing.recover(signing.digest(exchange.separator, message), action.signature)
+        if signer != after.owner_of(account):
+            key = (account, signer)
+            spent[key] = spent.get(key, 0) + message.amount
+            cap = largest_cap(exchange, before, batch, account)
+            assert spent[key] <= cap, "invariant 4: an agent moved more than its cap"
+            assert exchange.vault.agent(account, "0x" + signer.hex()).expiry >= exchange.clock
+
+
+def largest_cap(exchange: Exchange, before: Moment, batch: codec.Batch, account: int) -> int:
+    """The most that the account's agent may move in this batch: what is left, or what the batch approves."""
+    caps = [before.caps.get(account, 0)]
+    for action in batch.actions:
+        approval = getattr(action, "approval", None)
+        if approval is not None and batch.accounts[action.account_index] == account:
+            caps.append(approval.transfer_cap)
+    for entry_id in range(before.totals.inbox_head, before.totals.inbox_head + len(batch.inbox)):
+        entry = exchange.inbox.entry(entry_id)
+        if (
+            entry.kind == INBOX_APPROVE
+            and exchange.vault.account_of(entry.owner, entry.sub_account) == account
+        ):
+            caps.append(entry.amount)
+    return max(caps)
 
 
 def check_withdrawals(exchange: Exchange, signed: Signatures, after: Moment, batch: codec.Batch) -> None:

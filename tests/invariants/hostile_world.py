@@ -1,4 +1,4 @@
-"""A small exchange with honest traders and an attacker with several accounts, and random batches that an honest sequencer might send.
+"""A small exchange with honest traders and an attacker of several accounts, and batches that an honest sequencer might send.
 
 One world is deployed a process; every run works on an anchored chain. Whatever anybody signs is kept, so that `hostile_rules` can
 hold each settled batch against it, and so that the attacker can use it again.
@@ -134,6 +134,14 @@ class World:
         if pick.random() < 0.2:
             party = pick.choice(self.parties)
             batch.cancel(party, slot=pick.randint(0, 3), sequence=self.exchange.sequence())
+        if pick.random() < 0.1:
+            agent = self.hostile[0].signer.address
+            owner = pick.choice(self.honest)
+            batch.approve(
+                owner, agent, self.exchange.clock + pick.choice((0, 30, 900)), transfer_cap=25 * USDC
+            )
+        if pick.random() < 0.1:
+            batch.transfer(pick.choice((self.honest[0], self.hostile[0])), pick.randint(1, 2), 11 * USDC)
         if pick.random() < 0.2:
             party = pick.choice(self.parties)
             batch.withdraw(party, pick.choice((1, 7 * USDC, 150 * USDC)), fee=pick.choice((0, 3, USDC)))
@@ -276,7 +284,7 @@ class World:
     def request_withdrawal(self, party: Party, amount: int) -> None:
         """Queues a forced withdrawal, unless one of the account is open."""
         address = "0x" + party.signer.address.hex()
-        if not self.exchange.inbox.open_withdrawal(address, party.sub_account):
+        if not self.exchange.inbox.open_entry(address, party.sub_account, 3):
             self.exchange.inbox.request_withdrawal(party.sub_account, amount, sender=address)
             self.pending.append((3, party))
             self.observe()

@@ -1,7 +1,7 @@
 """How long the attackers search, and how a failure is told so that one command repeats it.
 
-CI searches a little and always the same; HYPOTHESIS_PROFILE=nightly runs 1,024 games of 32 steps for each attacker, until which pytest
-must not lose patience (`--timeout 0`); `scripts/hunt` searches under seeds that it names, and shrinks what it finds.
+CI searches a little and always the same; HYPOTHESIS_PROFILE=nightly runs 1,024 games of 32 steps for each attacker, during which
+pytest must not lose patience (`--timeout 0`); `scripts/hunt` searches under seeds that it names, and shrinks what it finds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Invariants 1 to 4, 9 and 10 of the protocol under attack: by the sequencer, a keeper, many accounts, a racing owner, the token."""
+"""Invariants 1 to 4, 9 and 10 of the protocol under attack: by sequencer, keeper, many accounts, a racing owner, the token."""
 
 import hunting
 import pytest

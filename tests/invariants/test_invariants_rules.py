@@ -1,4 +1,4 @@
-"""The judge of the invariant tests finds what it should: each rule is broken once, by a lie about what was signed or what was there."""
+"""The judge of the invariant tests finds what it should: each rule is broken once, by a lie about what was signed or there."""
 
 from dataclasses import replace
 
