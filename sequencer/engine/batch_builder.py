@@ -99,6 +99,7 @@ class OpenBatch:
         "accounts",
         "actions",
         "baselines",
+        "deleveraged",
         "fills",
         "funding_hours",
         "funding_markets",
@@ -130,6 +131,7 @@ class OpenBatch:
         self.baselines: dict[int, Baseline] = {}
         self.row_accounts: set[int] = set()
         self.targets: set[int] = set()
+        self.deleveraged = False  # some target's orders may still wait in the book
         self.notional = 0
 
     @property

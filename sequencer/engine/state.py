@@ -118,9 +118,19 @@ class Account:
 
 
 class MarketState:
-    """One market: its parameters, mode, funding index, open interest and book."""
+    """One market: its parameters, mode, funding index, open interest, book, and who holds a position."""
 
-    __slots__ = ("book", "cumulative", "funding_hour", "market", "mode", "open_interest", "price", "stale")
+    __slots__ = (
+        "book",
+        "cumulative",
+        "funding_hour",
+        "holders",
+        "market",
+        "mode",
+        "open_interest",
+        "price",
+        "stale",
+    )
 
     def __init__(self, market: Market, price: MarketPrice) -> None:
         self.market = market
@@ -131,6 +141,7 @@ class MarketState:
         self.funding_hour = 0
         self.open_interest = 0
         self.book = OrderBook()
+        self.holders: set[int] = set()  # a cache: accounts with a position here
 
     @property
     def mark(self) -> int:

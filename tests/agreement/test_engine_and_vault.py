@@ -10,6 +10,7 @@ from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side, TimeInForce
 from sequencer.engine.events import CommandRejected, Liquidated, Trade
+from sequencer.engine.risk import free_equity
 from tests.agreement.exchange import Exchange, signer
 
 SEED_USDC = 2_000_000
@@ -24,6 +25,36 @@ def exchange():
         made.donate(SEED_USDC * 10**6)
         made.round(PRICES)
         yield made
+
+
+@pytest.fixture
+def exchange_without_a_fund():
+    with boa.swap_env(boa.Env()):
+        made = Exchange(load_markets(), START)
+        made.round(PRICES)
+        yield made
+
+
+def test_deleveraging_agrees(exchange_without_a_fund):
+    """With equity at the mark, below zero at the bankruptcy amount, against two accounts of the queue."""
+    exchange = exchange_without_a_fund
+    long, short, other = signer("long"), signer("short"), signer("other")
+    for owner, usdc in ((long, 2_000), (short, 50_000), (other, 3_000)):
+        exchange.deposit(owner, usdc * 10**6)
+    for owner, lots in ((short, 20_000), (other, 40_000)):
+        exchange.order(owner, 0, Side.SELL, lots, 1_136_300, slot=1)
+        exchange.order(long, 0, Side.BUY, lots, 1_137_000, slot=0)
+    for share, wanted in ((26_000, False), (40_000, True)):
+        exchange.round(fallen(share))
+        exchange.confirm()
+        events = exchange.liquidate(exchange.account(long), 0, keeper_account=exchange.account(short))
+        steps = [event for event in events if isinstance(event, Liquidated)]
+        assert steps
+        assert all(step.deleveraged and (step.loss < 0) == wanted for step in steps)
+        exchange.round(fallen(share))
+        exchange.compare()
+    assert exchange.state.accounts[exchange.account(long)].positions[0].size == 0
+    assert exchange.state.markets[0].open_interest == 0
 
 
 def test_a_single_fill_settles_and_agrees(exchange):
@@ -92,8 +123,11 @@ def test_a_liquidation_on_the_book_a_take_over_and_the_funds_way_out_agree(excha
 class RandomTraders:
     """Seeded traders with every kind of order, deposits, withdrawals, price moves, funding and liquidations."""
 
-    def __init__(self, exchange: Exchange, seed: int) -> None:
+    def __init__(self, exchange: Exchange, seed: int, violence: int = 1) -> None:
         self.exchange = exchange
+        self.violence = (
+            violence  # how much further prices jump; above 1 each round is followed by liquidations
+        )
         self.random = random.Random(seed)
         self.traders = [signer(f"trader {i}") for i in range(8)]
         self.prices = [list(price) for price in PRICES]
@@ -121,7 +155,22 @@ class RandomTraders:
             events = self._liquidate()
         else:
             events = self._round()
+            if self.violence > 1:
+                events += self._liquidate()
         self._count(events)
+
+    def pair_up(self) -> None:
+        """Each trader takes the other side of the next one's order, at up to 15 times what both have free."""
+        for maker, taker in zip(self.traders, self.traders[1:], strict=False):
+            market = self.random.randrange(len(PRICES))
+            mark = self.prices[market][1]
+            accounts = [self.exchange.state.accounts[self.exchange.account(who)] for who in (maker, taker)]
+            free = min(free_equity(self.exchange.state, account) - account.worst for account in accounts)
+            size = free * self.random.randrange(5, 16) // self.exchange.markets[market].notional(1, mark)
+            if size > 0:
+                side = self.random.choice([Side.BUY, Side.SELL])
+                self._count(self.exchange.order(maker, market, side.opposite, size, mark, slot=5))
+                self._count(self.exchange.order(taker, market, side, size, mark, slot=0))
 
     def _order(self):
         trader = self.random.choice(self.traders)
@@ -167,7 +216,7 @@ class RandomTraders:
 
     def _round(self):
         for price in self.prices:
-            move = self.random.randrange(-250, 251) * (4 if self.random.random() < 0.1 else 1)
+            move = self.random.randrange(-250, 251) * (4 * self.violence if self.random.random() < 0.1 else 1)
             price[0] = max(1000, price[0] + price[0] * move // 10_000)
             price[1] = price[0] + price[0] * self.random.randrange(-20, 21) // 10_000
         given = [None if self.random.random() < 0.05 else tuple(price) for price in self.prices]
@@ -180,7 +229,14 @@ class RandomTraders:
             if isinstance(event, CommandRejected):
                 self.seen[event.reject.code.name] += 1
             if isinstance(event, Liquidated):
-                self.seen["takeovers" if event.taken_over else "liquidations"] += 1
+                kind = (
+                    "takeovers"
+                    if event.taken_over
+                    else "deleveraged"
+                    if event.deleveraged
+                    else "liquidations"
+                )
+                self.seen[kind] += 1
 
 
 @pytest.mark.safety("C02", "contract")
@@ -199,3 +255,26 @@ def test_random_streams_agree_after_every_batch(exchange, seed):
             batches = len(exchange.settled)
     assert traders.seen["trades"] > 40, traders.seen
     assert batches > 20
+
+
+@pytest.mark.safety("C02", "contract")
+@pytest.mark.safety("C02", "sequencer")
+@pytest.mark.safety("B20", "contract")
+@pytest.mark.parametrize("seed", [10, 11])
+def test_random_streams_without_a_fund_deleverage_and_agree(exchange_without_a_fund, seed):
+    """The same with an empty fund and prices that jump further: what the book does not close is deleveraged."""
+    exchange = exchange_without_a_fund
+    traders = RandomTraders(exchange, seed, violence=6)
+    exchange.round(PRICES)
+    batches = 0
+    for step in range(150):
+        if step % 30 == 0:
+            traders.pair_up()
+        traders.step()
+        exchange.confirm()
+        if len(exchange.settled) > batches and not exchange.state.batch.fills:
+            traders._count(exchange.round([tuple(price) for price in traders.prices]))
+            exchange.compare()
+            batches = len(exchange.settled)
+    assert traders.seen["deleveraged"] >= 5, traders.seen
+    assert batches > 10

@@ -106,7 +106,7 @@ class Settlement:
         self.base_positions = dict(vault.positions)
         self.base_interest = dict(vault.open_interest)
         for fill in batch.fills:
-            (self.orders, self.liquidation, self.takeover, None, self.with_fund)[fill.kind](fill)
+            (self.orders, self.liquidation, self.takeover, self.deleverage, self.with_fund)[fill.kind](fill)
         require(not self.targets & self.traded, "a target also trades")
         for entry in batch.withdrawals:
             self.withdrawal(entry)
@@ -337,6 +337,42 @@ class Settlement:
         self.vault.collaterals[FUND] += bound - self.pay_reward(fill, fee)
         held = abs(self.vault.positions[FUND, market.market_id][0])
         require(held <= market.fund_position_cap_lots, "fund position above cap")
+
+    def deleverage(self, fill):
+        account, market, mark, size, equity, maintenance, _, bound = self.target(fill)
+        require(3 * equity < 2 * maintenance, "not below two thirds")
+        require(not self.fund_could_take(fill), "the fund could take it")
+        (other, other_market), sign = self.pair(fill.second), 1 if size > 0 else -1
+        require(other > FEES and other_market == market.market_id, "counterparty")
+        held = self.vault.positions[other, other_market][0]
+        require(held * size < 0 and abs(held) >= fill.size, "counterparty does not shrink")
+        require(self.all_fresh(other), "stale price")
+        self.targets.add(other)
+        self.trade(account, market.market_id, -sign * fill.size, mark)
+        self.trade(other, market.market_id, sign * fill.size, mark)
+        self.vault.collaterals[account] -= min(0, bound)
+        self.vault.collaterals[other] += min(0, bound)
+        other_equity, _, other_maintenance, _ = self.margin(other)
+        require(other_equity >= other_maintenance, "counterparty below maintenance")
+
+    def fund_could_take(self, fill):
+        """One lot of the target, after a keeper's share, by the fund's cap, markets and initial margin."""
+        _, market, mark, size, equity, maintenance, own, _ = self.target(fill)
+        require(FUND in self.batch.accounts, "the fund is not named")
+        one, price = size // abs(size), mark * market.lot_tick_value
+        received = (equity * own) // (maintenance * abs(size))
+        received -= max(0, min(price * market.liquidation_fee_ppm // PPM, received)) // 2
+        held = {key: word for key, word in self.positions_of(FUND).items() if word[0]}
+        before = held.get(market.market_id, (0, 0, 0))[0]
+        if abs(before + one) > market.fund_position_cap_lots or (not before and len(held) >= 16):
+            return False
+        if before * one < 0 and received >= 0:
+            return True
+        after = dict(held)
+        after[market.market_id] = (before + one, self.vault.cumulative[market.market_id], 0)
+        now_equity, *_ = self.margin(FUND)
+        _, initial, _, _ = self.vault.margin(0, after, self.prices)
+        return self.all_fresh(FUND) and now_equity + received >= initial
 
     def withdrawal(self, entry):
         account, signed = self.batch.accounts[entry.account_index], entry.withdraw

@@ -89,9 +89,13 @@ class Run:
         self.before = copy.deepcopy(vault.accounts)
         interest = [market.open_interest for market in vault.markets]
         for fill in batch.fills:
-            kind = {0: self.orders, 1: self.liquidation, 2: self.take_over, 4: self.against_fund}.get(
-                fill.kind
-            )
+            kind = {
+                0: self.orders,
+                1: self.liquidation,
+                2: self.take_over,
+                3: self.deleverage,
+                4: self.against_fund,
+            }.get(fill.kind)
             need(kind is not None, "kind")
             need(0 < fill.size < 2**62, "size")
             kind(fill)
@@ -330,6 +334,39 @@ class Run:
         self.move(account, number, -sign * fill.size, sign * notional - bound)
         self.move(FUND, number, sign * fill.size, bound - share - sign * notional)
         need(abs(self.vault.accounts[FUND].positions[number].size) <= market.fund_cap, "cap")
+
+    def deleverage(self, fill: Any) -> None:
+        account, number, position, margin, part = self.target(fill)
+        need(3 * margin.equity < 2 * margin.maintenance, "two thirds")
+        need(not self.fund_takes(number, position, margin, part / fill.size), "fund could take it")
+        (other, same), market = self.pairs[fill.second], self.vault.markets[number]
+        need(other > FEES and same == number and other not in self.traders, "counterparty")
+        sign = 1 if position > 0 else -1
+        self.reduces(other, number, sign, fill.size)
+        need(self.margin(other).fresh, "stale")
+        self.targets.add(other)
+        notional = fill.size * self.prices[number].mark * market.lot_tick_value
+        loss = min(0, floor(margin.equity * part / margin.maintenance))
+        self.move(account, number, -sign * fill.size, sign * notional - loss)
+        self.move(other, number, sign * fill.size, loss - sign * notional)
+        after = self.margin(other)
+        need(after.equity >= after.maintenance, "counterparty")
+
+    def fund_takes(self, number: int, position: int, margin: Margin, part: Fraction) -> bool:
+        """Whether the fund could take one lot, of which `part` is the target's maintenance."""
+        need(FUND in self.batch.accounts, "named")
+        fund, market = self.vault.accounts[FUND], self.vault.markets[number]
+        now, price = self.margin(FUND), self.prices[number].mark * market.lot_tick_value
+        held = fund.positions.get(number, Position()).size
+        after = held + (1 if position > 0 else -1)
+        if abs(after) > market.fund_cap or (held == 0 and len(fund.open()) >= 16):
+            return False
+        gain = floor(margin.equity * part / margin.maintenance)
+        gain -= max(0, min(price * market.liquidation_fee_ppm // 10**6, gain)) // 2
+        if abs(after) < abs(held) and gain >= 0:
+            return True
+        initial = now.initial - market.initial(abs(held) * price) + market.initial(abs(after) * price)
+        return now.fresh and now.equity + gain >= initial
 
     def against_fund(self, fill: Any) -> None:
         taker = self.batch.orders[fill.first]
