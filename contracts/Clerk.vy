@@ -25,6 +25,8 @@ DONATION: constant(uint8) = 2
 WITHDRAWAL: constant(uint8) = 3
 APPROVE_AGENT: constant(uint256) = 1
 CANCEL: constant(uint256) = 2
+TRANSFER: constant(uint256) = 3
+MIN_FIRST_DEPOSIT: constant(uint256) = 10 * units.USDC  # as in the inbox: no dust accounts
 FUNDING_HOUR: constant(uint256) = 1
 
 SKIPPED_UNKNOWN_ACCOUNT: constant(uint256) = 1
@@ -42,6 +44,7 @@ ACCOUNT_REGISTERED: constant(bytes32) = keccak256("AccountRegistered(uint256,add
 ENTRY_SKIPPED: constant(bytes32) = keccak256("EntrySkipped(uint256,uint256)")
 CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256)")
 AGENT_APPROVED: constant(bytes32) = keccak256("AgentApproved(uint256,address,uint256,uint256)")
+TRANSFERRED: constant(bytes32) = keccak256("Transferred(uint256,uint256,address,uint256)")
 ORDERS_VOIDED: constant(bytes32) = keccak256("OrdersVoided(uint256,uint256,uint256)")
 FUNDING_APPLIED: constant(bytes32) = keccak256("FundingApplied(uint256,uint256,int256,int256)")
 
@@ -140,21 +143,30 @@ def _deposit(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256)
     """
     @dev Registers (owner, sub-account) under the next id when it is new, and credits it.
     """
-    sub_account: uint256 = convert(entry.sub_account, uint256)
-    named: uint256 = convert(entry.owner, uint256) | sub_account << ledger.B_SUB_ACCOUNT
+    named: uint256 = convert(entry.owner, uint256) | convert(entry.sub_account, uint256) << ledger.B_SUB_ACCOUNT
     account: uint256 = staticcall task.vault.word(named)
     if account == 0:
-        counters: uint256 = staticcall task.vault.word(ledger.COUNTERS)
-        account = (counters >> 112 & units.U32) + 1
-        extcall task.vault.write(ledger.COUNTERS, counters + (1 << 112))
-        extcall task.vault.write(ledger.B | account, named | 1 << ledger.B_REGISTERED)
-        extcall task.vault.write(named, account)
-        extcall task.vault.relay(
-            [ACCOUNT_REGISTERED, convert(account, bytes32), convert(entry.owner, bytes32)], abi_encode(sub_account)
-        )
+        account = self._register(task, named)
     if self._account_at(task, index) != account:
         units.fail("vault: entry of another account")
     self._credit(task, entry_id, account, convert(entry.amount, uint256))
+
+
+@internal
+def _register(task: Task, named: uint256) -> uint256:
+    """
+    @dev Gives (owner, sub-account), packed as in word B, the next id.
+    """
+    counters: uint256 = staticcall task.vault.word(ledger.COUNTERS)
+    account: uint256 = (counters >> 112 & units.U32) + 1
+    extcall task.vault.write(ledger.COUNTERS, counters + (1 << 112))
+    extcall task.vault.write(ledger.B | account, named | 1 << ledger.B_REGISTERED)
+    extcall task.vault.write(named, account)
+    extcall task.vault.relay(
+        [ACCOUNT_REGISTERED, convert(account, bytes32), convert(named & units.U160, bytes32)],
+        abi_encode(named >> ledger.B_SUB_ACCOUNT),
+    )
+    return account
 
 
 @internal
@@ -216,7 +228,7 @@ def _claim(task: Task, account: uint256, amount: uint256):
 @internal
 def _actions(task: Task, start: uint256) -> uint256:
     """
-    @dev Agent approvals and cancels; `start` is where their count ends. Returns where the section ends.
+    @dev Agent approvals, cancels and transfers; `start` is where their count ends. Returns where the section ends.
     """
     at: uint256 = start
     for i: uint256 in range(codec.word(start) & units.U16, bound=256):
@@ -230,6 +242,9 @@ def _actions(task: Task, start: uint256) -> uint256:
         elif tag == APPROVE_AGENT:
             at += signed_actions.APPROVAL_BYTES
             self._approve_agent(task, at, account)
+        elif tag == TRANSFER:
+            at += signed_actions.TRANSFER_BYTES
+            self._transfer(task, at, account, head & units.U16)
         else:
             units.fail("vault: action reserved")
         at += signed_actions.SIGNATURE_BYTES
@@ -246,11 +261,11 @@ def _named(task: Task, account: uint256) -> uint256:
 
 
 @internal
-def _raise_action_sequence(task: Task, account: uint256, b: uint256, sequence: uint256, signer: address):
+def _raise_action_sequence(task: Task, account: uint256, b: uint256, sequence: uint256, signer: uint256):
     """
-    @dev Approvals and withdrawals are the owner's alone, each under a higher action sequence than the last.
+    @dev By the owner, each action under a higher sequence than the last.
     """
-    if convert(signer, uint256) != b & units.U160:
+    if signer != b & units.U160:
         units.fail("vault: not signed by owner")
     stored: uint256 = b >> ledger.B_ACTION_SEQUENCE & units.U48
     if sequence <= stored:
@@ -305,7 +320,7 @@ def _approve_agent(task: Task, at: uint256, account: uint256):
         units.fail("vault: agent expiry too far")
     b: uint256 = self._named(task, account)
     signer: address = signed_actions.approval_signer(approval, b, task.separator, at)
-    self._raise_action_sequence(task, account, b, approval.sequence, signer)
+    self._raise_action_sequence(task, account, b, approval.sequence, convert(signer, uint256))
     extcall task.vault.write(
         ledger.AGENTS | account << 160 | approval.agent, approval.expiry | approval.transfer_cap << 64
     )
@@ -313,6 +328,62 @@ def _approve_agent(task: Task, at: uint256, account: uint256):
         [AGENT_APPROVED, convert(account, bytes32), convert(approval.agent, bytes32)],
         abi_encode(approval.expiry, approval.transfer_cap),
     )
+
+
+@internal
+def _transfer(task: Task, at: uint256, account: uint256, index: uint256):
+    """
+    @dev Between sub-accounts of one owner, by the owner or by a live agent within its cap. What stays must be as safe as after
+         a withdrawal; what arrives may register its account, from the smallest first deposit on.
+    """
+    transfer: signed_actions.Transfer = signed_actions.read_transfer(at, task.now)
+    b: uint256 = self._named(task, account)
+    owner: uint256 = b & units.U160
+    signer: uint256 = convert(signed_actions.transfer_signer(transfer, b, task.separator, at), uint256)
+    if transfer.amount == 0 or transfer.to_sub_account == b >> ledger.B_SUB_ACCOUNT & units.U16:
+        units.fail("vault: nothing to transfer")
+    if signer != owner:
+        self._spend_cap(task, account, b, signer, transfer)
+    self._raise_action_sequence(task, account, b, transfer.sequence, owner)
+    named: uint256 = owner | transfer.to_sub_account << ledger.B_SUB_ACCOUNT
+    target: uint256 = staticcall task.vault.word(named)
+    if target == 0:
+        if transfer.amount < MIN_FIRST_DEPOSIT:
+            units.fail("vault: too small to register")
+        target = self._register(task, named)
+    if self._account_at(task, codec.word(at - 24) & units.U16) != target:
+        units.fail("vault: transfer elsewhere")
+    withdrawable: uint256 = 0
+    fresh: bool = False
+    withdrawable, fresh = self._withdrawable(task, index)
+    if not fresh:
+        units.fail("vault: stale price")
+    if transfer.amount > withdrawable:
+        units.fail("vault: not withdrawable")
+    amount: int256 = convert(transfer.amount, int256)
+    door.add_to(task.vault, account, -amount)
+    door.add_to(task.vault, target, amount)
+    extcall task.vault.relay(
+        [TRANSFERRED, convert(account, bytes32), convert(target, bytes32), convert(signer, bytes32)],
+        abi_encode(transfer.amount),
+    )
+
+
+@internal
+def _spend_cap(task: Task, account: uint256, b: uint256, agent: uint256, transfer: signed_actions.Transfer):
+    """
+    @dev A live agent's cap counts down. Its transfers take the sequence that is next, so that a stolen key cannot use up the
+         sequences with which the owner would revoke it.
+    """
+    key: uint256 = ledger.AGENTS | account << 160 | agent
+    word: uint256 = staticcall task.vault.word(key)
+    if word & units.U64 < task.now:
+        units.fail("vault: not owner nor live agent")
+    if transfer.amount > word >> 64:
+        units.fail("vault: above transfer cap")
+    if transfer.sequence != (b >> ledger.B_ACTION_SEQUENCE & units.U48) + 1:
+        units.fail("vault: action sequence not next")
+    extcall task.vault.write(key, word - (transfer.amount << 64))
 
 
 # -------------------------------------------------------------------------------------------------------- section 3, funding
@@ -379,7 +450,7 @@ def _withdrawals(task: Task, start: uint256, count: uint256) -> uint256:
             units.fail("vault: withdrawal fee too high")
         b: uint256 = self._named(task, account)
         signer: address = signed_actions.withdrawal_signer(withdrawal, b, task.separator, at)
-        self._raise_action_sequence(task, account, b, withdrawal.sequence, signer)
+        self._raise_action_sequence(task, account, b, withdrawal.sequence, convert(signer, uint256))
         withdrawable: uint256 = 0
         fresh: bool = False
         withdrawable, fresh = self._withdrawable(task, index)

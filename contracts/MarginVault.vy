@@ -68,6 +68,13 @@ event AgentApproved:
     transfer_cap: uint256
 
 
+event Transferred:
+    account: indexed(uint256)
+    target: indexed(uint256)
+    signer: indexed(address)
+    amount: uint256
+
+
 event OrdersVoided:
     account: indexed(uint256)
     slot: uint256

@@ -34,7 +34,9 @@ from sequencer.gateway.services import ExchangeFacts, Services
 from sequencer.inbox import InboxWatcher
 from sequencer.journal import JournalRefused
 from sequencer.settlement.chain import ExchangeChain
+from sequencer.settlement.errors import Unreachable
 from sequencer.settlement.line import SettlementLine
+from sequencer.settlement.witness import check_witness
 
 REFUSALS = (ConfigRefused, DeployRefused, JournalRefused, ManifestRefused)
 
@@ -76,9 +78,16 @@ async def run_sequencer(config: SequencerConfig, started: Callable[[int], None] 
                 f"config: keystore: its address is {sender.address}, but the contracts know the sequencer "
                 f"{manifest.roles.sequencer}"
             )
-        core = Core(config.directory, genesis_of(manifest), clock.now_ms, config.capacity)
+        core = Core(
+            config.directory,
+            genesis_of(manifest),
+            clock.now_ms,
+            config.capacity,
+            snapshot_every=config.snapshot_every,
+        )
         chain = ExchangeChain(w3, manifest, sender, config.confirmations)
         try:
+            await _check_chain(core, chain)
             await Sequencer(config, manifest, core, chain, clock).run(stop, started)
         finally:
             await core.close()
@@ -172,6 +181,13 @@ class Sequencer:
             status=self.status,
             missing=self.missing,
         )
+
+
+async def _check_chain(core: Core, chain: ExchangeChain) -> None:
+    try:
+        await check_witness(chain, core.state, core.reader.record, core.journal.head().sequence)
+    except Unreachable as error:
+        raise ConfigRefused(f"config: rpc_url: the node does not tell what is settled: {error}") from error
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from eth_account import Account
 
 MAX_CONFIRMATIONS = 64
 MIN_CAPACITY = 64
+MIN_SNAPSHOT_EVERY = 100  # a snapshot costs more than so many records
 
 
 class ConfigRefused(ValueError):
@@ -30,6 +31,7 @@ class SequencerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         0  # blocks on top of one that is acted upon; 0 only where the chain cannot reorganise
     )
     capacity: int = 4_096  # commands waiting, at most
+    snapshot_every: int = 50_000  # journal records between two snapshots
 
     @property
     def journal(self) -> Path:
@@ -82,6 +84,8 @@ def validate(config: SequencerConfig) -> None:
         <= config.confirmations
         <= MAX_CONFIRMATIONS,
         f"capacity: {config.capacity} is below {MIN_CAPACITY}": config.capacity >= MIN_CAPACITY,
+        f"snapshot_every: {config.snapshot_every} is below {MIN_SNAPSHOT_EVERY}": config.snapshot_every
+        >= MIN_SNAPSHOT_EVERY,
     }
     for fact, holds in rules.items():
         if not holds:

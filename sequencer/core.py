@@ -1,6 +1,9 @@
-"""Journal, engine and what listens to it: everything of the sequencer that needs no chain and no sockets."""
+"""Journal, snapshots, engine and what listens to it: everything of the sequencer that needs no chain and no
+sockets.
+"""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,25 +11,33 @@ import msgspec
 import structlog
 
 from sequencer.engine.commands import Genesis
-from sequencer.engine.state import EngineState
+from sequencer.followers import Followers, decode_memory
 from sequencer.history import History
 from sequencer.journal import JournalRefused, JournalWriter, SqliteJournal, decode_command, encode_command
 from sequencer.market_data import MarketData
 from sequencer.pipeline import CAPACITY, Pipeline
-from sequencer.replay import Subscriber, replay
+from sequencer.replay import replay
 from sequencer.reports import ReportCollector
 from sequencer.settlement.backlog import Backlog
+from sequencer.snapshots import SnapshotFiles, Snapshotter, recover
+from sequencer.snapshots.taking import EVERY
 
 log = structlog.get_logger("sequencer")
 
 
 class Core:
-    """Opened from a directory, replayed, ready to run. One process owns a directory at a time."""
+    """Opened from a directory, recovered, ready to run. One process owns a directory at a time."""
 
     def __init__(
-        self, directory: Path, genesis: Genesis, now_ms: Callable[[], int], capacity: int = CAPACITY
+        self,
+        directory: Path,
+        genesis: Genesis,
+        now_ms: Callable[[], int],
+        capacity: int = CAPACITY,
+        *,
+        snapshot_every: int = EVERY,
     ) -> None:
-        """Replays the whole journal; blocks meanwhile. `now_ms` is chain time.
+        """Loads the newest snapshot and replays what follows; blocks meanwhile. `now_ms` is chain time.
 
         Raises JournalRefused when the journal is in use, broken, or of another exchange than `genesis`.
         """
@@ -37,11 +48,14 @@ class Core:
         if self.journal.head().sequence == 0:
             self.journal.append([(now_ms(), encode_command(genesis))], 1, epoch)
         self._check_genesis()
+        began = time.monotonic()
         self.reader = SqliteJournal(path, read_only=True)
         self.writer = JournalWriter(self.journal, epoch)
-        self.state = EngineState()
-        self.pipeline = Pipeline(self.writer, self.state, now_ms, capacity=capacity)
         self.history = History.open(directory / "history.db", self._hash_at)
+        files, genesis_hash = SnapshotFiles(directory / "snapshots"), self.journal.record(1).hash
+        recovered = recover(files, self.journal, genesis_hash, self.history.sequence, decode_memory)
+        self.state = recovered.state
+        self.pipeline = Pipeline(self.writer, self.state, now_ms, capacity=capacity)
         self.market_data = MarketData(self.state)
         self.backlog = Backlog(self.reader.record, genesis.round_seconds)
         self.reports = ReportCollector(
@@ -50,16 +64,25 @@ class Core:
             lambda: now_ms() // 1000,
             spacing_s=self.backlog.round_spacing_s,
         )
-        subscribers: list[Subscriber] = [
-            self.history.observe,
-            self.market_data.observe,
-            self.backlog.observe,
-            self.reports.observe,
-        ]
-        head = replay(self.journal, self.state, subscribers)
-        for subscriber in subscribers:
+        followers = Followers(self.history, self.market_data, self.backlog, self.reports)
+        if recovered.memory is not None:
+            followers.recall(genesis, recovered.memory)
+        self.snapshotter = Snapshotter(
+            files, self.state, followers.encode_memory, genesis_hash, every=snapshot_every
+        )
+        self.snapshotter.start_at(recovered.sequence)
+        for subscriber in (*followers.subscribers, self.snapshotter.observe):
             self.pipeline.subscribe(subscriber)
-        log.info("journal replayed", sequence=head.sequence, epoch=self.writer.epoch, path=str(path))
+        replaying = (*followers.subscribers, self.snapshotter.note)
+        head = replay(self.journal, self.state, replaying, after=recovered.sequence)
+        log.info(
+            "journal replayed",
+            sequence=head.sequence,
+            after=recovered.sequence,
+            epoch=self.writer.epoch,
+            path=str(path),
+            seconds=round(time.monotonic() - began, 3),
+        )
 
     async def run(self) -> None:
         """Work until the pipeline is stopped. Raises what ends it otherwise."""
@@ -75,6 +98,8 @@ class Core:
             await asyncio.gather(pipeline, return_exceptions=True)
             storing.cancel()
             await asyncio.gather(storing, return_exceptions=True)
+            await self.snapshotter.close()
+        self.snapshotter.write_now()
 
     async def close(self) -> None:
         """Release everything, after `run` has ended."""

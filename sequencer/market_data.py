@@ -50,6 +50,22 @@ class AccountChange(msgspec.Struct):
     sequence: int = 0
 
 
+class FeedMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A market's position in its book feed, and its last trades."""
+
+    sequence: int
+    newest: int
+    trades: list[dict[str, Any]]
+
+
+class MarketDataMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What market data knows after one record."""
+
+    feeds: dict[int, FeedMemory]
+    claims: list[tuple[int, int, int]]  # account, action sequence, batch
+    funding_rates: dict[int, int]
+
+
 class _Feed:
     """One market: level changes and trades that wait to be sent, and the last trades."""
 
@@ -129,6 +145,27 @@ class MarketData:
             self._note_claim(applied.command)
         if applied.events:
             self.changed.set()
+
+    def memory(self) -> MarketDataMemory:
+        """For a snapshot: everything that `observe` has learned and a new connection may ask for."""
+        return MarketDataMemory(
+            {
+                key: FeedMemory(feed.sequence, feed.newest, list(feed.ring))
+                for key, feed in self._feeds.items()
+            },
+            [(*key, batch) for key, batch in self._claims.items()],
+            self.funding_rates,
+        )
+
+    def recall(self, memory: MarketDataMemory) -> None:
+        """Go on from a snapshot. Nobody is connected yet, so the feeds start at their newest change."""
+        for market_id, kept in memory.feeds.items():
+            feed = self._feed(market_id)
+            feed.newest = feed.sequence = max(kept.sequence, kept.newest)
+            feed.ring.extend(kept.trades)
+        for account, action_sequence, batch in memory.claims:
+            self._claims[account, action_sequence] = batch
+        self.funding_rates = dict(memory.funding_rates)
 
     def claim_batch(self, account: int, action_sequence: int) -> int:
         """Id of the batch that was open when this withdrawal was applied; 0 when that was long ago."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from evermark.protocol.reject import Reject, RejectCode
 from sequencer import metrics
+from sequencer.crash_points import reached
 from sequencer.engine.apply import apply
 from sequencer.engine.commands import (
     AnyCommand,
@@ -185,13 +186,16 @@ class Pipeline:
             if at and at % SLICE == 0:
                 await asyncio.sleep(0)
             sequence = appended.first_sequence + at
+            reached("pipeline: durable")
             events = apply(self.state, item.command, sequence, stamp_ms)
             self.sequence = sequence
+            reached("pipeline: applied")
             applied = Applied(sequence, stamp_ms, item.command, events, hash_)
             for subscriber in self._subscribers:
                 subscriber(applied)
             if not item.done.done():  # a submitter that went away does not matter
                 item.done.set_result(events)
+            reached("pipeline: acknowledged")
             metrics.COMMANDS.labels(type(item.command).__name__).inc()
         metrics.JOURNAL_HEAD.set(self.sequence)
 

@@ -33,6 +33,14 @@ Signed = TypeVar("Signed", SignedPriceReport, SignedFundingReport)
 log = structlog.get_logger("reports")
 
 
+class ReportsMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a collector knows of the past."""
+
+    last_round: int
+    last_round_s: int
+    last_hour: int
+
+
 class Received(msgspec.Struct, frozen=True):
     """What a keeper is told: reports held for this round or hour, and how many make a quorum."""
 
@@ -87,6 +95,7 @@ class ReportCollector:
         self._rounds: dict[int, _Gathering[SignedPriceReport]] = {}
         self._hours: dict[int, _Gathering[SignedFundingReport]] = {}
         self.last_round = 0  # newest round handed to the engine; reports of older ones are late
+        self._applied_round = 0  # newest round applied; `last_round` may be ahead of it
         self.last_hour = 0  # newest hour applied
         self._last_round_s = 0
 
@@ -94,12 +103,22 @@ class ReportCollector:
         """Learn from the journal, in replay and live, what is decided."""
         for event in applied.events:
             if isinstance(event, RoundApplied):
+                self._applied_round = max(self._applied_round, event.round.round)
                 self.last_round = max(self.last_round, event.round.round)
                 self._last_round_s = event.round.timestamp
                 self._rounds = {key: held for key, held in self._rounds.items() if key > self.last_round}
             elif isinstance(event, FundingApplied):
                 self.last_hour = max(self.last_hour, event.hour)
                 self._hours = {key: held for key, held in self._hours.items() if key > self.last_hour}
+
+    def memory(self) -> ReportsMemory:
+        """For a snapshot: what `observe` has learned."""
+        return ReportsMemory(self._applied_round, self._last_round_s, self.last_hour)
+
+    def recall(self, memory: ReportsMemory) -> None:
+        """Go on from a snapshot."""
+        self.last_round = self._applied_round = memory.last_round
+        self._last_round_s, self.last_hour = memory.last_round_s, memory.last_hour
 
     def add_price(self, signed: SignedPriceReport) -> Received | Reject:
         """Take one verified price report. A second one of the same keeper for a round changes nothing."""

@@ -2,7 +2,7 @@
 """
 @title signed_actions
 @license Apache-2.0
-@notice Cancel, ApproveAgent and Withdraw as a batch carries them, and who signed them; the mirror of `evermark/protocol/signing.py`.
+@notice Cancel, ApproveAgent, Transfer and Withdraw as a batch carries them, and who signed them; the mirror of `evermark/protocol/signing.py`.
 @dev `at` is always the offset in calldata where the action's fields end and its 65 bytes of signature begin.
 """
 
@@ -21,9 +21,14 @@ APPROVE_AGENT_TYPE_HASH: constant(bytes32) = keccak256(
     "ApproveAgent(address owner,uint16 subAccount,address agent,uint64 agentExpiry,uint96 transferCap,uint48 actionSequence,uint64 deadline)"
 )
 
+TRANSFER_TYPE_HASH: constant(bytes32) = keccak256(
+    "Transfer(address owner,uint16 subAccount,uint16 toSubAccount,uint96 amount,uint48 actionSequence,uint64 deadline)"
+)
+
 HEAD_BYTES: constant(uint256) = 3  # tag, account index
 CANCEL_BYTES: constant(uint256) = 13
 APPROVAL_BYTES: constant(uint256) = 46
+TRANSFER_BYTES: constant(uint256) = 26
 WITHDRAWAL_BYTES: constant(uint256) = 48  # account index to deadline
 SIGNATURE_BYTES: constant(uint256) = 65
 
@@ -39,6 +44,13 @@ struct Approval:
     agent: uint256
     expiry: uint256
     transfer_cap: uint256
+    sequence: uint256
+    deadline: uint256
+
+
+struct Transfer:
+    to_sub_account: uint256
+    amount: uint256
     sequence: uint256
     deadline: uint256
 
@@ -125,6 +137,31 @@ def read_approval(at: uint256, now: uint256) -> Approval:
 def approval_signer(approval: Approval, b: uint256, separator: bytes32, at: uint256) -> address:
     struct_hash: bytes32 = keccak256(
         abi_encode(APPROVE_AGENT_TYPE_HASH, b & units.U160, b >> ledger.B_SUB_ACCOUNT & units.U16, approval)
+    )
+    return self._signer(separator, struct_hash, at)
+
+
+@view
+@internal
+def read_transfer(at: uint256, now: uint256) -> Transfer:
+    """
+    @dev index of the account that receives u16, its sub-account u16, amount u96, action sequence u48, deadline u32.
+    """
+    body: uint256 = codec.word(at)
+    self._check_deadline(body & units.U32, now)
+    return Transfer(
+        to_sub_account=body >> 176 & units.U16,
+        amount=body >> 80 & units.U96,
+        sequence=body >> 32 & units.U48,
+        deadline=body & units.U32,
+    )
+
+
+@view
+@internal
+def transfer_signer(transfer: Transfer, b: uint256, separator: bytes32, at: uint256) -> address:
+    struct_hash: bytes32 = keccak256(
+        abi_encode(TRANSFER_TYPE_HASH, b & units.U160, b >> ledger.B_SUB_ACCOUNT & units.U16, transfer)
     )
     return self._signer(separator, struct_hash, at)
 

@@ -125,6 +125,14 @@ class WithdrawReceipt(msgspec.Struct, frozen=True, kw_only=True):
     batch: int
 
 
+class TransferReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """A transfer that took effect: `amount` quote units went from `account` to `target`."""
+
+    account: int
+    target: int
+    amount: int
+
+
 class AgentReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """An agent approval in force; `expiry` 0 means revoked."""
 

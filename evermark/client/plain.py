@@ -15,6 +15,7 @@ from evermark.client.models import (
     Fill,
     OrderStatus,
     Position,
+    TransferReceipt,
     WithdrawReceipt,
 )
 from evermark.client.units import Human
@@ -86,6 +87,10 @@ class Evermark:
     def withdraw(self, amount: Human, **options: Any) -> WithdrawReceipt:
         """Withdraw USDC to the owner on-chain."""
         return self._run(self._client.withdraw(amount, **options))
+
+    def transfer(self, to_sub_account: int, amount: Human) -> TransferReceipt:
+        """Move USDC to another sub-account of the owner."""
+        return self._run(self._client.transfer(to_sub_account, amount))
 
     def deposit(self, amount: Human) -> int:
         """Deposit USDC on-chain (needs `rpc_url`) and wait for the credit; the inbox entry's id."""

@@ -7,10 +7,18 @@ from typing import Any
 import msgspec
 
 from evermark.client.models import ExchangeInfo
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Withdraw
+from evermark.protocol.orders import ApproveAgent, Cancel, Order, Transfer, Withdraw
 from evermark.protocol.signing import TYPES, Signer, digest, domain_separator, order_values, struct_hash
 
-BODY_NAME = {"Order": "order", "Cancel": "cancel", "Withdraw": "withdraw", "ApproveAgent": "approval"}
+Signable = Order | Cancel | Withdraw | Transfer | ApproveAgent
+
+BODY_NAME = {
+    "Order": "order",
+    "Cancel": "cancel",
+    "Withdraw": "withdraw",
+    "Transfer": "transfer",
+    "ApproveAgent": "approval",
+}
 
 
 def parse_address(text: str) -> bytes:
@@ -38,8 +46,8 @@ class Domain:
         self.chain_id = info.chain_id
         self._separator = domain_separator(info.chain_id, parse_address(info.vault))
 
-    def body(self, message: Order | Cancel | Withdraw | ApproveAgent, signer: Signer) -> dict[str, Any]:
-        """{"order" | "cancel" | "withdraw" | "approval": fields, "signature", "chain_id"}."""
+    def body(self, message: Signable, signer: Signer) -> dict[str, Any]:
+        """{"order" | "cancel" | "withdraw" | "transfer" | "approval": fields, "signature", "chain_id"}."""
         signature = signer.sign(digest(self._separator, message))
         return {
             BODY_NAME[type(message).__name__]: message_json(message),
@@ -48,7 +56,7 @@ class Domain:
         }
 
 
-def message_json(message: Order | Cancel | Withdraw | ApproveAgent) -> dict[str, Any]:
+def message_json(message: Signable) -> dict[str, Any]:
     """The message under its EIP-712 field names; integers above 2^53 as decimal strings."""
     values = order_values(message) if isinstance(message, Order) else msgspec.structs.astuple(message)
     fields = TYPES[type(message).__name__]

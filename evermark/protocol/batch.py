@@ -9,7 +9,7 @@ A batch travels as the calldata of `settle()` behind the 4-byte selector. Intege
     pairs     count u16, then (account index u16, market id u8), strictly ascending
     orders    count u16, then rows, strictly ascending by (account, slot, sequence)
     section 1 inbox:    count u16, then account index u16 (NO_INDEX: entry is skipped or needs no account)
-    section 2 actions:  count u16, then tag u8 and body (1 approve agent, 2 cancel; 3 transfer is reserved)
+    section 2 actions:  count u16, then tag u8 and body (1 approve agent, 2 cancel, 3 transfer)
     section 3 funding:  count u8, then tag u8 and body (1 funding hour u32; 2 trigger, 3 resolution reserved)
     section 4 fills:    count u16, then (kind | (size width - 1) << 4) u8 and body
     section 5 withdrawals: count u16, then body
@@ -48,6 +48,7 @@ from evermark.protocol.batch_types import (
     SHIFT_TRIGGER,
     AgentApproval,
     Batch,
+    CollateralTransfer,
     Fill,
     InboxUse,
     OrderRow,
@@ -82,6 +83,7 @@ __all__ = [
     "AccountOwner",
     "AgentApproval",
     "Batch",
+    "CollateralTransfer",
     "Fill",
     "InboxUse",
     "MalformedBatch",

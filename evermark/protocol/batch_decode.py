@@ -8,6 +8,7 @@ from evermark.protocol.batch_encode import encode_batch
 from evermark.protocol.batch_types import (
     ACTION_APPROVE_AGENT,
     ACTION_CANCEL,
+    ACTION_TRANSFER,
     FILL_DELEVERAGE,
     FILL_FUND,
     FILL_LIQUIDATION,
@@ -27,6 +28,7 @@ from evermark.protocol.batch_types import (
     SHIFT_TRIGGER,
     AgentApproval,
     Batch,
+    CollateralTransfer,
     Fill,
     InboxUse,
     OrderRow,
@@ -40,6 +42,7 @@ from evermark.protocol.orders import (
     Side,
     Signature,
     TimeInForce,
+    Transfer,
     Trigger,
     Withdraw,
 )
@@ -183,7 +186,7 @@ def _trigger(value: int) -> Trigger:
         raise MalformedBatch(f"batch: trigger {value}") from None
 
 
-def _decode_action(read: _Reader, owner_at: OwnerAt) -> AgentApproval | SlotCancel:
+def _decode_action(read: _Reader, owner_at: OwnerAt) -> AgentApproval | SlotCancel | CollateralTransfer:
     tag, index = read.uint(1), read.uint(2)
     owner = owner_at(index)
     if tag == ACTION_CANCEL:
@@ -210,6 +213,17 @@ def _decode_action(read: _Reader, owner_at: OwnerAt) -> AgentApproval | SlotCanc
             sub_account=owner.sub_account,
         )
         return AgentApproval(index, approval, read.signature())
+    if tag == ACTION_TRANSFER:
+        target, to_sub_account, amount, sequence, deadline = (read.uint(width) for width in (2, 2, 12, 6, 4))
+        transfer = Transfer(
+            owner=owner.owner,
+            sub_account=owner.sub_account,
+            to_sub_account=to_sub_account,
+            amount=amount,
+            action_sequence=sequence,
+            deadline=deadline,
+        )
+        return CollateralTransfer(index, target, transfer, read.signature())
     raise MalformedBatch(f"batch: action tag {tag}")
 
 

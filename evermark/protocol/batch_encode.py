@@ -6,6 +6,7 @@ from typing import TypeVar
 from evermark.protocol.batch_types import (
     ACTION_APPROVE_AGENT,
     ACTION_CANCEL,
+    ACTION_TRANSFER,
     FILL_LIQUIDATION,
     FILL_TAKEOVER,
     FLAG_AMEND,
@@ -20,6 +21,7 @@ from evermark.protocol.batch_types import (
     SHIFT_TRIGGER,
     AgentApproval,
     Batch,
+    CollateralTransfer,
     Fill,
     OrderRow,
     SlotCancel,
@@ -112,7 +114,7 @@ def _encode_extension(order: Order) -> bytes:
     )
 
 
-def _encode_action(entry: AgentApproval | SlotCancel) -> bytes:
+def _encode_action(entry: AgentApproval | SlotCancel | CollateralTransfer) -> bytes:
     signature = entry.signature.to_bytes()
     if isinstance(entry, SlotCancel):
         cancel = entry.cancel
@@ -123,6 +125,16 @@ def _encode_action(entry: AgentApproval | SlotCancel) -> bytes:
             + _uint(cancel.deadline, 4)
         )
         return _uint(ACTION_CANCEL, 1) + _uint(entry.account_index, 2) + body + signature
+    if isinstance(entry, CollateralTransfer):
+        transfer = entry.transfer
+        body = (
+            _uint(entry.target_index, 2)
+            + _uint(transfer.to_sub_account, 2)
+            + _uint(transfer.amount, 12)
+            + _uint(transfer.action_sequence, 6)
+            + _uint(transfer.deadline, 4)
+        )
+        return _uint(ACTION_TRANSFER, 1) + _uint(entry.account_index, 2) + body + signature
     approval = entry.approval
     body = (
         approval.agent

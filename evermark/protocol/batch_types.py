@@ -3,7 +3,7 @@
 
 import msgspec
 
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Withdraw
+from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Transfer, Withdraw
 
 NO_INDEX = 0xFFFF
 INSURANCE_FUND = 1  # reserved account ids; users follow from 3
@@ -12,7 +12,7 @@ FIRST_USER_ACCOUNT = 3
 
 ACTION_APPROVE_AGENT = 1
 ACTION_CANCEL = 2
-ACTION_TRANSFER = 3  # reserved
+ACTION_TRANSFER = 3
 FUNDING_HOUR = 1
 
 FILL_ORDERS = 0  # maker order against taker order, at the maker's price
@@ -64,6 +64,15 @@ class SlotCancel(msgspec.Struct, frozen=True, tag=True):
     signature: Signature
 
 
+class CollateralTransfer(msgspec.Struct, frozen=True, tag=True):
+    """Section 2: a signed Transfer; `target_index` names the account that receives, which it may register."""
+
+    account_index: int
+    target_index: int
+    transfer: Transfer
+    signature: Signature
+
+
 class Fill(msgspec.Struct, frozen=True):
     """Section 4. What `first`, `second` and `keeper` index depends on `kind`:
 
@@ -102,7 +111,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     pairs: tuple[tuple[int, int], ...]  # (account index, market id)
     orders: tuple[OrderRow, ...]
     inbox: tuple[InboxUse, ...] = ()
-    actions: tuple[AgentApproval | SlotCancel, ...] = ()
+    actions: tuple[AgentApproval | SlotCancel | CollateralTransfer, ...] = ()
     funding_hours: tuple[int, ...] = ()
     fills: tuple[Fill, ...] = ()
     withdrawals: tuple[Withdrawal, ...] = ()

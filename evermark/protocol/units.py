@@ -7,6 +7,7 @@ PPM = 1_000_000  # margin fractions and fees
 PPB = 1_000_000_000  # hourly funding rates
 FUNDING_SCALE = 10**12  # cumulative funding is quote units per lot, scaled by this
 USDC = 1_000_000  # one whole USDC in quote units
+MIN_FIRST_DEPOSIT = 10 * USDC  # what opens an account: no dust accounts
 
 MAX_SIZE_LOTS = 2**62 - 1  # sums of two sizes still fit a signed 64-bit word
 MAX_PRICE_TICKS = 2**32 - 1
@@ -15,7 +16,7 @@ MAX_COLLATERAL = 2**95 - 1
 MAX_SEQUENCE = 2**48 - 1
 
 
-class BrokenInvariant(RuntimeError):
+class BrokenInvariant(Exception):
     """A rule that can only fail through a bug; the sequencer stops on it and never catches it."""
 
 

@@ -1,14 +1,21 @@
-"""AgentApproval and WithdrawRequest: what only an owner can sign."""
+"""AgentApproval, WithdrawRequest and TransferRequest: who may act for an account, and its money's ways out."""
 
 from evermark.protocol.batch import FEE_ACCOUNT
-from evermark.protocol.orders import MAX_EXPIRY_S, NO_ADDRESS, ApproveAgent, Withdraw
+from evermark.protocol.orders import MAX_EXPIRY_S, NO_ADDRESS, ApproveAgent, Transfer, Withdraw
 from evermark.protocol.reject import Reject, RejectCode
-from evermark.protocol.units import MAX_COLLATERAL, MAX_SEQUENCE
-from sequencer.engine.batch_builder import MAX_ACTIONS, MAX_WITHDRAWALS, STAGE_ACTIONS, STAGE_WITHDRAWALS
-from sequencer.engine.commands import AgentApproval, WithdrawRequest
+from evermark.protocol.units import MAX_COLLATERAL, MAX_SEQUENCE, MIN_FIRST_DEPOSIT
+from sequencer.engine.batch_builder import (
+    MAX_ACTIONS,
+    MAX_WITHDRAWALS,
+    STAGE_ACTIONS,
+    STAGE_WITHDRAWALS,
+    OpenAction,
+)
+from sequencer.engine.commands import AgentApproval, TransferRequest, WithdrawRequest
 from sequencer.engine.context import Context, no
-from sequencer.engine.events import AgentChanged, CancelReason, WithdrawalClaimed
-from sequencer.engine.ledger import change_collateral
+from sequencer.engine.events import AgentChanged, CancelReason, Transferred, WithdrawalClaimed
+from sequencer.engine.ledger import change_collateral, register
+from sequencer.engine.matching import agent_is_live
 from sequencer.engine.open_orders import cancel
 from sequencer.engine.risk import available, prices_fresh
 from sequencer.engine.sealing import enter, round_is_old, seal, touch, touch_positions
@@ -29,7 +36,7 @@ def approve_agent(ctx: Context, command: AgentApproval) -> None:
         seal(ctx)
     batch = enter(ctx, STAGE_ACTIONS)
     touch(state, account)
-    batch.actions.append((command.account, approval, command.signature))
+    batch.actions.append(OpenAction(command.account, approval, command.signature))
     account.action_sequence = approval.action_sequence
     key = (command.account, approval.agent)
     if approval.agent_expiry:
@@ -73,11 +80,47 @@ def withdraw(ctx: Context, command: WithdrawRequest) -> None:
     ctx.emit(WithdrawalClaimed(account=command.account, owner=account.owner, amount=amount, fee=command.fee))
 
 
+def transfer(ctx: Context, command: TransferRequest) -> None:
+    """Move collateral to another sub-account of the owner; from 10 USDC on it may open that account."""
+    state, signed = ctx.state, command.transfer
+    account = state.accounts.get(command.account)
+    target = state.accounts.get(state.account_ids.get((signed.owner, signed.to_sub_account), 0))
+    refusal = _check_action(ctx, account, signed)
+    if refusal is not None or account is None:
+        ctx.refuse(refusal or _unknown(command.account), command.account)
+        return
+    refusal = _check_transfer(state, account, target, command) or _check_signer(state, account, command)
+    if refusal is not None:
+        ctx.refuse(refusal, command.account)
+        return
+    batch = state.batch
+    if len(batch.actions) >= MAX_ACTIONS or not batch.has_room_for_account(account.open_positions + 1):
+        seal(ctx)
+    batch = enter(ctx, STAGE_ACTIONS)
+    touch_positions(state, account)
+    target = target or register(ctx, signed.owner, signed.to_sub_account)
+    touch(state, target)
+    batch.actions.append(OpenAction(command.account, signed, command.signature, target.account_id))
+    account.action_sequence = signed.action_sequence
+    if command.signer != account.owner:
+        expiry, cap = state.agents[command.account, command.signer]
+        state.agents[command.account, command.signer] = (expiry, cap - signed.amount)
+    change_collateral(ctx, account, -signed.amount, "transfer")
+    change_collateral(ctx, target, signed.amount, "transfer")
+    ctx.emit(
+        Transferred(
+            account=command.account, target=target.account_id, amount=signed.amount, signer=command.signer
+        )
+    )
+
+
 def _unknown(account: int) -> Reject:
     return no(RejectCode.UNKNOWN_ACCOUNT, "no such account", "owner", account=account)
 
 
-def _check_action(ctx: Context, account: Account | None, signed: ApproveAgent | Withdraw) -> Reject | None:
+def _check_action(
+    ctx: Context, account: Account | None, signed: ApproveAgent | Withdraw | Transfer
+) -> Reject | None:
     state = ctx.state
     if account is None or (account.owner, account.sub_account) != (signed.owner, signed.sub_account):
         return no(RejectCode.UNKNOWN_ACCOUNT, "the account is not the message's", "owner")
@@ -132,15 +175,69 @@ def _check_withdrawal(state: EngineState, account: Account, command: WithdrawReq
             max_fee=signed.max_fee,
             amount=signed.amount,
         )
+    return _check_free(state, account, signed.amount)
+
+
+def _check_transfer(
+    state: EngineState, account: Account, target: Account | None, command: TransferRequest
+) -> Reject | None:
+    signed = command.transfer
+    if not 0 < signed.amount <= MAX_COLLATERAL:
+        return no(RejectCode.OUT_OF_RANGE, "amount is out of range", "amount")
+    if not 0 <= signed.to_sub_account < 2**16:
+        return no(RejectCode.OUT_OF_RANGE, "sub-account is out of range", "to_sub_account")
+    if signed.to_sub_account == signed.sub_account:
+        return no(RejectCode.BAD_COMBINATION, "a transfer goes to another sub-account", "to_sub_account")
+    if target is None and signed.amount < MIN_FIRST_DEPOSIT:
+        return no(
+            RejectCode.BELOW_FIRST_DEPOSIT,
+            "too little to open the sub-account",
+            "amount",
+            amount=signed.amount,
+            least=MIN_FIRST_DEPOSIT,
+        )
+    return _check_free(state, account, signed.amount)
+
+
+def _check_signer(state: EngineState, account: Account, command: TransferRequest) -> Reject | None:
+    """An agent stays within its cap, and takes the next action sequence: a stolen key cannot use up the
+    sequences with which the owner would revoke it."""
+    signed = command.transfer
+    if command.signer == account.owner:
+        return None
+    if not agent_is_live(state, account, command.signer):
+        return no(RejectCode.NOT_AUTHORISED, "the signer is neither the owner nor a live agent", "signature")
+    _, cap = state.agents[account.account_id, command.signer]
+    if signed.amount > cap:
+        return no(
+            RejectCode.ABOVE_TRANSFER_CAP,
+            "the amount is above what the agent may still move",
+            "amount",
+            amount=signed.amount,
+            cap=cap,
+        )
+    if signed.action_sequence != account.action_sequence + 1:
+        return no(
+            RejectCode.STALE_SEQUENCE,
+            "an agent's transfer takes the next action sequence",
+            "action_sequence",
+            sequence=signed.action_sequence,
+            seen=account.action_sequence,
+        )
+    return None
+
+
+def _check_free(state: EngineState, account: Account, amount: int) -> Reject | None:
+    """Positions and open orders leave `amount` free, at fresh prices."""
     if not prices_fresh(state, account):
         return no(RejectCode.STALE_PRICE, "the price of an open position is stale")
     free = available(state, account)
-    if signed.amount > free:
+    if amount > free:
         return no(
             RejectCode.INSUFFICIENT_WITHDRAWABLE,
             "positions and open orders need the collateral",
             "amount",
-            requested=signed.amount,
+            requested=amount,
             withdrawable=free,
         )
     return None

@@ -6,7 +6,7 @@ from typing import Any
 
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.units import check
-from sequencer.engine.actions import approve_agent, withdraw
+from sequencer.engine.actions import approve_agent, transfer, withdraw
 from sequencer.engine.cancels import cancel_order
 from sequencer.engine.commands import (
     AgentApproval,
@@ -19,6 +19,7 @@ from sequencer.engine.commands import (
     OracleRound,
     PlaceOrder,
     SetMarketMode,
+    TransferRequest,
     TriggerLiquidation,
     WithdrawRequest,
 )
@@ -42,6 +43,7 @@ VERBS: dict[type[AnyCommand], Callable[[Context, Any], None]] = {
     CancelOrder: cancel_order,
     AgentApproval: approve_agent,
     WithdrawRequest: withdraw,
+    TransferRequest: transfer,
     TriggerLiquidation: liquidate,
     SetMarketMode: set_mode,
     BatchConfirmed: confirm_batch,

@@ -11,6 +11,7 @@ from evermark.protocol.batch import (
     NO_INDEX,
     AgentApproval,
     Batch,
+    CollateralTransfer,
     Fill,
     InboxUse,
     OrderRow,
@@ -19,7 +20,7 @@ from evermark.protocol.batch import (
 from evermark.protocol.margin import AccountMargin
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import Round, prices_hash
-from evermark.protocol.orders import ApproveAgent, Order, Signature, Withdraw
+from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 
 # Sections in the order in which the vault works through them.
 STAGE_EMPTY = 0
@@ -92,6 +93,20 @@ class OpenFill:
         self.keeper = keeper  # account id, 0: none
 
 
+class OpenAction:
+    """An action of section 2 before its accounts have an index; `target` receives a transfer, else 0."""
+
+    __slots__ = ("account", "signature", "signed", "target")
+
+    def __init__(
+        self, account: int, signed: ApproveAgent | Transfer, signature: Signature, target: int = 0
+    ) -> None:
+        self.account = account
+        self.signed = signed
+        self.signature = signature
+        self.target = target
+
+
 class OpenBatch:
     """Everything that waits to be sealed."""
 
@@ -120,7 +135,7 @@ class OpenBatch:
         self.opened_ms = 0
         self.priced = False  # something in it depends on the round
         self.inbox: list[int] = []  # account of each entry, 0: none
-        self.actions: list[tuple[int, ApproveAgent, Signature]] = []
+        self.actions: list[OpenAction] = []
         self.funding_hours: list[int] = []
         self.funding_markets: set[int] = set()
         self.rows: dict[RowKey, Row] = {}
@@ -187,10 +202,7 @@ def build(
         pairs=tuple((account_at[account], market) for account, market in pair_keys),
         orders=tuple(rows),
         inbox=tuple(InboxUse(account_at[account] if account else NO_INDEX) for account in open_.inbox),
-        actions=tuple(
-            AgentApproval(account_at[account], approval, signature)
-            for account, approval, signature in open_.actions
-        ),
+        actions=tuple(_action(action, account_at) for action in open_.actions),
         funding_hours=tuple(open_.funding_hours),
         fills=tuple(_fill(fill, row_at, pair_at, account_at) for fill in open_.fills),
         withdrawals=tuple(
@@ -198,6 +210,13 @@ def build(
             for account, withdraw, fee, signature in open_.withdrawals
         ),
     )
+
+
+def _action(action: OpenAction, account_at: dict[int, int]) -> AgentApproval | CollateralTransfer:
+    index, signed = account_at[action.account], action.signed
+    if isinstance(signed, Transfer):
+        return CollateralTransfer(index, account_at[action.target], signed, action.signature)
+    return AgentApproval(index, signed, action.signature)
 
 
 def _fill(

@@ -9,7 +9,7 @@ import msgspec
 
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Withdraw
+from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Transfer, Withdraw
 
 
 class MarketMode(enum.IntEnum):
@@ -107,6 +107,15 @@ class WithdrawRequest(Command, frozen=True):
     signature: Signature
 
 
+class TransferRequest(Command, frozen=True):
+    """A signed transfer between sub-accounts of one owner, by the owner or an agent within its cap."""
+
+    account: int
+    transfer: Transfer
+    signature: Signature
+    signer: bytes
+
+
 class TriggerLiquidation(Command, frozen=True):
     """A liquidation keeper points at a position; `keeper_account` gets its share (0: none)."""
 
@@ -140,6 +149,7 @@ AnyCommand = (
     | CancelOrder
     | AgentApproval
     | WithdrawRequest
+    | TransferRequest
     | TriggerLiquidation
     | SetMarketMode
     | BatchConfirmed

@@ -236,6 +236,15 @@ class WithdrawalClaimed(Event, frozen=True):
     fee: int
 
 
+class Transferred(Event, frozen=True):
+    """Collateral moved between two accounts of one owner; `signer` is the owner or an agent."""
+
+    account: int
+    target: int
+    amount: int
+    signer: bytes
+
+
 class BatchSealed(Event, frozen=True):
     """The open batch is complete. `batch.journal_sequence` is the last command in it; the hash is zero here
     and filled in by settlement from the journal. `round` is what must be posted before the batch settles."""
@@ -264,5 +273,6 @@ AnyEvent = (
     | EntryApplied
     | EntrySkipped
     | WithdrawalClaimed
+    | Transferred
     | BatchSealed
 )

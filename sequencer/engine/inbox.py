@@ -8,8 +8,8 @@ from evermark.protocol.units import MAX_COLLATERAL
 from sequencer.engine.batch_builder import MAX_INBOX, STAGE_INBOX
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.engine.context import Context, no
-from sequencer.engine.events import AccountRegistered, EntryApplied, EntrySkipped
-from sequencer.engine.ledger import change_collateral
+from sequencer.engine.events import EntryApplied, EntrySkipped
+from sequencer.engine.ledger import change_collateral, register
 from sequencer.engine.risk import margin_of, prices_fresh
 from sequencer.engine.sealing import enter, round_is_old, seal, touch, touch_positions
 from sequencer.engine.state import Account, EngineState
@@ -31,7 +31,7 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     enter(ctx, STAGE_INBOX, priced=needs_prices)
     state.entry_count += 1
     if entry.entry_kind is InboxEntryKind.DEPOSIT:
-        _deposit(ctx, entry, account or _register(ctx, entry))
+        _deposit(ctx, entry, account or register(ctx, entry.owner, entry.sub_account))
     elif entry.entry_kind is InboxEntryKind.DONATION:
         _deposit(ctx, entry, state.accounts[INSURANCE_FUND])
     elif account is None:
@@ -60,15 +60,6 @@ def _check(ctx: Context, entry: InboxEntry, needs_prices: bool) -> Reject | None
     if old and not state.batch.priced and len(state.batch.inbox) >= MAX_INBOX:
         return no(RejectCode.NOT_READY, "no recent price round to seal with: try again", round_s=state.now)
     return None
-
-
-def _register(ctx: Context, entry: InboxEntry) -> Account:
-    state = ctx.state
-    account = Account(len(state.accounts) + 1, entry.owner, entry.sub_account)
-    state.accounts[account.account_id] = account
-    state.account_ids[entry.owner, entry.sub_account] = account.account_id
-    ctx.emit(AccountRegistered(account=account.account_id, owner=entry.owner, sub_account=entry.sub_account))
-    return account
 
 
 def _deposit(ctx: Context, entry: InboxEntry, account: Account) -> None:

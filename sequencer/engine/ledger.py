@@ -5,11 +5,21 @@ from evermark.protocol.margin import fee_delta, funding_owed, funding_remainder
 from evermark.protocol.units import FUNDING_SCALE, check, floor_div
 from sequencer.engine.batch_builder import Row
 from sequencer.engine.context import Context
-from sequencer.engine.events import CollateralChanged, PositionChanged
+from sequencer.engine.events import AccountRegistered, CollateralChanged, PositionChanged
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import refresh, revalue
 from sequencer.engine.sealing import baseline, touch, touch_positions
 from sequencer.engine.state import Account, MarketState, Position
+
+
+def register(ctx: Context, owner: bytes, sub_account: int) -> Account:
+    """A new account under the next id."""
+    state = ctx.state
+    account = Account(len(state.accounts) + 1, owner, sub_account)
+    state.accounts[account.account_id] = account
+    state.account_ids[owner, sub_account] = account.account_id
+    ctx.emit(AccountRegistered(account=account.account_id, owner=owner, sub_account=sub_account))
+    return account
 
 
 def change_collateral(ctx: Context, account: Account, delta: int, cause: str) -> None:

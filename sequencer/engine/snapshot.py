@@ -12,15 +12,15 @@ import msgspec
 
 from evermark.protocol.batch import FILL_DELEVERAGE
 from evermark.protocol.oracle import Round
-from evermark.protocol.orders import ApproveAgent, Order, Signature, Withdraw
+from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 from evermark.protocol.units import check
-from sequencer.engine.batch_builder import Baseline, OpenBatch, OpenFill, Row
+from sequencer.engine.batch_builder import Baseline, OpenAction, OpenBatch, OpenFill, Row
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.open_orders import reserve
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 1  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 2  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -190,7 +190,10 @@ def _dump_batch(batch: OpenBatch) -> list[Any]:
         batch.priced,
         batch.notional,
         batch.inbox,
-        [[account, approval, signature.to_bytes()] for account, approval, signature in batch.actions],
+        [
+            [action.account, action.target, action.signed, action.signature.to_bytes()]
+            for action in batch.actions
+        ],
         batch.funding_hours,
         sorted(batch.funding_markets),
         [
@@ -215,8 +218,9 @@ def _load_batch(values: list[Any]) -> OpenBatch:
     batch.stage, batch.opened_ms, batch.priced, batch.notional, inbox, actions, hours, markets = values[:8]
     rows, fills, withdrawals, accounts, pairs, baselines, row_accounts, targets = values[8:]
     batch.inbox, batch.funding_hours, batch.funding_markets = list(inbox), list(hours), set(markets)
-    for account, approval, signature in actions:
-        batch.actions.append((account, msgspec.convert(approval, ApproveAgent), _signature(signature)))
+    for account, target, fields, signature in actions:
+        signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
+        batch.actions.append(OpenAction(account, signed, _signature(signature), target))
     for account, slot, sequence, market_id, numerator, order, signature in rows:
         row = Row(market_id, msgspec.convert(order, Order), _signature(signature), numerator)
         batch.rows[account, slot, sequence] = row

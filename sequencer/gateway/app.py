@@ -89,6 +89,7 @@ class _Gateway:
             "/v1/cancels": (wire.CancelRequest, desk.cancel),
             "/v1/agents": (wire.AgentRequest, desk.approve),
             "/v1/withdrawals": (wire.WithdrawalRequest, desk.withdraw),
+            "/v1/transfers": (wire.TransferRequest, desk.transfer),
             "/v1/oracle/prices": (wire.PriceReportRequest, keepers.prices),
             "/v1/oracle/funding": (wire.FundingReportRequest, keepers.funding),
             "/v1/liquidations": (wire.LiquidationRequest, keepers.liquidate),

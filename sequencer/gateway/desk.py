@@ -9,10 +9,24 @@ from typing import Any
 
 import msgspec
 
-from evermark.protocol.orders import NO_ADDRESS, ApproveAgent, Cancel, Order, Withdraw
+from evermark.protocol.orders import NO_ADDRESS, ApproveAgent, Cancel, Order, Transfer, Withdraw
 from evermark.protocol.reject import RejectCode
-from sequencer.engine.commands import AgentApproval, AnyCommand, CancelOrder, PlaceOrder, WithdrawRequest
-from sequencer.engine.events import AgentChanged, CommandRejected, Event, OrderCancelled, WithdrawalClaimed
+from sequencer.engine.commands import (
+    AgentApproval,
+    AnyCommand,
+    CancelOrder,
+    PlaceOrder,
+    TransferRequest,
+    WithdrawRequest,
+)
+from sequencer.engine.events import (
+    AgentChanged,
+    CommandRejected,
+    Event,
+    OrderCancelled,
+    Transferred,
+    WithdrawalClaimed,
+)
 from sequencer.engine.state import Account
 from sequencer.gateway import parse, wire
 from sequencer.gateway.limits import Limiter
@@ -44,7 +58,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Desk:
-    """Orders, cancels, agents and withdrawals. Every verb raises Refusal for what it does not submit."""
+    """Orders, cancels, agents, withdrawals and transfers. Every verb raises Refusal for what it does not submit."""
 
     def __init__(self, services: Services, limiter: Limiter, signers: Signers) -> None:
         self._services = services
@@ -135,6 +149,24 @@ class Desk:
             }
         )
 
+    async def transfer(self, request: wire.TransferRequest) -> Answer:
+        """Move collateral to another sub-account of the owner; an agent may, within its cap."""
+        transfer, signature = parse.transfer_of(request.transfer), parse.signature_of(request)
+        self._require_ready()
+        account = self._account(transfer)
+        recovered = await self._signers.trader(transfer, signature, request, account, agents=True)
+        self._limiter.order(account.account_id)
+        self._require_deadline(transfer.deadline)
+        command = TransferRequest(
+            account=account.account_id,
+            transfer=transfer,
+            signature=signature,
+            signer=recovered.signer or NO_ADDRESS,
+        )
+        events = await self._submit(command)
+        done = next(event for event in events if isinstance(event, Transferred))
+        return Answer.of({"account": done.account, "target": done.target, "amount": wire_int(done.amount)})
+
     async def _place(self, command: PlaceOrder) -> Answer:
         """Submit one order; whoever repeats it meanwhile waits for the same answer."""
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -168,7 +200,7 @@ class Desk:
         record = self._services.history.order(order_hash)
         return None if record is None else record.first_answer
 
-    def _account(self, message: Order | Cancel | Withdraw | ApproveAgent) -> Account:
+    def _account(self, message: Order | Cancel | Withdraw | Transfer | ApproveAgent) -> Account:
         account_id = self._state.account_ids.get((message.owner, message.sub_account))
         if account_id is None:
             owner = "0x" + message.owner.hex()

@@ -15,6 +15,7 @@ from evermark.protocol.orders import (
     Side,
     Signature,
     TimeInForce,
+    Transfer,
     Trigger,
     Withdraw,
 )
@@ -28,6 +29,7 @@ from sequencer.gateway.wire import (
     OrderFields,
     PriceReportFields,
     Signed,
+    TransferFields,
     TriggerFields,
     Whole,
     WithdrawFields,
@@ -171,6 +173,18 @@ def withdraw_of(fields: WithdrawFields) -> Withdraw:
         max_fee=whole(fields.max_fee, 95, "withdraw.maxFee"),
         action_sequence=whole(fields.action_sequence, 48, "withdraw.actionSequence"),
         deadline=whole(fields.deadline, 32, "withdraw.deadline"),
+    )
+
+
+def transfer_of(fields: TransferFields) -> Transfer:
+    """JSON fields -> Transfer. Raises Refusal."""
+    return Transfer(
+        owner=address(fields.owner),
+        sub_account=whole(fields.sub_account, 16, "transfer.subAccount"),
+        to_sub_account=whole(fields.to_sub_account, 16, "transfer.toSubAccount"),
+        amount=whole(fields.amount, 95, "transfer.amount"),
+        action_sequence=whole(fields.action_sequence, 48, "transfer.actionSequence"),
+        deadline=whole(fields.deadline, 32, "transfer.deadline"),
     )
 
 

@@ -1,8 +1,8 @@
-"""Who may sign what: the owner, or a live agent for orders and cancels. Names what is wrong with a
+"""Who may sign what: the owner, or a live agent for orders, cancels and transfers. Names what is wrong with a
 signature.
 """
 
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Withdraw
+from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Transfer, Withdraw
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.signing import FundingReport, Liquidate, PriceReport, domain_separator
 from sequencer.engine.state import Account
@@ -27,7 +27,7 @@ class Signers:
 
     async def trader(
         self,
-        message: Order | Cancel | Withdraw | ApproveAgent,
+        message: Order | Cancel | Withdraw | Transfer | ApproveAgent,
         signature: Signature,
         request: wire.Signed,
         account: Account,

@@ -181,6 +181,8 @@ class Sockets:
             return await self._desk.cancel(message)
         if isinstance(message, wire.WsAgent):
             return await self._desk.approve(message)
+        if isinstance(message, wire.WsTransfer):
+            return await self._desk.transfer(message)
         return await self._desk.withdraw(message)
 
     async def _subscription(

@@ -72,6 +72,17 @@ class WithdrawFields(Strict, frozen=True, kw_only=True, rename="camel"):
     deadline: Whole
 
 
+class TransferFields(Strict, frozen=True, kw_only=True, rename="camel"):
+    """The fields of the EIP-712 type `Transfer`."""
+
+    owner: Address
+    sub_account: int
+    to_sub_account: int
+    amount: Whole
+    action_sequence: int
+    deadline: Whole
+
+
 class ApprovalFields(Strict, frozen=True, kw_only=True, rename="camel"):
     """The fields of the EIP-712 type `ApproveAgent`."""
 
@@ -144,6 +155,12 @@ class WithdrawalRequest(Signed, frozen=True, kw_only=True):
     withdraw: WithdrawFields
 
 
+class TransferRequest(Signed, frozen=True, kw_only=True):
+    """Body of POST /v1/transfers."""
+
+    transfer: TransferFields
+
+
 class PriceReportRequest(Signed, frozen=True, kw_only=True):
     """Body of POST /v1/oracle/prices."""
 
@@ -186,6 +203,12 @@ class WsWithdraw(WithdrawalRequest, frozen=True, kw_only=True, tag="withdraw", t
     id: int
 
 
+class WsTransfer(TransferRequest, frozen=True, kw_only=True, tag="transfer", tag_field="op"):
+    """A transfer over the WebSocket."""
+
+    id: int
+
+
 class _Channel(Strict, frozen=True, kw_only=True):
     channel: Literal["book", "trades", "prices", "status", "account"]
     market: Symbol = ""
@@ -208,5 +231,5 @@ class WsPing(Strict, frozen=True, kw_only=True, tag="ping", tag_field="op"):
     id: int | None = None
 
 
-WsSigned = WsOrder | WsCancel | WsAgent | WsWithdraw
-WsMessage = WsOrder | WsCancel | WsAgent | WsWithdraw | WsSubscribe | WsUnsubscribe | WsPing
+WsSigned = WsOrder | WsCancel | WsAgent | WsWithdraw | WsTransfer
+WsMessage = WsSigned | WsSubscribe | WsUnsubscribe | WsPing

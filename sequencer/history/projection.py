@@ -29,6 +29,7 @@ from sequencer.history.candles import Candle, CandleBuilder
 from sequencer.history.queries import Queries
 from sequencer.history.records import OrderRecord, new_record
 from sequencer.history.store import HistoryGap, Store, WriteBatch, fetch
+from sequencer.journal.records import JournalRefused
 from sequencer.replay import Applied
 
 RECENT_ORDERS = 50_000  # ended orders kept in memory for repetitions and status questions
@@ -45,6 +46,7 @@ class History(Queries):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.sequence, self._journal_hash = store.position()  # of the last command counted
+        self._genesis_hash = store.genesis_hash()  # of the journal's first record
         self._symbols: list[str] = []
         self._orders: OrderedDict[bytes, OrderRecord] = OrderedDict()
         self._by_client: dict[tuple[int, str], bytes] = {}
@@ -59,11 +61,19 @@ class History(Queries):
     def open(cls, path: Path, hash_at: Callable[[int], bytes | None]) -> "History":
         """The projection in `path`, begun anew when it belongs to another journal.
 
-        `hash_at(sequence)` is the journal's hash at a record, None past its end.
+        `hash_at(sequence)` is the journal's hash at a record, None past its end. Raises JournalRefused when the
+        history was made of records that its journal no longer has.
         """
         store = Store(path)
         sequence, journal_hash = store.position()
         if sequence and hash_at(sequence) != journal_hash:
+            if store.genesis_hash() == hash_at(1):
+                store.close()
+                raise JournalRefused(
+                    f"journal: the history {path} was made of its record {sequence}, which is not there any "
+                    f"more: records are lost. Restore the journal from a backup or a replica; to go on without "
+                    f"them, move the history and the snapshots away"
+                )
             log.warning(
                 "history belongs to another journal and is rebuilt", path=str(path), sequence=sequence
             )
@@ -76,7 +86,8 @@ class History(Queries):
     def observe(self, applied: Applied) -> None:
         """Count one command; those from before the stored position are skipped. Raises HistoryGap."""
         if isinstance(applied.command, Genesis):
-            self._symbols = [market.symbol for market in applied.command.markets]
+            self.list_markets(applied.command)
+            self._genesis_hash = applied.hash
         if applied.sequence <= self.sequence:
             return
         if applied.sequence != self.sequence + 1:
@@ -97,6 +108,10 @@ class History(Queries):
         elif self._row_count >= REPLAY_FLUSH_ROWS:
             self.flush().result()
 
+    def list_markets(self, genesis: Genesis) -> None:
+        """Learn the markets' symbols, without the record that holds them."""
+        self._symbols = [market.symbol for market in genesis.markets]
+
     def order(self, order_hash: bytes) -> OrderRecord | None:
         """An order that is open or ended recently, from memory."""
         return self._orders.get(order_hash)
@@ -114,7 +129,7 @@ class History(Queries):
         if self._candles.changed:
             rows["candles"] = [msgspec.structs.asdict(candle) for candle in self._candles.changed.values()]
         self._dirty, self._candles.changed, self._row_count = {}, {}, 0
-        return self.store.write(WriteBatch(rows, self.sequence, self._journal_hash))
+        return self.store.write(WriteBatch(rows, self.sequence, self._journal_hash, self._genesis_hash))
 
     async def run(self) -> None:
         """Store what arrives until cancelled."""

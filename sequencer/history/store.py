@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Select, Table, create_engine, event, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
+from sequencer.crash_points import reached
 from sequencer.history import tables
 
 Result = TypeVar("Result")
@@ -36,6 +37,7 @@ class WriteBatch(msgspec.Struct, frozen=True):
     rows: dict[str, list[dict[str, Any]]]  # table name -> rows
     sequence: int
     journal_hash: bytes
+    genesis_hash: bytes = b""  # of the journal's first record
 
 
 class Store:
@@ -53,6 +55,10 @@ class Store:
     def position(self) -> tuple[int, bytes]:
         """(last journal sequence stored, that record's hash); (0, b"") when new."""
         return self._worker.submit(self._position).result()
+
+    def genesis_hash(self) -> bytes:
+        """Hash of the journal's first record; b"" when new."""
+        return bytes.fromhex(self._worker.submit(self._meta).result().get("genesis_hash", ""))
 
     def write(self, batch: WriteBatch) -> "Future[None]":
         """Store a batch in one transaction, after everything that was asked before it."""
@@ -90,9 +96,12 @@ class Store:
         return self._engine.connect()
 
     def _position(self) -> tuple[int, bytes]:
-        rows = self._read(lambda connection: connection.execute(select(tables.meta)).all())
-        values = {row.key: row.value for row in rows}
+        values = self._meta()
         return int(values.get("sequence", "0")), bytes.fromhex(values.get("journal_hash", ""))
+
+    def _meta(self) -> dict[str, str]:
+        rows = self._read(lambda connection: connection.execute(select(tables.meta)).all())
+        return {row.key: row.value for row in rows}
 
     def _read(self, work: Callable[[Connection], Result]) -> Result:
         with self._connection.begin():
@@ -109,11 +118,17 @@ class Store:
                     raise
 
     def _write_once(self, batch: WriteBatch) -> None:
-        position = {"sequence": str(batch.sequence), "journal_hash": batch.journal_hash.hex()}
+        position = {
+            "sequence": str(batch.sequence),
+            "journal_hash": batch.journal_hash.hex(),
+            "genesis_hash": batch.genesis_hash.hex(),
+        }
         rows = batch.rows | {"meta": [{"key": key, "value": value} for key, value in position.items()]}
         with self._connection.begin():
             for name, values in rows.items():
                 _upsert(self._connection, tables.metadata.tables[name], values)
+            reached("history: rows written")
+        reached("history: committed")
 
 
 def fetch(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
@@ -129,7 +144,8 @@ def _upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]
 
 
 def _tune(connection: sqlite3.Connection, _: object) -> None:
-    # Losing the last writes in a power cut is harmless here: the journal brings them back.
+    # Losing the last writes in a power cut is harmless here: the journal brings them back. NORMAL keeps the file
+    # whole through one, and costs a sync only when the log is written back.
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA busy_timeout = 5000")

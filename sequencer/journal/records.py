@@ -67,6 +67,28 @@ def chain_hash(previous: bytes, sequence: int, stamp_ms: int, payload: bytes) ->
     ).digest()
 
 
+def chained(head: Head, entries: Sequence[Entry]) -> list[tuple[int, int, bytes, bytes]]:
+    """`entries` as rows (sequence, stamp, payload, hash) that follow on `head`."""
+    rows = []
+    previous, sequence = head.hash, head.sequence
+    for stamp_ms, payload in entries:
+        sequence += 1
+        previous = chain_hash(previous, sequence, stamp_ms, payload)
+        rows.append((sequence, stamp_ms, payload, previous))
+    return rows
+
+
+def check_record(record: Record, expected_sequence: int, previous: bytes) -> None:
+    """Raises JournalRefused when `record` is not the one that follows on the hash `previous`."""
+    if record.sequence != expected_sequence:
+        raise JournalRefused(f"journal: record {expected_sequence} is missing, {record.sequence} follows")
+    if record.hash != chain_hash(previous, record.sequence, record.stamp_ms, record.payload):
+        raise JournalRefused(
+            f"journal: record {record.sequence} does not match its hash: it was changed or is damaged; "
+            f"restore the journal from a backup or a replica"
+        )
+
+
 class Journal(Protocol):
     """An append-only log with one owner at a time, told apart by its epoch."""
 
@@ -78,6 +100,14 @@ class Journal(Protocol):
 
     def read(self, from_sequence: int = 1) -> Iterator[Record]:
         """Records in order, each checked against the chain."""
+        ...
+
+    def record(self, sequence: int) -> Record:
+        """One record by its sequence. Raises KeyError beyond the head."""
+        ...
+
+    def check_chain(self, until: int) -> None:
+        """Read and check records 1 to `until`. Raises JournalRefused at the first broken one."""
         ...
 
     def head(self) -> Head:

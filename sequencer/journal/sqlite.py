@@ -12,6 +12,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import structlog
+
+from sequencer.crash_points import reached
 from sequencer.journal.records import (
     GENESIS_HASH,
     Appended,
@@ -21,10 +24,13 @@ from sequencer.journal.records import (
     JournalRefused,
     Record,
     Unknown,
-    chain_hash,
+    chained,
+    check_record,
 )
+from sequencer.journal.wal import inspect_wal
 
 FORMAT = 1  # PRAGMA user_version; another layout gets another number and an explicit migration
+APPLICATION = 0x45564D4A  # PRAGMA application_id, "EVMJ": the file is a journal and nothing else
 PAGE_RECORDS = 2_000  # records fetched at once by a reader
 COLUMNS = "SELECT sequence, stamp_ms, payload, hash FROM record"
 
@@ -39,6 +45,9 @@ CREATE TRIGGER record_stays BEFORE DELETE ON record BEGIN SELECT RAISE(ABORT, 'j
 """
 
 
+log = structlog.get_logger("journal")
+
+
 class SqliteJournal:
     """The `Journal` protocol on one SQLite file. Use one instance from one thread at a time."""
 
@@ -49,6 +58,7 @@ class SqliteJournal:
         self.read_only = read_only
         self._lock_file = None if read_only else _lock(path)
         try:
+            tail = None if read_only else inspect_wal(path)
             self._db = self._connect(busy_timeout_s)
             self._head = self._stored_head()
         except sqlite3.Error as error:
@@ -57,6 +67,13 @@ class SqliteJournal:
         except JournalRefused:
             self._unlock()
             raise
+        if tail is not None and tail.torn_bytes:
+            log.warning(
+                "torn tail cut: a commit that was never acknowledged",
+                path=str(path),
+                bytes=tail.torn_bytes,
+                head=self._head.sequence,
+            )
 
     def append(
         self, entries: Sequence[Entry], expected_sequence: int, epoch: int
@@ -73,9 +90,12 @@ class SqliteJournal:
             if owner != epoch or head.sequence + 1 != expected_sequence:
                 self._db.execute("ROLLBACK")
                 return Fenced(owner, head.sequence)
-            records = _chained(head, entries)
+            records = chained(head, entries)
+            reached("journal: transaction begun")
             self._db.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", records)
+            reached("journal: records written")
             self._db.execute("COMMIT")
+            reached("journal: committed")
         except sqlite3.Error as error:
             raise JournalRefused(f"journal: {self.path} could not be written: {error}") from error
         hashes = tuple(record[3] for record in records)
@@ -86,24 +106,34 @@ class SqliteJournal:
     def read(self, from_sequence: int = 1) -> Iterator[Record]:
         """Records from `from_sequence` to the head, each checked. Raises JournalRefused at the first broken
         one."""
-        previous = self._hash_before(from_sequence)
+        previous, last = self._hash_before(from_sequence), self.head().sequence
         at = from_sequence
         while True:
             rows = self._query(f"{COLUMNS} WHERE sequence >= ? ORDER BY sequence LIMIT ?", (at, PAGE_RECORDS))
             for row in rows:
-                record = Record(*row)
-                _check_record(record, at, previous)
+                record = _record(row)
+                check_record(record, at, previous)
                 yield record
                 previous, at = record.hash, at + 1
             if len(rows) < PAGE_RECORDS:
+                break
+        if at <= last:
+            raise JournalRefused(f"journal: record {at} is missing, the head is {last}")
+
+    def check_chain(self, until: int) -> None:
+        """Read and check records 1 to `until`. Raises JournalRefused at the first broken one."""
+        for record in self.read():
+            if record.sequence == until:
                 return
+        if until:
+            raise JournalRefused(f"journal: it ends before record {until}")
 
     def record(self, sequence: int) -> Record:
         """One record by its sequence. Raises KeyError beyond the head."""
         rows = self._query(f"{COLUMNS} WHERE sequence = ?", (sequence,))
         if not rows:
             raise KeyError(sequence)
-        return Record(*rows[0])
+        return _record(rows[0])
 
     def head(self) -> Head:
         """The newest durable record."""
@@ -115,7 +145,9 @@ class SqliteJournal:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("UPDATE owner SET epoch = epoch + 1")
             epoch = int(self._db.execute("SELECT epoch FROM owner").fetchone()[0])
+            reached("journal: epoch written")
             self._db.execute("COMMIT")
+            reached("journal: epoch committed")
         except sqlite3.Error as error:
             raise JournalRefused(f"journal: {self.path} could not be taken over: {error}") from error
         return epoch
@@ -134,22 +166,35 @@ class SqliteJournal:
             )
         else:
             db = sqlite3.connect(self.path, busy_timeout_s, check_same_thread=False, isolation_level=None)
+        try:
+            self._prepare(db)
+        except (sqlite3.Error, JournalRefused):
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        if not self.read_only:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # each owner begins an empty log, see wal.py
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
-        if version == 0 and not self.read_only:
-            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
+        application = int(db.execute("PRAGMA application_id").fetchone()[0])
+        is_new = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if is_new and not self.read_only:
+            stamps = f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={FORMAT};"
+            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {stamps} COMMIT;")
+        elif application != APPLICATION:
+            raise JournalRefused(f"journal: {self.path} is a database of something else, no journal")
         elif version != FORMAT:
-            db.close()
             raise JournalRefused(f"journal: {self.path} has format {version}, this version reads {FORMAT}")
-        return db
 
     def _stored_head(self) -> Head:
         rows = self._query(f"{COLUMNS} ORDER BY sequence DESC LIMIT 1", ())
         if not rows:
             return Head(0, 0, GENESIS_HASH)
-        sequence, stamp_ms, _, hash_ = rows[0]
-        return Head(sequence, stamp_ms, hash_)
+        newest = _record(rows[0])
+        return Head(newest.sequence, newest.stamp_ms, newest.hash)
 
     def _hash_before(self, sequence: int) -> bytes:
         if sequence <= 1:
@@ -171,6 +216,16 @@ class SqliteJournal:
             self._lock_file = None
 
 
+def _record(row: tuple[int, int, bytes, bytes]) -> Record:
+    """A row as a record; on a damaged page a column may hold anything."""
+    kinds = tuple(type(value) for value in row)
+    if kinds != (int, int, bytes, bytes) or not 0 <= row[1] < 2**63:
+        raise JournalRefused(
+            f"journal: record {row[0]} is damaged; restore the journal from a backup or a replica"
+        )
+    return Record(*row)
+
+
 def _lock(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -178,24 +233,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise JournalRefused(f"journal: {path} is in use by another sequencer") from None
-    return descriptor
-
-
-def _chained(head: Head, entries: Sequence[Entry]) -> list[tuple[int, int, bytes, bytes]]:
-    records = []
-    previous, sequence = head.hash, head.sequence
-    for stamp_ms, payload in entries:
-        sequence += 1
-        previous = chain_hash(previous, sequence, stamp_ms, payload)
-        records.append((sequence, stamp_ms, payload, previous))
-    return records
-
-
-def _check_record(record: Record, expected_sequence: int, previous: bytes) -> None:
-    if record.sequence != expected_sequence:
-        raise JournalRefused(f"journal: record {expected_sequence} is missing, {record.sequence} follows")
-    if record.hash != chain_hash(previous, record.sequence, record.stamp_ms, record.payload):
         raise JournalRefused(
-            f"journal: record {record.sequence} does not match its hash: it was changed or is damaged"
-        )
+            f"journal: {path} is in use by another sequencer; one at a time: stop it first"
+        ) from None
+    return descriptor

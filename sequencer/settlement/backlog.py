@@ -1,6 +1,7 @@
 """What the chain has not confirmed yet, rebuilt from the journal: sealed batches and where their reports are.
 
-Nothing here is stored: a restart replays the journal, and the vault's last batch id says where to go on.
+Nothing here is stored but in snapshots: a restart replays the journal, and the vault's last batch id says where
+to go on.
 """
 
 import asyncio
@@ -27,6 +28,19 @@ class SealedBatch(msgspec.Struct, frozen=True):
 
     batch: Batch
     round: Round
+
+
+class BacklogMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a backlog knows after one record."""
+
+    batches: tuple[SealedBatch, ...]
+    round_records: dict[int, int]
+    hour_records: dict[int, int]
+    hashes: tuple[tuple[int, bytes], ...]
+    newest_round: Round | None
+    fills_settled: int
+    last_sealed: int
+    last_confirmed: int
 
 
 class Backlog:
@@ -62,6 +76,28 @@ class Backlog:
         refused = any(isinstance(event, CommandRejected) for event in applied.events)
         if isinstance(applied.command, BatchConfirmed) and not refused:
             self._confirm(applied.command.batch_id)
+
+    def memory(self) -> BacklogMemory:
+        """For a snapshot: everything that `observe` has learned."""
+        return BacklogMemory(
+            tuple(self._batches.values()),
+            self._round_records,
+            self._hour_records,
+            self._hashes,
+            self.newest_round,
+            self.fills_settled,
+            self.last_sealed,
+            self.last_confirmed,
+        )
+
+    def recall(self, memory: BacklogMemory) -> None:
+        """Go on from a snapshot."""
+        self._batches = {sealed.batch.batch_id: sealed for sealed in memory.batches}
+        self._round_records, self._hour_records = dict(memory.round_records), dict(memory.hour_records)
+        self._hashes, self.newest_round = memory.hashes, memory.newest_round
+        self.fills_settled = memory.fills_settled
+        self.last_sealed, self.last_confirmed = memory.last_sealed, memory.last_confirmed
+        self.changed.set()
 
     def sealed(self, batch_id: int) -> SealedBatch | None:
         """The batch with this id, while it is sealed and not confirmed."""

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from hexbytes import HexBytes
 from web3.exceptions import ContractLogicError, Web3Exception
+from web3.types import EventData
 
 from evermark.chain import Manifest, TransactionReverted, TransactionSender
 from evermark.chain.rpc import UNREACHABLE, Web3
@@ -16,6 +17,7 @@ from evermark.chain.vault import ExchangeContracts
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import Refused, Unreachable
+from sequencer.settlement.witness import Settled
 
 MAX_GAS = 2**24  # the cap of EIP-7825; what is not used is not paid
 # Refusals that only say that the chain has moved on since it was read, or lags behind the reports.
@@ -66,13 +68,15 @@ class ExchangeChain:
         """Number of the block that holds a settled batch."""
         if batch_id in self._settled_blocks:
             return self._settled_blocks.pop(batch_id)
-        async with _asking():
-            logs = await self._contracts.vault.events.BatchSettled.get_logs(
-                from_block=self._genesis_block, argument_filters={"batch_id": batch_id}
-            )
-        if not logs:
-            raise Unreachable(f"batch {batch_id} is settled, but the node shows no log of it")
-        return int(logs[-1]["blockNumber"])
+        return int((await self._settled_log(batch_id))["blockNumber"])
+
+    async def newest_settled(self) -> Settled | None:
+        """The newest settled batch with the journal position in its event, None before the first."""
+        latest, _ = await self.last_batch_ids()
+        if not latest:
+            return None
+        args = (await self._settled_log(latest))["args"]
+        return Settled(latest, int(args["journal_sequence"]), bytes(args["journal_hash"]))
 
     async def last_round(self) -> LaneRound:
         """The newest round that the sequencer's lane holds."""
@@ -140,6 +144,16 @@ class ExchangeChain:
             sub_account=item.sub_account,
             amount=item.amount,
         )
+
+    async def _settled_log(self, batch_id: int) -> EventData:
+        async with _asking():
+            logs = await self._contracts.vault.events.BatchSettled.get_logs(
+                from_block=self._genesis_block, argument_filters={"batch_id": batch_id}
+            )
+        if not logs:
+            raise Unreachable(f"batch {batch_id} is settled, but the node shows no log of it")
+        newest: EventData = logs[-1]
+        return newest
 
     async def _final_block(self) -> int:
         return max(0, int(await self._w3.eth.block_number) - self._confirmations)

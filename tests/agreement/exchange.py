@@ -11,7 +11,7 @@ from rlp import encode as rlp_encode
 from evermark.protocol.batch import FIRST_USER_ACCOUNT, encode_batch
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport, pack_price
-from evermark.protocol.orders import Cancel, Order, Side, TimeInForce, Withdraw
+from evermark.protocol.orders import ApproveAgent, Cancel, Order, Side, TimeInForce, Transfer, Withdraw
 from evermark.protocol.signing import (
     FundingReport,
     PriceReport,
@@ -22,6 +22,7 @@ from evermark.protocol.signing import (
 )
 from sequencer.engine.apply import apply
 from sequencer.engine.commands import (
+    AgentApproval,
     BatchConfirmed,
     CancelOrder,
     FundingHour,
@@ -30,6 +31,7 @@ from sequencer.engine.commands import (
     InboxEntryKind,
     OracleRound,
     PlaceOrder,
+    TransferRequest,
     TriggerLiquidation,
     WithdrawRequest,
 )
@@ -230,9 +232,10 @@ class Exchange:
         if slot == 0:
             fields.setdefault("time_in_force", TimeInForce.IOC)
         self.clock_ms = max(self.clock_ms + 1, self.now * 1000)
+        sub_account = fields.pop("sub_account", 0)
         order = Order(
             owner=owner.address,
-            sub_account=0,
+            sub_account=sub_account,
             market=self.markets[market].symbol,
             side=side,
             size=size,
@@ -245,7 +248,7 @@ class Exchange:
         )
         return self.send(
             PlaceOrder(
-                account=self.account(owner),
+                account=self.state.account_ids[owner.address, sub_account],
                 order=order,
                 order_hash=struct_hash(order),
                 signature=owner.sign(digest(self.separator, order)),
@@ -293,6 +296,37 @@ class Exchange:
             )
         )
 
+    def transfer(self, account_id: int, to: int, amount: int, by: Signer):
+        """A signed transfer out of an account, by its owner or an agent."""
+        account = self.state.accounts[account_id]
+        message = Transfer(
+            owner=account.owner,
+            sub_account=account.sub_account,
+            to_sub_account=to,
+            amount=amount,
+            action_sequence=account.action_sequence + 1,
+            deadline=self.now + 60,
+        )
+        signature = by.sign(digest(self.separator, message))
+        return self.send(
+            TransferRequest(account=account_id, transfer=message, signature=signature, signer=by.address)
+        )
+
+    def approve(self, owner: Signer, agent: Signer, life_s: int, cap: int):
+        """A signed approval; `life_s` 0 revokes."""
+        account = self.state.accounts[self.account(owner)]
+        message = ApproveAgent(
+            owner=owner.address,
+            sub_account=0,
+            agent=agent.address,
+            agent_expiry=self.now + life_s if life_s else 0,
+            transfer_cap=cap,
+            action_sequence=account.action_sequence + 1,
+            deadline=self.now + 60,
+        )
+        signature = owner.sign(digest(self.separator, message))
+        return self.send(AgentApproval(account=account.account_id, approval=message, signature=signature))
+
     def liquidate(self, account: int, market: int, keeper_account: int = 0):
         """A liquidation trigger."""
         return self.send(
@@ -326,6 +360,8 @@ class Exchange:
             collateral += on_chain.collateral
             assert on_chain.collateral == account.collateral, f"collateral of account {account.account_id}"
             assert on_chain.open_positions == account.open_positions
+            assert on_chain.action_sequence == account.action_sequence
+            assert on_chain.sub_account == account.sub_account
             if account.account_id >= FIRST_USER_ACCOUNT:
                 assert str(on_chain.owner).lower() == hex_address(account.owner)
             for market_id in range(len(self.markets)):
@@ -339,6 +375,8 @@ class Exchange:
                     assert chain_position.entry_cumulative == position.entry_cumulative
                     assert chain_position.entry_mark == position.entry_mark
                 sizes[market_id] += size
+        for (account_id, agent), word in self.state.agents.items():
+            assert tuple(self.vault.agent(account_id, hex_address(agent))) == word
         for market_id, at in enumerate(self.state.markets):
             on_chain = self.vault.market_state(market_id)
             assert on_chain.cumulative_funding == at.cumulative

@@ -9,7 +9,7 @@ import pytest
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side, TimeInForce
-from sequencer.engine.events import CommandRejected, Liquidated, Trade
+from sequencer.engine.events import CommandRejected, Liquidated, Trade, Transferred
 from sequencer.engine.risk import free_equity
 from tests.agreement.exchange import Exchange, signer
 
@@ -120,6 +120,31 @@ def test_a_liquidation_on_the_book_a_take_over_and_the_funds_way_out_agree(excha
     exchange.compare()
 
 
+@pytest.mark.safety("B02", "sequencer")
+@pytest.mark.safety("D12", "sequencer")
+def test_transfers_and_an_agents_cap_agree(exchange):
+    """An agent moves margin into an isolated account up to its cap, the owner takes back what the position leaves free."""
+    owner, maker, agent = signer("owner"), signer("maker"), signer("agent")
+    exchange.deposit(owner, 10_000 * 10**6)
+    exchange.deposit(maker, 100_000 * 10**6)
+    exchange.approve(owner, agent, 10_000, 3_000 * 10**6)
+    account = exchange.account(owner)
+    exchange.transfer(account, 5, 2_000 * 10**6, agent)
+    exchange.transfer(account, 5, 1_000 * 10**6 + 1, agent)
+    isolated = exchange.state.account_ids[owner.address, 5]
+    assert exchange.state.accounts[isolated].collateral == 2_000 * 10**6
+    exchange.order(maker, 0, Side.SELL, 5_000, 1_136_300, slot=1)
+    exchange.order(owner, 0, Side.BUY, 5_000, 1_137_000, slot=0, sub_account=5)
+    assert exchange.state.accounts[isolated].positions[0].size == 5_000
+    exchange.round(PRICES)
+    exchange.compare()
+    exchange.transfer(isolated, 0, 2_000 * 10**6, owner)
+    exchange.transfer(isolated, 0, 500 * 10**6, owner)
+    assert exchange.state.accounts[account].collateral == 8_500 * 10**6
+    exchange.round(PRICES)
+    exchange.compare()
+
+
 class RandomTraders:
     """Seeded traders with every kind of order, deposits, withdrawals, price moves, funding and liquidations."""
 
@@ -205,6 +230,19 @@ class RandomTraders:
             return self.exchange.request_withdrawal(trader, amount)
         return self.exchange.withdraw(trader, amount, fee=min(amount, self.random.randrange(10**6)))
 
+    def _between_accounts(self):
+        """Transfers there and back by owner and agent, and the agent's approval."""
+        exchange, trader, agent = self.exchange, self.random.choice(self.traders), signer("agent")
+        account, to = exchange.account(trader), self.random.randrange(1, 3)
+        other = exchange.state.account_ids.get((trader.address, to), 0)
+        kind = self.random.randrange(5)
+        if kind == 0:
+            return exchange.approve(trader, agent, self.random.choice([0, 5_000, 10**6]), 200 * 10**6)
+        amount, by = self.random.randrange(1, 150 * 10**6), self.random.choice([trader, trader, agent])
+        if kind == 1 and other:
+            return exchange.transfer(other, 0, amount, trader)
+        return exchange.transfer(account, to, amount, by)
+
     def _liquidate(self):
         """A trigger on every position, healthy or not."""
         events = []
@@ -226,6 +264,7 @@ class RandomTraders:
     def _count(self, events) -> None:
         for event in events:
             self.seen["trades"] += isinstance(event, Trade)
+            self.seen["transfers"] += isinstance(event, Transferred)
             if isinstance(event, CommandRejected):
                 self.seen[event.reject.code.name] += 1
             if isinstance(event, Liquidated):
@@ -246,14 +285,17 @@ def test_random_streams_agree_after_every_batch(exchange, seed):
     """A random stream of every operation: after each settled batch all balances, positions and sums are equal."""
     traders = RandomTraders(exchange, seed)
     batches = 0
-    for _ in range(400):
+    for step in range(400):
         traders.step()
+        if step % 15 == 0:
+            traders._count(traders._between_accounts())
         exchange.confirm()
         if len(exchange.settled) > batches and not exchange.state.batch.fills:
             traders._count(exchange.round([tuple(price) for price in traders.prices]))
             exchange.compare()
             batches = len(exchange.settled)
     assert traders.seen["trades"] > 40, traders.seen
+    assert traders.seen["transfers"] > 0, traders.seen
     assert batches > 20
 
 

@@ -47,6 +47,7 @@ def test_nobody_there_is_one_line_that_says_what_to_do() -> None:
         (("cancel",), "either an order's hash or --all"),
         (("deposit", "1e3"), "is no plain decimal number"),
         (("withdraw", "0"), "above zero"),
+        (("transfer", "0", "--to", "1"), "above zero"),
         (("up", "--prices", "dice"), "--prices: 'dice'"),
         (("up", "--json"), "belong to --for"),
         (("sequencer", "--config", "/no/such/file.json"), "/no/such/file.json"),
@@ -72,6 +73,7 @@ def test_help_lists_every_command() -> None:
         "cancel",
         "positions",
         "withdraw",
+        "transfer",
     ):
         assert f" {command} " in text
     for command in ("devnet", "deploy", "sequencer", "keeper"):

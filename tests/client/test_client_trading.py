@@ -113,6 +113,22 @@ async def test_withdraw_and_agent(world: GatewayWorld, maker: EvermarkClient) ->
             await agent.place_limit("BTC-PERP", "buy", "0.01", 108_000)
 
 
+async def test_transfer_into_a_sub_account(world: GatewayWorld, maker: EvermarkClient) -> None:
+    """An isolated account is one transfer away; its own client trades there, and an agent moves only its cap."""
+    receipt = await maker.transfer(4, "2500.5")
+    assert receipt.amount == 2_500_500_000
+    async with world.client(MAKER, sub_account=4) as isolated:
+        assert (await isolated.account()).account == receipt.target
+        placed = await isolated.place_limit("BTC-PERP", "buy", "0.01", "109000")
+        assert placed.status == "open"
+    await maker.approve_agent(AGENT.address, transfer_cap_units=20_000_000)
+    async with world.client(AGENT, owner=MAKER.address) as agent:
+        assert (await agent.transfer(4, 20)).target == receipt.target
+        with pytest.raises(Refused) as refused:
+            await agent.transfer(4, "0.000001")
+    assert refused.value.name == "ABOVE_TRANSFER_CAP"
+
+
 async def test_unknown_account_and_silence(world: GatewayWorld) -> None:
     """No account is a refusal, nobody there is Unreachable."""
     async with world.client(STRANGER) as stranger:

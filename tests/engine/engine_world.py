@@ -9,7 +9,16 @@ from naive_vault import NaiveVault
 from evermark.protocol.batch import AccountOwner, decode_batch, encode_batch
 from evermark.protocol.markets import Market, Tier
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport, pack_price
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Side, Signature, TimeInForce, Withdraw
+from evermark.protocol.orders import (
+    ApproveAgent,
+    Cancel,
+    Order,
+    Side,
+    Signature,
+    TimeInForce,
+    Transfer,
+    Withdraw,
+)
 from evermark.protocol.signing import FundingReport, PriceReport
 from sequencer.engine.apply import apply
 from sequencer.engine.commands import (
@@ -23,6 +32,7 @@ from sequencer.engine.commands import (
     OracleRound,
     PlaceOrder,
     SetMarketMode,
+    TransferRequest,
     TriggerLiquidation,
     WithdrawRequest,
 )
@@ -201,15 +211,32 @@ class World:
         signed = Withdraw(owner=holder.owner, sub_account=holder.sub_account, amount=amount, **fields)
         return self.apply(WithdrawRequest(account=account, withdraw=signed, fee=fee, signature=SIGNATURE))
 
+    def transfer(self, account: int, to_sub_account: int, amount: int, **fields):
+        """By the owner, or `signer`, whom the naive vault reads from the signature."""
+        holder = self.state.accounts[account]
+        signer = fields.pop("signer", holder.owner)
+        fields.setdefault("action_sequence", holder.action_sequence + 1)
+        fields.setdefault("deadline", self.now_s + 60)
+        signed = Transfer(
+            owner=holder.owner,
+            sub_account=holder.sub_account,
+            to_sub_account=to_sub_account,
+            amount=amount,
+            **fields,
+        )
+        signature = Signature(int.from_bytes(signer, "big"), 1, 0)
+        return self.apply(
+            TransferRequest(account=account, transfer=signed, signature=signature, signer=signer)
+        )
+
     def approve(self, account: int, agent: bytes, life_s: int = 1_000, **fields):
         """Approve an agent; `life_s` 0 revokes."""
         holder = self.state.accounts[account]
         fields.setdefault("agent_expiry", self.now_s + life_s if life_s else 0)
         fields.setdefault("action_sequence", holder.action_sequence + 1)
         fields.setdefault("deadline", self.now_s + 60)
-        approval = ApproveAgent(
-            owner=holder.owner, sub_account=holder.sub_account, agent=agent, transfer_cap=0, **fields
-        )
+        fields.setdefault("transfer_cap", 0)
+        approval = ApproveAgent(owner=holder.owner, sub_account=holder.sub_account, agent=agent, **fields)
         return self.apply(AgentApproval(account=account, approval=approval, signature=SIGNATURE))
 
     def liquidate(self, account: int, market_id: int = 0, keeper_account: int = 0):
@@ -272,6 +299,10 @@ class World:
                 if seen.used_sequence:
                     assert vault.slots[account_id, slot] == (seen.used_sequence, seen.filled)
             assert vault.taker_sequences.get(account_id, 0) == account.used_taker_sequence
+            assert vault.action_sequences.get(account_id, 0) == account.action_sequence
+            assert vault.ids.get((account.owner, account.sub_account), account_id) == account_id
+        for key, (expiry, cap) in state.agents.items():
+            assert vault.agents[key] == (expiry, cap)
         assert (vault.pool, vault.dust) == (state.funding_pool, state.dust)
         assert vault.claimed == state.claimed
         for at in state.markets:

@@ -44,8 +44,11 @@ def stream(seed: int, steps: int) -> World:
             world.withdraw(account, rng.randint(1, 10**8))
         elif pick < 0.98:
             world.entry(rng.choice(list(InboxEntryKind)), 10 + rng.randrange(5), rng.randint(0, 10**8))
+        elif pick < 0.985:
+            world.approve(account, owner_of(900), rng.choice((0, 1_000)), transfer_cap=50_000_000)
         elif pick < 0.99:
-            world.approve(account, owner_of(900), rng.choice((0, 1_000)))
+            signer = rng.choice((owner_of(900), world.state.accounts[account].owner))
+            world.transfer(account, rng.randint(0, 3), rng.randint(1, 60_000_000), signer=signer)
         else:
             world.now_s += 3_600 - world.now_s % 3_600
             world.next_round()

@@ -113,9 +113,24 @@ class Exchange(RuleBasedStateMachine):
                 other = self.accounts[keeper]
                 self.world.liquidate(account, at, other if other != account else 0)
 
-    @rule(who=TRADERS, life_s=st.sampled_from((0, 30, 10_000)))
-    def agent(self, who, life_s):
-        self.world.approve(self.accounts[who], owner_of(500 + who), life_s)
+    @rule(who=TRADERS, life_s=st.sampled_from((0, 30, 10_000)), cap=st.integers(0, 10**10))
+    def agent(self, who, life_s, cap):
+        self.world.approve(self.accounts[who], owner_of(500 + who), life_s, transfer_cap=cap)
+
+    @rule(
+        who=TRADERS,
+        to=st.integers(0, 2),
+        back=st.booleans(),
+        amount=st.integers(1, 10**11),
+        by_agent=st.booleans(),
+    )
+    def transfer(self, who, to, back, amount, by_agent):
+        account = self.accounts[who]
+        owner = self.world.state.accounts[account].owner
+        if back:
+            account = self.world.state.account_ids.get((owner, to), account)
+        signer = owner_of(500 + who) if by_agent else owner
+        self.world.transfer(account, 0 if back else to, amount, signer=signer)
 
     @rule(who=TRADERS, side=SIDES, size=SIZES, offset=OFFSETS)
     def by_agent(self, who, side, size, offset):

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry
 
 from evermark.client import EvermarkClient
 from evermark.client.models import ExchangeInfo
-from evermark.client.signed import Domain
+from evermark.client.signed import Domain, Signable
 from evermark.protocol.markets import load_markets
 from evermark.protocol.oracle import SignedPriceReport, pack_price
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Side, TimeInForce, Withdraw
+from evermark.protocol.orders import ApproveAgent, Cancel, Order, Side, TimeInForce, Transfer, Withdraw
 from evermark.protocol.signing import (
     FundingReport,
     Liquidate,
@@ -216,6 +216,17 @@ class GatewayWorld:
         }
         return Withdraw(**(fields | changes))
 
+    def transfer(self, signer: Signer, **changes: Any) -> Transfer:
+        fields: dict[str, Any] = {
+            "owner": signer.address,
+            "sub_account": 0,
+            "to_sub_account": 1,
+            "amount": 10 * USDC,
+            "action_sequence": 1,
+            "deadline": self.now_s + 60,
+        }
+        return Transfer(**(fields | changes))
+
     def approval(self, signer: Signer, **changes: Any) -> ApproveAgent:
         fields: dict[str, Any] = {
             "owner": signer.address,
@@ -228,9 +239,7 @@ class GatewayWorld:
         }
         return ApproveAgent(**(fields | changes))
 
-    def body(
-        self, message: Order | Cancel | Withdraw | ApproveAgent, signer: Signer, **more: Any
-    ) -> dict[str, Any]:
+    def body(self, message: Signable, signer: Signer, **more: Any) -> dict[str, Any]:
         """The signed request body, without the optional chain id."""
         info = ExchangeInfo(
             chain_id=CHAIN_ID,

@@ -19,6 +19,7 @@ POSTS = (
     "/v1/cancels",
     "/v1/agents",
     "/v1/withdrawals",
+    "/v1/transfers",
     "/v1/oracle/prices",
     "/v1/oracle/funding",
     "/v1/liquidations",

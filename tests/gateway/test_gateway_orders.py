@@ -138,3 +138,33 @@ async def test_withdrawal_names_its_batch(world: GatewayWorld, caller: Caller) -
     assert (replayed.status, replayed.error) == (422, "STALE_SEQUENCE")
     ledger = (await caller.get(f"/v1/accounts/0x{MAKER.address.hex()}/0/ledger")).body
     assert [row["amount"] for row in ledger] == [-5_000_000, 100_000_000_000]
+
+
+@pytest.mark.safety("D12", "api")
+async def test_transfers_by_owner_and_capped_agent(world: GatewayWorld, caller: Caller) -> None:
+    """The owner opens another sub-account; an agent moves up to its cap, and the ledger shows both sides."""
+    moved = await caller.post("/v1/transfers", world.body(world.transfer(MAKER), MAKER))
+    account = world.core.state.account_ids[MAKER.address, 0]
+    assert moved.body == {"account": account, "target": account + 2, "amount": 10_000_000}
+    approval = world.approval(MAKER, action_sequence=2, transfer_cap=15_000_000)
+    await caller.post("/v1/agents", world.body(approval, MAKER))
+    for amount, status, name in ((15_000_001, 422, "ABOVE_TRANSFER_CAP"), (15_000_000, 200, "")):
+        transfer = world.transfer(MAKER, amount=amount, action_sequence=3)
+        answer = await caller.post("/v1/transfers", world.body(transfer, AGENT))
+        assert (answer.status, answer.error) == (status, name)
+    late = world.transfer(MAKER, action_sequence=4, deadline=world.now_s - 1)
+    assert (await caller.post("/v1/transfers", world.body(late, MAKER))).error == "EXPIRED"
+    ledger = (await caller.get(f"/v1/accounts/0x{MAKER.address.hex()}/1/ledger")).body
+    assert [(row["cause"], row["amount"]) for row in ledger] == [
+        ("transfer", 15_000_000),
+        ("transfer", 10_000_000),
+    ]
+
+
+async def test_a_transfer_over_the_websocket(world: GatewayWorld, caller: Caller) -> None:
+    """The same body with op and id."""
+    async with caller.socket() as socket:
+        body = world.body(world.transfer(MAKER), MAKER)
+        await socket.send_json({"op": "transfer", "id": 7, **body})
+        answer = await socket.receive_json()
+    assert (answer["id"], answer["result"]["amount"]) == (7, 10_000_000)

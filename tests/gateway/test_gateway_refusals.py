@@ -201,6 +201,7 @@ async def test_one_user_cannot_use_anothers_account(world: GatewayWorld, caller:
         "/v1/cancels": world.cancel(MAKER, sequence=resting.sequence),
         "/v1/withdrawals": world.withdrawal(MAKER),
         "/v1/agents": world.approval(MAKER),
+        "/v1/transfers": world.transfer(MAKER),
     }
     for path, message in attempts.items():
         answer = await caller.post(path, world.body(message, TAKER))

@@ -23,6 +23,7 @@ from evermark.protocol.batch import (
     NO_INDEX,
     AgentApproval,
     Batch,
+    CollateralTransfer,
     Fill,
     InboxUse,
     OrderRow,
@@ -50,6 +51,7 @@ from evermark.protocol.orders import (
     Order,
     Side,
     TimeInForce,
+    Transfer,
     Trigger,
     Withdraw,
 )
@@ -141,6 +143,18 @@ def approval(rng: random.Random) -> ApproveAgent:
     )
 
 
+def transfer(rng: random.Random) -> Transfer:
+    """A random transfer between sub-accounts."""
+    return Transfer(
+        owner=OWNER,
+        sub_account=7,
+        to_sub_account=rng.randrange(2**16),
+        amount=rng.randrange(2**96),
+        action_sequence=rng.randrange(2**48),
+        deadline=rng.randrange(2**32),
+    )
+
+
 def signing(rng: random.Random) -> list[Any]:
     """Typed data, its digest, and the signature of a known key."""
     cases = []
@@ -149,6 +163,7 @@ def signing(rng: random.Random) -> list[Any]:
         (cancel(rng), "Evermark", VAULT),
         (withdraw(rng), "Evermark", VAULT),
         (approval(rng), "Evermark", VAULT),
+        (transfer(rng), "Evermark", VAULT),
         (Liquidate(account=9, market="BTC-PERP", round=5, deadline=6), "Evermark", VAULT),
         (PriceReport(round=5, timestamp=30, prices=(7 << 32 | 8, 0)), "Evermark Oracle", ORACLE),
         (FundingReport(hour=9, rates_ppb=(-5, 6), samples=b"\x33" * 32), "Evermark Oracle", ORACLE),
@@ -305,7 +320,11 @@ def _batch(rng: random.Random, rows: int) -> dict[str, Any]:
         pairs=((0, 0), (2, 0), (2, 1)),
         orders=tuple(OrderRow(1 + at % 2, at % 2, made, signature) for at, made in enumerate(signed)),
         inbox=(InboxUse(2), InboxUse(NO_INDEX))[:rows],
-        actions=(AgentApproval(2, approval(rng), signature), SlotCancel(2, cancel(rng), signature))[:rows],
+        actions=(
+            AgentApproval(2, approval(rng), signature),
+            SlotCancel(2, cancel(rng), signature),
+            CollateralTransfer(2, 1, transfer(rng), signature),
+        )[:rows],
         funding_hours=(500_000,)[:rows],
         fills=tuple(Fill(kind, 0, 1, rng.randrange(1, 2**60)) for kind in kinds),
         withdrawals=(Withdrawal(2, withdraw(rng), 5, signature),)[:rows],

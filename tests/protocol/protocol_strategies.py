@@ -97,7 +97,7 @@ TRANSFERS = st.builds(
     to_sub_account=unsigned(16),
     amount=unsigned(96),
     action_sequence=unsigned(48),
-    deadline=unsigned(64),
+    deadline=unsigned(32),
 )
 PRICE_REPORTS = st.builds(
     PriceReport,

@@ -10,6 +10,7 @@ from protocol_strategies import (
     CANCELS,
     SIGNATURES,
     SYMBOLS,
+    TRANSFERS,
     WITHDRAWS,
     orders,
     unsigned,
@@ -26,6 +27,7 @@ from evermark.protocol.batch import (
     AccountOwner,
     AgentApproval,
     Batch,
+    CollateralTransfer,
     Fill,
     InboxUse,
     MalformedBatch,
@@ -65,7 +67,9 @@ def batches(draw):
 
     def action():
         index = draw(indices)
-        message = owned(draw(st.one_of(CANCELS, APPROVALS)), owners[accounts[index]])
+        message = owned(draw(st.one_of(CANCELS, APPROVALS, TRANSFERS)), owners[accounts[index]])
+        if hasattr(message, "to_sub_account"):
+            return CollateralTransfer(index, draw(unsigned(16)), message, draw(SIGNATURES))
         kind = AgentApproval if hasattr(message, "agent") else SlotCancel
         return kind(index, message, draw(SIGNATURES))
 

@@ -7,24 +7,13 @@ raises `Reverted`.
 
 from collections import defaultdict
 
+from naive_actions import Actions, ceil, require
+
 from evermark.protocol.oracle import prices_hash
 from evermark.protocol.orders import Side, TimeInForce
 
 FUND, FEES, NO_INDEX = 1, 2, 0xFFFF
 SCALE, PPM = 10**12, 10**6
-
-
-class Reverted(AssertionError):
-    """The vault would revert."""
-
-
-def require(condition, why):
-    if not condition:
-        raise Reverted(why)
-
-
-def ceil(numerator, denominator):
-    return -((-numerator) // denominator)
 
 
 class NaiveVault:
@@ -40,6 +29,7 @@ class NaiveVault:
         self.slots = defaultdict(lambda: (0, 0))  # (account, slot) -> sequence, filled
         self.taker_sequences = defaultdict(int)
         self.action_sequences = defaultdict(int)
+        self.agents = {}  # (account, agent) -> expiry, transfer cap
         self.cumulative = defaultdict(int)
         self.open_interest = defaultdict(int)
         self.hours = defaultdict(int)
@@ -76,7 +66,7 @@ class NaiveVault:
         return ceil(notional * reached[-1].initial_fraction_ppm, PPM) - reached[-1].deduction
 
 
-class Settlement:
+class Settlement(Actions):
     """One batch being applied."""
 
     def __init__(self, vault, batch, round_, entries, funding_rates):
@@ -98,7 +88,10 @@ class Settlement:
         for use in batch.inbox:
             self.inbox(use)
         for action in batch.actions:
-            self.action(action.account_index, action.approval)
+            if hasattr(action, "transfer"):
+                self.transfer(action)
+            else:
+                self.approve(batch.accounts[action.account_index], action.approval)
         for hour in batch.funding_hours:
             self.fund_hour(hour)
         self.check_rows()
@@ -182,12 +175,6 @@ class Settlement:
             amount = min(entry.amount, max(0, equity - max(initial, ceil(notional, 5))))
             self.vault.collaterals[account] -= amount
             self.vault.claimed += amount
-
-    def action(self, index, approval):
-        account = self.batch.accounts[index]
-        require(approval.deadline >= self.now, "action expired")
-        require(approval.action_sequence > self.vault.action_sequences[account], "action sequence")
-        self.vault.action_sequences[account] = approval.action_sequence
 
     def fund_hour(self, hour):
         for market_id in self.batch.markets:

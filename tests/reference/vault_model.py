@@ -12,20 +12,14 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Any
 
+from vault_actions import Actions, Refused, need
 from vault_state import Account, Margin, Market, Position, Price
 
 FUND, FEES = 1, 2
 NO_INDEX = 65_535
 WHOLE = 10**12
 
-
-class Refused(Exception):
-    """The batch breaks a rule; nothing of it happens."""
-
-
-def need(condition: bool, rule: str) -> None:
-    if not condition:
-        raise Refused(rule)
+__all__ = ["Refused", "Vault"]
 
 
 @dataclass
@@ -38,14 +32,25 @@ class Vault:
     dust: int = 0
     batch_id: int = 0
     claims: list[tuple[int, int]] = field(default_factory=list)  # account, amount
+    owners: dict[tuple[bytes, int], int] = field(default_factory=dict)  # (owner, sub-account) -> id
+    agents: dict[tuple[int, bytes], tuple[int, int]] = field(default_factory=dict)  # -> expiry, transfer cap
     credited: int = 0
 
     def settle(
-        self, batch: Any, now: int, prices: list[Price], entries: list[Any], rates: dict[int, list[int]]
+        self,
+        batch: Any,
+        now: int,
+        prices: list[Price],
+        entries: list[Any],
+        rates: dict[int, list[int]],
+        signers: dict[bytes, bytes] | None = None,
     ) -> None:
-        """`entries`: the inbox entries it consumes, with `kind`, `amount` and `account` (None when unknown)."""
+        """`entries`: the inbox entries it consumes, with `kind`, `amount`, `owner` and `account` (None when unknown).
+
+        `signers`: who made a signature, by its bytes; owners need not be named.
+        """
         trial = copy.deepcopy(self)
-        Run(trial, batch, now, prices).everything(entries, rates)
+        Run(trial, batch, now, prices, signers or {}).everything(entries, rates)
         self.__dict__.update(trial.__dict__)
 
     def check_conservation(self) -> None:
@@ -62,11 +67,13 @@ class Vault:
             assert sum(size for size in sizes if size > 0) == market.open_interest
 
 
-class Run:
+class Run(Actions):
     """One batch being applied."""
 
-    def __init__(self, vault: Vault, batch: Any, now: int, prices: list[Price]) -> None:
-        self.vault, self.batch, self.now, self.prices = vault, batch, now, prices
+    def __init__(
+        self, vault: Vault, batch: Any, now: int, prices: list[Price], signers: dict[bytes, bytes]
+    ) -> None:
+        self.vault, self.batch, self.now, self.prices, self.signers = vault, batch, now, prices, signers
         self.pairs = [(batch.accounts[index], market) for index, market in batch.pairs]
         self.used: dict[int, int] = {}  # row of slot 0 -> filled
         self.numerators: dict[int, int] = {}
@@ -121,6 +128,7 @@ class Run:
         )
         account = self.vault.accounts.setdefault(entry.account, Account())
         if entry.kind == 1:
+            self.vault.owners.setdefault((entry.owner, entry.sub_account), entry.account)
             account.collateral += entry.amount
             self.vault.credited += entry.amount
             return
@@ -129,23 +137,6 @@ class Run:
         if amount:
             account.collateral -= amount
             self.vault.claims.append((entry.account, amount))
-
-    def action(self, action: Any) -> None:
-        account = self.vault.accounts[self.batch.accounts[action.account_index]]
-        if hasattr(action, "cancel"):
-            cancel = action.cancel
-            need(cancel.deadline >= self.now and cancel.sequence <= (self.now + 86_400) * 1000, "cancel")
-            if cancel.all_slots:
-                account.min_sequence = max(account.min_sequence, cancel.sequence)
-            elif cancel.slot == 0:
-                account.taker_sequence = max(account.taker_sequence, cancel.sequence)
-            elif cancel.sequence > account.slots.get(cancel.slot, (0, 0))[0]:
-                account.slots[cancel.slot] = (cancel.sequence, 2**62 - 1)
-            return
-        approval = action.approval
-        need(approval.deadline >= self.now and approval.action_sequence > account.action_sequence, "approval")
-        need(approval.agent_expiry <= self.now + 365 * 86_400, "approval")
-        account.action_sequence = approval.action_sequence
 
     def funding(self, hour: int, rates: list[int]) -> None:
         for number in self.batch.markets:

@@ -109,7 +109,17 @@ class RealExchange:
         return await asyncio.wait_for(self.process.wait(), 20)
 
     async def post_round(self, prices: Any = ()) -> None:
-        """All keepers report the current round over HTTP."""
+        """All keepers report the current round over HTTP, until the engine has it and takes orders."""
+        wanted = self.clock.now_s() // self.manifest.parameters.round_seconds
+
+        async def applied() -> bool:
+            await self._report(prices)
+            status = await self.get("/v1/status")
+            return bool(status["ready"] and status["round"] >= wanted)
+
+        await self.eventually(applied, "a new round is applied")
+
+    async def _report(self, prices: Any) -> None:
         self.world.now_s = self.clock.now_s()
         for signed in self.world.price_reports(prices):
             report = signed.report

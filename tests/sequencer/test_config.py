@@ -64,6 +64,7 @@ def test_toml_reads_as_well(tmp_path: Path, content: dict[str, Any]) -> None:
         ({"port": "80"}, "Expected `int`, got `str` - at `$.port`"),
         ({"confirmations": 65}, "confirmations: 65 is not within"),
         ({"capacity": 1}, "capacity: 1 is below"),
+        ({"snapshot_every": 1}, "snapshot_every: 1 is below"),
         ({"prot": 1}, "unknown field `prot`"),
         ({"directory": 5}, "expected a path, got 5"),
     ],

@@ -112,7 +112,9 @@ def test_second_process_is_refused(path: Path, journal: SqliteJournal) -> None:
     command = [sys.executable, "-c", OPENER, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert done.stderr.splitlines()[-1].endswith("is in use by another sequencer")
+    assert done.stderr.splitlines()[-1].endswith(
+        "is in use by another sequencer; one at a time: stop it first"
+    )
 
 
 def test_reader_looks_on_while_the_owner_writes(path: Path, journal: SqliteJournal) -> None:

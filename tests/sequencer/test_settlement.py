@@ -79,15 +79,17 @@ async def test_killed_sequencer_loses_nothing_and_settles_nothing_twice(exchange
     acknowledged: list[bytes] = []
     slot = 0
     for life in range(3):
-        death = asyncio.get_running_loop().call_later(1.2 + 0.23 * life, exchange.process.kill)  # type: ignore[union-attr]
+        enough, death = len(acknowledged) + 6, None
         try:
             while True:
                 slot += 1
                 await exchange.post_round()
                 acknowledged += await trade(exchange, slot)
+                if death is None and len(acknowledged) >= enough:
+                    assert exchange.process is not None
+                    death = asyncio.get_running_loop().call_later(0.05 + 0.23 * life, exchange.process.kill)
         except aiohttp.ClientError:
             pass  # it is dead; what it acknowledged until now counts
-        death.cancel()
         await exchange.kill()
         await exchange.spawn()
     await exchange.settled()

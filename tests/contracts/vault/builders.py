@@ -20,7 +20,7 @@ from evermark.protocol import batch as codec
 from evermark.protocol import oracle, signing
 from evermark.protocol.margin import AccountMargin, funding_owed
 from evermark.protocol.markets import Market, load_markets
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Side, TimeInForce, Withdraw
+from evermark.protocol.orders import ApproveAgent, Cancel, Order, Side, TimeInForce, Transfer, Withdraw
 
 CONTRACTS = Path(__file__).resolve().parents[3] / "contracts"
 MARKETS = load_markets()
@@ -238,6 +238,7 @@ class Builder:
     withdrawals: list[tuple[int, Withdraw, int, signing.Signature]] = field(default_factory=list)
     named: set[tuple[int, int]] = field(default_factory=set)
     accounts: set[int] = field(default_factory=set)
+    targets: dict[Transfer, int] = field(default_factory=dict)
     markets: set[int] = field(default_factory=set)
     fee_classes: tuple[tuple[int, int], ...] = ((100, 400),)
 
@@ -316,6 +317,25 @@ class Builder:
         defaults["action_sequence"] = self.exchange.sequence()
         self._action(party, ApproveAgent(**self._common(party) | defaults | values), by)
 
+    def transfer(
+        self,
+        party: Party,
+        to_sub_account: int,
+        amount: int,
+        by: signing.Signer | None = None,
+        target: int = 0,
+        **values: Any,
+    ) -> None:
+        """`target` is the account that the batch names: the sub-account's, or the next id."""
+        vault = self.exchange.vault
+        known = vault.account_of(Address(party.signer.address), to_sub_account)
+        defaults = {"to_sub_account": to_sub_account, "amount": amount}
+        defaults["action_sequence"] = vault.account(party.account).action_sequence + 1
+        message = Transfer(**self._common(party) | defaults | values)
+        self.targets[message] = target or known or vault.totals().accounts + 1
+        self.accounts.add(self.targets[message])
+        self._action(party, message, by)
+
     def withdraw(
         self, party: Party, amount: int, fee: int = 0, by: signing.Signer | None = None, **values: Any
     ) -> None:
@@ -384,6 +404,8 @@ class Builder:
     def _packed_action(
         self, at: dict[int, int], account: int, message: Any, signature: signing.Signature
     ) -> Any:
+        if isinstance(message, Transfer):
+            return codec.CollateralTransfer(at[account], at[self.targets[message]], message, signature)
         kind = codec.SlotCancel if isinstance(message, Cancel) else codec.AgentApproval
         return kind(at[account], message, signature)
 

@@ -10,6 +10,7 @@ import pytest
 from builders import MARKETS, USDC, Builder, Exchange, Party, Refused, signer
 from msgspec import structs
 
+from evermark.protocol import signing
 from evermark.protocol.batch import FILL_DELEVERAGE
 from evermark.protocol.orders import Side, TimeInForce
 
@@ -47,6 +48,7 @@ class Twin:
         self.marks = dict(PRICES)
         self.entries: list[SimpleNamespace] = []
         self.rates: dict[int, list[int]] = {}
+        self.signers: dict[bytes, bytes] = {}  # of agents' signatures
         self.settled = self.refused = self.deleveraged = 0
         self.exchange.round(self.marks)
         self.resting: list = []
@@ -58,7 +60,9 @@ class Twin:
         known = self.exchange.vault.account_of("0x" + owner.address.hex(), 0)
         account = known or self.exchange.vault.totals().accounts + 1
         batch.inbox(account)
-        self.entries.append(SimpleNamespace(kind=1, amount=amount, account=account))
+        self.entries.append(
+            SimpleNamespace(kind=1, amount=amount, account=account, owner=owner.address, sub_account=0)
+        )
         party = Party(owner, account)
         self.exchange.parties[account] = party
         return party
@@ -68,7 +72,7 @@ class Twin:
         batch = builder.build()
         prices = [state.Price(p.index_ticks, p.mark_ticks, p.updated_at) for p in self.exchange.last]
         try:
-            self.model.settle(batch, self.exchange.clock, prices, self.entries, self.rates)
+            self.model.settle(batch, self.exchange.clock, prices, self.entries, self.rates, self.signers)
             expected = True
         except model.Refused as refusal:
             expected, why = False, refusal
@@ -107,6 +111,10 @@ class Twin:
                 assert tuple(vault.position(number, market)) == expected
             for slot, (sequence, filled) in account.slots.items():
                 assert tuple(vault.slot(number, slot)) == (sequence, filled, False)
+        for (number, agent), word in self.model.agents.items():
+            assert tuple(vault.agent(number, "0x" + agent.hex())) == word
+        for (owner, sub_account), number in self.model.owners.items():
+            assert vault.account_of("0x" + owner.hex(), sub_account) == number
         for number, market in enumerate(self.model.markets):
             assert tuple(vault.market_state(number)) == (
                 market.cumulative,
@@ -252,6 +260,35 @@ def fund_exits(twin: Twin, batch: Builder, parties: list[Party]) -> None:
             batch.fill_fund(batch.order(parties[1], side, size, mark, market=market), size)
 
 
+def some_actions(twin: Twin, batch: Builder, parties: list[Party]) -> None:
+    """Transfers by owners and agents, some beyond what is free or capped; approvals; withdrawals; cancels."""
+    pick, agent, vault = twin.random, signer(500), twin.exchange.vault
+    if pick.random() < 0.15:
+        amount = pick.choice((1, 50 * USDC, 3_000 * USDC))
+        batch.withdraw(pick.choice(parties), amount, fee=pick.choice((0, 1)))
+    if pick.random() < 0.1:
+        batch.cancel(pick.choice(parties), slot=pick.randint(0, 3), sequence=twin.exchange.sequence())
+    party, sub_account = pick.choice(parties), pick.randint(0, 2)
+    sequence = vault.account(party.account).action_sequence + 1
+    chance = pick.random()
+    if chance < 0.1:
+        expiry, cap = twin.exchange.clock + 1_000, pick.randint(0, 100) * USDC
+        batch.approve(party, agent.address, expiry, transfer_cap=cap, action_sequence=sequence)
+    elif chance < 0.3:
+        held = vault.account_of("0x" + party.signer.address.hex(), sub_account)
+        if sub_account and held and pick.random() < 0.5:
+            party, sub_account = Party(party.signer, held, sub_account), 0
+        amount = pick.choice((9 * USDC, 10 * USDC, 60 * USDC, 5_000 * USDC))
+        batch.transfer(party, sub_account, amount, by=pick.choice((party.signer, agent)))
+        twin.signers[batch.actions[-1][2].to_bytes()] = recovered(twin, batch)
+
+
+def recovered(twin: Twin, batch: Builder) -> bytes:
+    """Who signed the last action, as the model is told."""
+    _, message, signature = batch.actions[-1]
+    return signing.recover(signing.digest(twin.exchange.separator, message), signature)
+
+
 def move_time(twin: Twin) -> None:
     """A round with new prices; sometimes a funding hour, sometimes a market without a price."""
     pick = twin.random
@@ -303,12 +340,7 @@ def play(seed: int, poor: bool = False) -> Twin:
             some_liquidations(twin, batch, parties)
             if not batch.fills:
                 pick.choice((some_trades, some_trades, fund_exits))(twin, batch, parties)
-            if pick.random() < 0.15:
-                party = pick.choice(parties)
-                batch.withdraw(party, pick.choice((1, 50 * USDC, 3_000 * USDC)), fee=pick.choice((0, 1)))
-            if pick.random() < 0.1:
-                party = pick.choice(parties)
-                batch.cancel(party, slot=pick.randint(0, 3), sequence=twin.exchange.sequence())
+            some_actions(twin, batch, parties)
             twin.settle(batch)
         twin.exchange.check_invariants()
     return twin

@@ -150,12 +150,12 @@ def test_reserved_fill_kinds_are_refused(exchange: Exchange, maker: Party, taker
 
 
 def test_reserved_sections_and_schemes_are_refused(exchange: Exchange, maker: Party, taker: Party) -> None:
-    """Transfers, triggers and other signature schemes are tags without a rule yet."""
+    """Unknown actions, triggers and other signature schemes are tags without a rule yet."""
     empty = exchange.batch()
     data = empty.data()
-    transfer = data[:-7] + b"\0\x01\x03" + bytes(60) + b"\0" * 5
+    unknown = data[:-7] + b"\0\x01\x04" + bytes(60) + b"\0" * 5
     with refused("vault: action reserved"):
-        exchange_with_account(exchange, transfer, maker)
+        exchange_with_account(exchange, unknown, maker)
     trigger = data[:-5] + b"\x01\x02" + bytes(4) + bytes(4)
     with refused("vault: funding tag reserved"):
         send(exchange, trigger)

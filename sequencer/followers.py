@@ -1,0 +1,63 @@
+"""The parts that follow the engine through the journal: history, market data, settlement backlog, reports.
+
+What they remember beyond the engine's state goes into a snapshot, so that a start need not replay everything for
+their sake. The history is the exception: it keeps its own database, and says how far that reaches.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from sequencer.engine.commands import Genesis
+from sequencer.history import History
+from sequencer.market_data import MarketData, MarketDataMemory
+from sequencer.replay import Subscriber
+from sequencer.reports import ReportCollector, ReportsMemory
+from sequencer.settlement.backlog import Backlog, BacklogMemory
+from sequencer.snapshots import SnapshotUnusable
+
+
+class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the followers know after one record."""
+
+    backlog: BacklogMemory
+    market_data: MarketDataMemory
+    reports: ReportsMemory
+
+
+def decode_memory(data: bytes) -> Memory:
+    """The memory that `Followers.encode_memory` gave. Raises SnapshotUnusable."""
+    try:
+        return msgspec.json.decode(data, type=Memory)
+    except msgspec.MsgspecError as error:
+        raise SnapshotUnusable(f"its memory has another layout: {error}") from None
+
+
+class Followers:
+    """All of them, in the order in which they hear of a command."""
+
+    def __init__(
+        self, history: History, market_data: MarketData, backlog: Backlog, reports: ReportCollector
+    ) -> None:
+        self.history = history
+        self.market_data = market_data
+        self.backlog = backlog
+        self.reports = reports
+
+    @property
+    def subscribers(self) -> Sequence[Subscriber]:
+        """What the pipeline and a replay call."""
+        return (self.history.observe, self.market_data.observe, self.backlog.observe, self.reports.observe)
+
+    def encode_memory(self) -> bytes:
+        """Everything that `recall` needs, as JSON: it holds integers beyond 64 bits."""
+        return msgspec.json.encode(
+            Memory(self.backlog.memory(), self.market_data.memory(), self.reports.memory())
+        )
+
+    def recall(self, genesis: Genesis, memory: Memory) -> None:
+        """Go on where the memory was taken. The engine's state has to be of the same record."""
+        self.history.list_markets(genesis)
+        self.backlog.recall(memory.backlog)
+        self.market_data.recall(memory.market_data)
+        self.reports.recall(memory.reports)

@@ -1,0 +1,51 @@
+"""What a naive settlement does with signed actions, and the few words that all its rules are written in."""
+
+
+class Reverted(AssertionError):
+    """The vault would revert."""
+
+
+def require(condition, why):
+    if not condition:
+        raise Reverted(why)
+
+
+def ceil(numerator, denominator):
+    return -((-numerator) // denominator)
+
+
+class Actions:
+    """Section 2 of a settlement: approvals and transfers."""
+
+    def action(self, account, signed):
+        require(signed.deadline >= self.now, "action expired")
+        require(signed.action_sequence > self.vault.action_sequences[account], "action sequence")
+        self.vault.action_sequences[account] = signed.action_sequence
+
+    def approve(self, account, approval):
+        self.action(account, approval)
+        self.vault.agents[account, approval.agent] = (approval.agent_expiry, approval.transfer_cap)
+
+    def transfer(self, entry):
+        """Who signed stands in the signature's r here, since signatures are not this model's business."""
+        vault, signed = self.vault, entry.transfer
+        account = self.batch.accounts[entry.account_index]
+        require(vault.ids.get((signed.owner, signed.sub_account)) == account, "transfer of another account")
+        before = vault.action_sequences[account]
+        self.action(account, signed)
+        signer = entry.signature.r.to_bytes(20, "big")
+        if signer != signed.owner:
+            expiry, cap = vault.agents.get((account, signer), (0, 0))
+            require(expiry >= self.now and cap >= signed.amount, "agent's cap")
+            require(signed.action_sequence == before + 1, "agent's sequence")
+            vault.agents[account, signer] = (expiry, cap - signed.amount)
+        key = (signed.owner, signed.to_sub_account)
+        require(signed.amount > 0 and signed.to_sub_account != signed.sub_account, "nothing to transfer")
+        require(key in vault.ids or signed.amount >= 10_000_000, "too small to register")
+        target = vault.ids.setdefault(key, len(vault.ids) + 3)
+        require(self.batch.accounts[entry.target_index] == target, "transfer elsewhere")
+        equity, initial, _, notional = self.margin(account)
+        require(self.all_fresh(account), "stale price")
+        require(signed.amount <= equity - max(initial, ceil(notional, 5)), "not withdrawable")
+        vault.collaterals[account] -= signed.amount
+        vault.collaterals[target] += signed.amount

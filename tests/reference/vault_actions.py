@@ -1,0 +1,63 @@
+"""Section 2 of the reference model: approvals, cancels, transfers; and how a model refuses."""
+
+from typing import Any
+
+from vault_state import Account
+
+
+class Refused(Exception):
+    """The batch breaks a rule; nothing of it happens."""
+
+
+def need(condition: bool, rule: str) -> None:
+    if not condition:
+        raise Refused(rule)
+
+
+class Actions:
+    """What `Run` does with signed actions."""
+
+    def action(self, action: Any) -> None:
+        account = self.vault.accounts[self.batch.accounts[action.account_index]]
+        if hasattr(action, "cancel"):
+            cancel = action.cancel
+            need(cancel.deadline >= self.now and cancel.sequence <= (self.now + 86_400) * 1000, "cancel")
+            if cancel.all_slots:
+                account.min_sequence = max(account.min_sequence, cancel.sequence)
+            elif cancel.slot == 0:
+                account.taker_sequence = max(account.taker_sequence, cancel.sequence)
+            elif cancel.sequence > account.slots.get(cancel.slot, (0, 0))[0]:
+                account.slots[cancel.slot] = (cancel.sequence, 2**62 - 1)
+            return
+        if hasattr(action, "transfer"):
+            self.transfer(self.batch.accounts[action.account_index], action)
+            return
+        approval = action.approval
+        need(approval.deadline >= self.now and approval.action_sequence > account.action_sequence, "approval")
+        need(approval.agent_expiry <= self.now + 365 * 86_400, "approval")
+        account.action_sequence = approval.action_sequence
+        number = self.batch.accounts[action.account_index]
+        self.vault.agents[number, approval.agent] = (approval.agent_expiry, approval.transfer_cap)
+
+    def transfer(self, number: int, action: Any) -> None:
+        """Between accounts of one owner; an agent's cap counts down."""
+        signed, account = action.transfer, self.vault.accounts[number]
+        need(signed.deadline >= self.now and signed.action_sequence > account.action_sequence, "action")
+        need(signed.amount > 0 and signed.to_sub_account != signed.sub_account, "nothing")
+        signer = self.signers.get(action.signature.to_bytes(), signed.owner)
+        if signer != signed.owner:
+            expiry, cap = self.vault.agents.get((number, signer), (0, 0))
+            need(expiry >= self.now and signed.amount <= cap, "cap")
+            need(signed.action_sequence == account.action_sequence + 1, "next")
+            self.vault.agents[number, signer] = (expiry, cap - signed.amount)
+        account.action_sequence = signed.action_sequence
+        key = (signed.owner, signed.to_sub_account)
+        if key not in self.vault.owners:
+            need(signed.amount >= 10 * 10**6, "register")
+            self.vault.owners[key] = 3 + len(self.vault.owners)
+        target = self.vault.owners[key]
+        need(self.batch.accounts[action.target_index] == target, "elsewhere")
+        margin = self.margin(number)
+        need(margin.fresh and signed.amount <= self.withdrawable(margin), "withdrawable")
+        account.collateral -= signed.amount
+        self.vault.accounts.setdefault(target, Account()).collateral += signed.amount
