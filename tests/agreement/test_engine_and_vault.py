@@ -27,36 +27,6 @@ def exchange():
         yield made
 
 
-@pytest.fixture
-def exchange_without_a_fund():
-    with boa.swap_env(boa.Env()):
-        made = Exchange(load_markets(), START)
-        made.round(PRICES)
-        yield made
-
-
-def test_deleveraging_agrees(exchange_without_a_fund):
-    """With equity at the mark, below zero at the bankruptcy amount, against two accounts of the queue."""
-    exchange = exchange_without_a_fund
-    long, short, other = signer("long"), signer("short"), signer("other")
-    for owner, usdc in ((long, 2_000), (short, 50_000), (other, 3_000)):
-        exchange.deposit(owner, usdc * 10**6)
-    for owner, lots in ((short, 20_000), (other, 40_000)):
-        exchange.order(owner, 0, Side.SELL, lots, 1_136_300, slot=1)
-        exchange.order(long, 0, Side.BUY, lots, 1_137_000, slot=0)
-    for share, wanted in ((26_000, False), (40_000, True)):
-        exchange.round(fallen(share))
-        exchange.confirm()
-        events = exchange.liquidate(exchange.account(long), 0, keeper_account=exchange.account(short))
-        steps = [event for event in events if isinstance(event, Liquidated)]
-        assert steps
-        assert all(step.deleveraged and (step.loss < 0) == wanted for step in steps)
-        exchange.round(fallen(share))
-        exchange.compare()
-    assert exchange.state.accounts[exchange.account(long)].positions[0].size == 0
-    assert exchange.state.markets[0].open_interest == 0
-
-
 def test_a_single_fill_settles_and_agrees(exchange):
     """One maker, one taker, one batch: both signatures verified on chain, balances equal to the last unit."""
     maker, taker = signer("maker"), signer("taker")
@@ -155,6 +125,7 @@ class RandomTraders:
         )
         self.random = random.Random(seed)
         self.traders = [signer(f"trader {i}") for i in range(8)]
+        self.agent = signer("agent")
         self.prices = [list(price) for price in PRICES]
         self.seen = Counter()
         self.hour = START // 3600 - 1
@@ -169,14 +140,14 @@ class RandomTraders:
         elif choice < 0.85:
             trader = self.random.choice(self.traders)
             events = self.exchange.cancel(trader, self.random.randrange(1, 5), self.random.random() < 0.2)
-        elif choice < 0.88:
+        elif choice < 0.89:
             events = self._money()
-        elif choice < 0.90 and (self.hour + 2) * 3600 <= self.exchange.now:
+        elif choice < 0.91 and (self.hour + 2) * 3600 <= self.exchange.now:
             self.hour += 1
             events = self.exchange.funding(
                 self.hour, [self.random.randrange(-30_000_000, 30_000_000) for _ in PRICES]
             )
-        elif choice < 0.92:
+        elif choice < 0.925:
             events = self._liquidate()
         else:
             events = self._round()
@@ -218,16 +189,26 @@ class RandomTraders:
             away = -side.sign * self.random.randrange(-5, 60)
             fields["post_only"] = self.random.random() < 0.1
         price = mark + mark * away // 10_000
+        if (account.account_id, self.agent.address) in self.exchange.state.agents:
+            fields["by"] = self.agent
         return self.exchange.order(trader, market, side, size, price, slot, **fields)
 
     def _money(self):
         trader = self.random.choice(self.traders)
         amount = self.random.randrange(1, 3_000 * 10**6)
-        kind = self.random.randrange(3)
+        kind = self.random.randrange(6)
         if kind == 0:
             return self.exchange.deposit(trader, amount)
         if kind == 1:
             return self.exchange.request_withdrawal(trader, amount)
+        if kind == 2:
+            sequence = self.exchange.clock_ms - self.random.choice((0, 0, 5, 3_000))
+            slot = self.random.choice((0, 1, 2, 3, 4, 65_535))
+            return self.exchange.request_cancel(trader, slot, sequence)
+        if kind == 3:
+            if self.random.random() < 0.4:
+                return self.exchange.revoke_by_inbox(trader, self.agent)
+            return self.exchange.approve_by_inbox(trader, self.agent, self.exchange.now + 5_000, amount)
         return self.exchange.withdraw(trader, amount, fee=min(amount, self.random.randrange(10**6)))
 
     def _between_accounts(self):
@@ -294,29 +275,40 @@ def test_random_streams_agree_after_every_batch(exchange, seed):
             traders._count(exchange.round([tuple(price) for price in traders.prices]))
             exchange.compare()
             batches = len(exchange.settled)
+        exchange.retry_entry()
     assert traders.seen["trades"] > 40, traders.seen
     assert traders.seen["transfers"] > 0, traders.seen
     assert batches > 20
 
 
-@pytest.mark.safety("C02", "contract")
-@pytest.mark.safety("C02", "sequencer")
-@pytest.mark.safety("B20", "contract")
-@pytest.mark.parametrize("seed", [10, 11])
-def test_random_streams_without_a_fund_deleverage_and_agree(exchange_without_a_fund, seed):
-    """The same with an empty fund and prices that jump further: what the book does not close is deleveraged."""
-    exchange = exchange_without_a_fund
-    traders = RandomTraders(exchange, seed, violence=6)
+def test_inbox_requests_agree(exchange):
+    """Cancels, agents and a withdrawal that waits for a price: the same words in engine and vault."""
+    maker, taker, agent = signer("maker"), signer("taker"), signer("agent")
+    for owner in (maker, taker):
+        exchange.deposit(owner, 50_000 * 10**6)
     exchange.round(PRICES)
-    batches = 0
-    for step in range(150):
-        if step % 30 == 0:
-            traders.pair_up()
-        traders.step()
-        exchange.confirm()
-        if len(exchange.settled) > batches and not exchange.state.batch.fills:
-            traders._count(exchange.round([tuple(price) for price in traders.prices]))
-            exchange.compare()
-            batches = len(exchange.settled)
-    assert traders.seen["deleveraged"] >= 5, traders.seen
-    assert batches > 10
+    exchange.approve_by_inbox(taker, agent, exchange.now + 500, 7)
+    exchange.order(maker, 0, Side.SELL, 1_000, 1_136_500, slot=1)
+    exchange.order(maker, 0, Side.SELL, 1_000, 1_136_500, slot=2)
+    exchange.order(taker, 0, Side.BUY, 500, 1_137_000, slot=0, by=agent)
+    exchange.request_cancel(maker, 1, exchange.clock_ms)
+    exchange.order(taker, 0, Side.BUY, 500, 1_137_000, slot=0, by=agent)
+    exchange.request_cancel(taker, 0, exchange.clock_ms + 10)
+    exchange.round([None, *PRICES[1:]], 70)
+    exchange.request_withdrawal(taker, 10**6)
+    exchange.deposit(maker, 10**6)
+    assert len(exchange.waiting) == 2
+    exchange.round(PRICES)
+    exchange.retry_entry()
+    assert not exchange.waiting
+    exchange.revoke_by_inbox(taker, agent)
+    exchange.request_cancel(maker, 65_535, exchange.clock_ms)
+    exchange.round(PRICES)
+    exchange.compare()
+    vault, slots = exchange.vault, exchange.state.accounts[exchange.account(maker)].slots
+    for slot in (1, 2):
+        assert vault.slot(exchange.account(maker), slot).sequence == slots[slot].used_sequence
+    assert (
+        vault.account(exchange.account(taker)).taker_sequence
+        == exchange.state.accounts[exchange.account(taker)].used_taker_sequence
+    )
