@@ -119,7 +119,7 @@ class Account:
 
 
 class MarketState:
-    """One market: its parameters, mode, funding index, open interest and book."""
+    """One market: its parameters, mode, funding index, open interest, book, and who holds a position."""
 
     __slots__ = (
         "_market",
@@ -127,6 +127,7 @@ class MarketState:
         "book",
         "cumulative",
         "funding_hour",
+        "holders",
         "lot_tick_value",
         "margin",
         "mark",
@@ -149,6 +150,7 @@ class MarketState:
         self.funding_hour = 0
         self.open_interest = 0
         self.book = OrderBook()
+        self.holders: set[int] = set()  # a cache: accounts with a position here
 
     @property
     def market(self) -> Market:
