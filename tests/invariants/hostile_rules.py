@@ -30,6 +30,7 @@ from evermark.protocol import signing
 from evermark.protocol.orders import Order
 
 PPM = 10**6
+CLOSING_OUT = (codec.FILL_LIQUIDATION, codec.FILL_TAKEOVER, codec.FILL_DELEVERAGE)
 INBOX_CANCEL, INBOX_APPROVE = 5, 6
 VOIDED = 2**62 - 1  # what a voided slot counts as filled
 OrderKey = tuple[int, int, int]  # account, slot, sequence
@@ -236,6 +237,7 @@ def check_losses(
         )
         allowed += sum(funding_loss(exchange, before, after, account) for account in accounts)
         allowed += sum(liquidation_loss(exchange, before, after, batch, account) for account in accounts)
+        allowed += sum(deleveraging_loss(exchange, before, after, batch, account) for account in accounts)
         lost = wealth(exchange, before, owner) - wealth(exchange, after, owner)
         assert lost <= allowed, f"invariant 10: an owner lost {lost}, its signatures allow {allowed}"
 
@@ -262,10 +264,10 @@ def funding_loss(exchange: Exchange, before: Moment, after: Moment, account: int
 
 
 def targets(batch: codec.Batch) -> dict[int, int]:
-    """Accounts that liquidations and take-overs closed out -> number of such fills."""
+    """Accounts that were closed out, in whatever way -> number of such fills."""
     found: dict[int, int] = {}
     for fill in batch.fills:
-        if fill.kind in (codec.FILL_LIQUIDATION, codec.FILL_TAKEOVER):
+        if fill.kind in CLOSING_OUT:
             account = batch.accounts[batch.pairs[fill.first][0]]
             found[account] = found.get(account, 0) + 1
     return found
@@ -290,6 +292,31 @@ def liquidation_loss(
         return 0
     # Rounding: each fill rounds the bound down, and the requirement of what is left up.
     return start - start * maintenance(exchange, after, account) // required + 2 * fills
+
+
+def deleveraging_loss(
+    exchange: Exchange, before: Moment, after: Moment, batch: codec.Batch, account: int
+) -> int:
+    """A counterparty pays at most deficits of the targets that it closes; it shrinks, and ends at or above maintenance."""
+    indexes = tuple(market.cumulative_funding for market in after.markets)
+    allowed = 0
+    for fill in batch.fills:
+        if fill.kind != codec.FILL_DELEVERAGE or batch.accounts[batch.pairs[fill.second][0]] != account:
+            continue
+        index, market = batch.pairs[fill.first]
+        target = batch.accounts[index]
+        start = equity(exchange, before, target, indexes)
+        # Two thirds of maintenance, all fills of the batch before it included.
+        assert 3 * start < 2 * maintenance(exchange, before, target), "invariant 4: deleveraged too early"
+        held, left = before.held(account, market), after.held(account, market)
+        assert held * before.held(target, market) < 0, "invariant 4: deleveraged against its own side"
+        assert abs(left) < abs(held), "invariant 4: a deleveraging did not shrink the counterparty"
+        assert held * left >= 0, "invariant 4: a deleveraging turned a position"
+        assert equity(exchange, after, account) >= maintenance(exchange, after, account), (
+            "counterparty unhealthy"
+        )
+        allowed += max(0, -start) + 1
+    return allowed
 
 
 def consumed(batch: codec.Batch, before: Moment, after: Moment, account: int) -> int:

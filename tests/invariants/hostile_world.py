@@ -13,8 +13,9 @@ from typing import Any
 import boa
 from boa.contracts.vyper.vyper_contract import VyperContract
 from builders import MARKETS, USDC, Builder, Exchange, Party, Refused, Row, send, signer
-from hostile_ledger import check_moment, check_nothing_falls, equity, look, maintenance
+from hostile_ledger import INSURANCE_FUND, check_moment, check_nothing_falls, equity, look, maintenance
 from hostile_rules import Signatures, judge
+from msgspec.structs import replace
 
 from evermark.protocol import batch as codec
 from evermark.protocol.orders import Order, Side, TimeInForce
@@ -22,7 +23,8 @@ from evermark.protocol.orders import Order, Side, TimeInForce
 # titanoboa prints the storage of a contract that reverts, and stumbles over some maps of maps doing so.
 VyperContract.__repr__ = lambda self: "a contract"
 
-TRADED = MARKETS[:3]
+# The fund may hold little of the third market, so that accounts are deleveraged there.
+TRADED = (*MARKETS[:2], replace(MARKETS[2], fund_position_cap_lots=300))
 PRICES = {0: 600_000, 1: 250_000, 2: 15_000}
 HONEST = (1, 2, 3, 4)
 HOSTILE = (11, 12, 13)
@@ -226,7 +228,7 @@ class World:
             size = abs(self.now.held(party.account, market))
             keeper = pick.choice((None, rich.account))
             if 3 * held < 2 * required:
-                batch.take_over(party.account, market, size, keeper)
+                self.below_two_thirds(batch, party.account, market, size, keeper)
             elif held >= 0:
                 side = Side.BUY if self.now.held(party.account, market) > 0 else Side.SELL
                 price = self.exchange.last[market].mark_ticks
@@ -234,6 +236,18 @@ class World:
                 batch.liquidate(party.account, market, maker, size, keeper)
             targets.add(party.account)
         return targets
+
+    def below_two_thirds(
+        self, batch: Builder, account: int, market: int, size: int, keeper: int | None
+    ) -> None:
+        """The fund takes over what its cap admits; when it can take nothing, the rich trader is deleveraged."""
+        sign = 1 if self.now.held(account, market) > 0 else -1
+        room = TRADED[market].fund_position_cap_lots - sign * self.now.held(INSURANCE_FUND, market)
+        rich = self.honest[0].account
+        if room > 0:
+            batch.take_over(account, market, min(size, room), keeper)
+        elif self.now.held(rich, market) * sign < 0 and not any(row.account == rich for row in batch.rows):
+            batch.deleverage(account, market, rich, min(size, abs(self.now.held(rich, market))))
 
     def fund_exit(self, batch: Builder, targets: set[int]) -> None:
         """An order of a rich trader against what the fund holds."""
