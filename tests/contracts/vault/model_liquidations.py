@@ -77,7 +77,11 @@ def some_debts(twin: Any, batch: Builder, parties: list[Party]) -> None:
         account = twin.exchange.vault.account(party.account)
         if pick.random() < (0.7 if account.collateral < 0 and not account.open_positions else 0.02):
             batch.write_off(party.account)
-        elif account.open_positions == 1 and twin.exchange.margin(party.account).equity < 0:
+        elif (
+            pick.random() < 0.4
+            and account.open_positions == 1
+            and twin.exchange.margin(party.account).equity < 0
+        ):
             sizes = {market: twin.exchange.vault.position(party.account, market).size for market in range(4)}
             market, size = next((key, size) for key, size in sizes.items() if size)
             mark = twin.exchange.last[market].mark_ticks
