@@ -101,6 +101,11 @@ event Deleveraged:
     paid: int256
 
 
+event WrittenOff:
+    account: indexed(uint256)
+    amount: uint256
+
+
 event FundingApplied:
     market: indexed(uint256)
     hour: uint256
