@@ -13,7 +13,7 @@ def gaps_of(path: str, report: dict) -> list[dict]:
     """Lines that never ran, and branches of which only one side did, each with its source text."""
     source = (ROOT / path).read_text(encoding="utf-8").splitlines()
     found = [{"line": line, "kind": "line"} for line in report["missing_lines"]]
-    partial = {origin: target for origin, target in report["missing_branches"]}
+    partial = dict(report["missing_branches"])
     executed = set(report["executed_lines"])
     found += [{"line": line, "kind": "branch"} for line in sorted(partial) if line in executed]
     for gap in found:

@@ -1,4 +1,4 @@
-"""Every place where a mutant can be made in a source file, Vyper or Python, found by tokens so that strings and comments stay whole."""
+"""Every place where a source file, Vyper or Python, can be mutated; found by tokens, so that strings and comments stay whole."""
 
 import io
 import re

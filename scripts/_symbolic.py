@@ -1,4 +1,4 @@
-"""Compiles the harnesses of tests/symbolic and lays them out as halmos reads them, with a `forge` that has nothing left to build."""
+"""Compiles the harnesses of tests/symbolic and lays them out as halmos reads them, beside a `forge` with nothing to build."""
 
 import json
 import subprocess
@@ -8,24 +8,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def compiled(path: Path, output: str) -> str:
-    vyper = Path(sys.executable).parent / "vyper"
-    command = [vyper, "-p", ROOT, "-f", output, "--evm-version", "prague", path]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def artifact(path: Path) -> dict:
     """A contract in the form of Foundry's build output; of the syntax tree only what says that it is a contract."""
-    node = {"nodeType": "ContractDefinition", "name": path.stem, "contractKind": "contract", "nodes": [], "id": 1}
+    node = {
+        "nodeType": "ContractDefinition",
+        "name": path.stem,
+        "contractKind": "contract",
+        "nodes": [],
+        "id": 1,
+    }
     tree = {"nodeType": "SourceUnit", "absolutePath": str(path), "nodes": [node], "id": 0, "src": "0:0:0"}
-    identifiers = json.loads(compiled(path, "method_identifiers"))
+    vyper = Path(sys.executable).parent / "vyper"
+    command = [vyper, "-p", ROOT, "-f", "combined_json", "--evm-version", "prague", path]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (output,) = (of for name, of in json.loads(made.stdout).items() if name.endswith(".vy"))
     return {
-        "abi": json.loads(compiled(path, "abi")),
+        "abi": output["abi"],
         "ast": tree,
-        "bytecode": {"object": compiled(path, "bytecode"), "linkReferences": {}},
-        "deployedBytecode": {"object": compiled(path, "bytecode_runtime"), "linkReferences": {}},
+        "bytecode": {"object": output["bytecode"], "linkReferences": {}},
+        "deployedBytecode": {"object": output["bytecode_runtime"], "linkReferences": {}},
         "metadata": {"compiler": {"version": "0.4.3"}, "output": {}},
-        "methodIdentifiers": {name: number[2:].rjust(8, "0") for name, number in identifiers.items()},
+        "methodIdentifiers": {
+            name: number[2:].rjust(8, "0") for name, number in output["method_identifiers"].items()
+        },
     }
 
 

@@ -192,6 +192,12 @@ def agent_overreaches(world: World, batch: Builder) -> None:
 
 
 @deal
+def write_off_anybody(world: World, batch: Builder) -> None:
+    """The fund is to pay for an account that has positions, or no debt."""
+    batch.write_off(world.random.choice(world.parties).account)
+
+
+@deal
 def transfer_to_oneself(world: World, batch: Builder) -> None:
     """A transfer that an honest owner signed, with the attacker's account as the one that receives."""
     victim, thief = world.random.choice(world.honest), world.random.choice(world.hostile)

@@ -327,6 +327,15 @@ def consumed(batch: codec.Batch, before: Moment, after: Moment, account: int) ->
     return before.waiting.get(owner, 0) - after.waiting.get(owner, 0)
 
 
+def debt(before: Moment, account: int) -> int:
+    """What may be written off of an account: its negative collateral, once it has no positions."""
+    assert account >= FIRST_USER, "only users' debts are written off"
+    assert not any(at == account for at, _ in before.positions), (
+        "invariant 4: written off with open positions"
+    )
+    return max(0, -before.accounts[account].collateral)
+
+
 def check_reserved_accounts(exchange: Exchange, before: Moment, after: Moment, batch: codec.Batch) -> None:
     """The fee account never pays. The fund pays only deficits of accounts below zero, and funding of its own positions."""
     assert after.accounts[FEE_ACCOUNT].collateral >= before.accounts[FEE_ACCOUNT].collateral, (
@@ -338,6 +347,9 @@ def check_reserved_accounts(exchange: Exchange, before: Moment, after: Moment, b
         for account, fills in targets(batch).items()
         if account in before.accounts
     )
+    for action in batch.actions:
+        if isinstance(action, codec.WriteOff):
+            deficits += debt(before, batch.accounts[action.account_index])
     allowed = deficits + funding_loss(exchange, before, after, INSURANCE_FUND)
     lost = equity(exchange, before, INSURANCE_FUND) - equity(exchange, after, INSURANCE_FUND)
     assert lost <= allowed, f"the fund lost {lost}, deficits allow {allowed}"

@@ -86,10 +86,10 @@ class World:
 
     # ------------------------------------------------------------------------------------------------------------ sending
 
-    def try_settle(self, data: bytes, what: str) -> codec.Batch | None:
-        """Sends calldata as the sequencer. What settles is judged; what is refused changed nothing."""
+    def try_settle(self, data: bytes, what: str, sender: Any = None) -> codec.Batch | None:
+        """Sends calldata, as the sequencer unless told otherwise. What settles is judged; what is refused changed nothing."""
         try:
-            send(self.exchange, data)
+            send(self.exchange, data, sender=sender)
         except Refused as refusal:
             self.count(f"{what} refused: {str(refusal) or 'checked arithmetic or bounds'}")
             return None
@@ -133,6 +133,10 @@ class World:
             self.trade(batch, targets)
         if pick.random() < 0.3:
             self.fund_exit(batch, targets)
+        for party in self.parties:
+            flat = not any(account == party.account for account, _ in self.now.positions)
+            if flat and self.now.accounts[party.account].collateral < 0 and pick.random() < 0.5:
+                batch.write_off(party.account)
         if pick.random() < 0.2:
             party = pick.choice(self.parties)
             batch.cancel(party, slot=pick.randint(0, 3), sequence=self.exchange.sequence())
