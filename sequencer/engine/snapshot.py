@@ -86,12 +86,15 @@ def _dump(state: EngineState) -> list[Any]:
         [_dump_account(account) for _, account in sorted(state.accounts.items())],
         [_dump_book(at) for at in state.markets],
         _dump_batch(state.batch),
+        *([[key, *value] for key, value in sorted(state.waiting_deposits.items())]),
     ]
 
 
 def _load(fields: list[Any]) -> EngineState:
-    _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, batch = fields
+    _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, batch, *waiting = fields
     state = EngineState()
+    for entry_id, owner, sub_account, created in waiting:
+        state.waiting_deposits[entry_id] = (owner, sub_account, created)
     _set(state, STATE_FIELDS, numbers)
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)

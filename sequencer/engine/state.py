@@ -215,6 +215,7 @@ class EngineState:
         "trade_count",
         "unsettled",
         "unsettled_sealed",
+        "waiting_deposits",
     )
 
     def __init__(self) -> None:
@@ -236,6 +237,8 @@ class EngineState:
         self.claim_count = 0
         self.entry_count = 0  # inbox entries consumed
         self.trade_count = 0
+        # deposits behind an entry that cannot apply yet: id -> owner, sub-account, created
+        self.waiting_deposits: dict[int, tuple[bytes, int, int]] = {}
         self.batch = OpenBatch()
         self.sealed_batch = 0
         self.confirmed_batch = 0
