@@ -90,6 +90,13 @@ event Liquidated:
     kind: uint256
 
 
+event OrderTriggered:
+    account: indexed(uint256)
+    slot: uint256
+    sequence: uint256
+    mark: uint256
+
+
 event FundingApplied:
     market: indexed(uint256)
     hour: uint256

@@ -10,7 +10,7 @@ A batch travels as the calldata of `settle()` behind the 4-byte selector. Intege
     orders    count u16, then rows, strictly ascending by (account, slot, sequence)
     section 1 inbox:    count u16, then account index u16 (NO_INDEX: entry is skipped or needs no account)
     section 2 actions:  count u16, then tag u8 and body (1 approve agent, 2 cancel, 3 transfer)
-    section 3 funding:  count u8, then tag u8 and body (1 funding hour u32; 2 trigger, 3 resolution reserved)
+    section 3 funding:  count u8, then tag u8 and body (1 funding hour u32, 2 trigger bit: row u16, rows ascending; 3 resolution is reserved)
     section 4 fills:    count u16, then (kind | (size width - 1) << 4) u8 and body
     section 5 withdrawals: count u16, then body
 
@@ -46,6 +46,7 @@ from evermark.protocol.batch_types import (
     SHIFT_SIZE_WIDTH,
     SHIFT_TIME_IN_FORCE,
     SHIFT_TRIGGER,
+    TRIGGER_BIT,
     AgentApproval,
     Batch,
     CollateralTransfer,
@@ -53,6 +54,7 @@ from evermark.protocol.batch_types import (
     InboxUse,
     OrderRow,
     SlotCancel,
+    TriggerBit,
     Withdrawal,
 )
 
@@ -80,6 +82,7 @@ __all__ = [
     "SHIFT_SIZE_WIDTH",
     "SHIFT_TIME_IN_FORCE",
     "SHIFT_TRIGGER",
+    "TRIGGER_BIT",
     "AccountOwner",
     "AgentApproval",
     "Batch",
@@ -89,6 +92,7 @@ __all__ = [
     "MalformedBatch",
     "OrderRow",
     "SlotCancel",
+    "TriggerBit",
     "Withdrawal",
     "byte_width",
     "decode_batch",

@@ -14,6 +14,7 @@ ACTION_APPROVE_AGENT = 1
 ACTION_CANCEL = 2
 ACTION_TRANSFER = 3
 FUNDING_HOUR = 1
+TRIGGER_BIT = 2
 
 FILL_ORDERS = 0  # maker order against taker order, at the maker's price
 FILL_LIQUIDATION = 1  # a liquidated position against a maker order
@@ -73,6 +74,12 @@ class CollateralTransfer(msgspec.Struct, frozen=True, tag=True):
     signature: Signature
 
 
+class TriggerBit(msgspec.Struct, frozen=True):
+    """Section 3: the pinned mark meets the mark trigger of the order in this row."""
+
+    row: int
+
+
 class Fill(msgspec.Struct, frozen=True):
     """Section 4. What `first`, `second` and `keeper` index depends on `kind`:
 
@@ -112,5 +119,6 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     inbox: tuple[InboxUse, ...] = ()
     actions: tuple[AgentApproval | SlotCancel | CollateralTransfer, ...] = ()
     funding_hours: tuple[int, ...] = ()
+    triggers: tuple[TriggerBit, ...] = ()  # rows strictly ascending
     fills: tuple[Fill, ...] = ()
     withdrawals: tuple[Withdrawal, ...] = ()

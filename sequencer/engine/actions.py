@@ -16,7 +16,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.events import AgentChanged, CancelReason, Transferred, WithdrawalClaimed
 from sequencer.engine.ledger import change_collateral, register
 from sequencer.engine.matching import agent_is_live
-from sequencer.engine.open_orders import cancel
+from sequencer.engine.open_orders import cancel, live_orders
 from sequencer.engine.risk import available, prices_fresh
 from sequencer.engine.sealing import enter, round_is_old, seal, touch, touch_positions
 from sequencer.engine.state import Account, EngineState
@@ -43,7 +43,7 @@ def approve_agent(ctx: Context, command: AgentApproval) -> None:
         state.agents[key] = (approval.agent_expiry, approval.transfer_cap)
     else:
         state.agents.pop(key, None)
-        for order in list(account.orders.values()):
+        for order in live_orders(account):
             if order.signer == approval.agent:
                 cancel(ctx, order, CancelReason.AGENT_REVOKED)
     ctx.emit(AgentChanged(account=command.account, agent=approval.agent, expiry=approval.agent_expiry))

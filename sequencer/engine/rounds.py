@@ -9,7 +9,7 @@ from evermark.protocol.units import MAX_PRICE_TICKS
 from sequencer.engine.commands import OracleRound
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, MarketModeChanged, RoundApplied
-from sequencer.engine.open_orders import cancel
+from sequencer.engine.open_orders import cancel, live_order
 from sequencer.engine.sealing import seal
 from sequencer.engine.state import EngineState
 
@@ -40,6 +40,11 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
         _update_staleness(ctx, at.market.market_id)
     seal(ctx, ctx.sequence)
     _expire_orders(ctx)
+    for at in state.markets:
+        if at.high:
+            at.triggers.trail(at.high, at.low)
+            at.high = at.low = 0
+        state.stirred.add(at.market.market_id)
 
 
 def _check(state: EngineState, command: OracleRound) -> Reject | None:
@@ -91,6 +96,6 @@ def _expire_orders(ctx: Context) -> None:
     state = ctx.state
     while state.expiries and state.expiries[0][0] <= state.now:
         _, account_id, slot, sequence = heappop(state.expiries)
-        order = state.accounts[account_id].orders.get(slot)
+        order = live_order(state.accounts[account_id], slot)
         if order is not None and order.sequence == sequence:
             cancel(ctx, order, CancelReason.EXPIRED)

@@ -9,6 +9,7 @@ from evermark.protocol.units import USDC
 from sequencer.engine.batch_builder import OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.order_book import OrderBook, RestingOrder
+from sequencer.engine.triggers import TriggerIndex
 
 # Of the oldest batch that waits: beyond it only reducing orders, so that settlement catches up.
 MAX_UNSETTLED_AGE_S = 30
@@ -89,6 +90,9 @@ class Account:
         "slots",
         "sub_account",
         "taker_sequence",
+        "trigger_hour",
+        "trigger_placed",
+        "untriggered",
         "used_taker_sequence",
         "value",
         "worst",
@@ -106,7 +110,10 @@ class Account:
         self.open_positions = 0
         self.positions: dict[int, Position] = {}
         self.slots: dict[int, SlotState] = {}
-        self.orders: dict[int, RestingOrder] = {}  # by slot
+        self.orders: dict[int, RestingOrder] = {}  # in the book, by slot
+        self.untriggered: dict[int, RestingOrder] = {}  # waiting for their trigger, by slot
+        self.trigger_hour = 0  # the last hour in which it placed mark-trigger orders, and how many
+        self.trigger_placed = 0
         self.order_fees = 0  # fees that the waiting orders may cost
         self.epoch = -1
         self.value = 0  # signed value of the positions at the mark, less funding owed
@@ -120,7 +127,20 @@ class Account:
 class MarketState:
     """One market: its parameters, mode, funding index, open interest and book."""
 
-    __slots__ = ("book", "cumulative", "funding_hour", "market", "mode", "open_interest", "price", "stale")
+    __slots__ = (
+        "book",
+        "cumulative",
+        "funding_hour",
+        "high",
+        "last_price",
+        "low",
+        "market",
+        "mode",
+        "open_interest",
+        "price",
+        "stale",
+        "triggers",
+    )
 
     def __init__(self, market: Market, price: MarketPrice) -> None:
         self.market = market
@@ -131,6 +151,10 @@ class MarketState:
         self.funding_hour = 0
         self.open_interest = 0
         self.book = OrderBook()
+        self.last_price = 0  # of the last trade in ticks, 0 before the first
+        self.high = 0  # highest and lowest last price since trailing orders last followed, 0: no trade since
+        self.low = 0
+        self.triggers = TriggerIndex()
 
     @property
     def mark(self) -> int:
@@ -169,6 +193,7 @@ class EngineState:
         "sequence",
         "stale_markets",
         "stamp_ms",
+        "stirred",
         "trade_count",
         "unsettled",
     )
@@ -191,6 +216,7 @@ class EngineState:
         self.claim_count = 0
         self.entry_count = 0  # inbox entries consumed
         self.trade_count = 0
+        self.stirred: set[int] = set()  # markets with a new mark or trade whose triggers are not all looked at
         self.batch = OpenBatch()
         self.sealed_batch = 0
         self.confirmed_batch = 0
