@@ -2,3 +2,5 @@
 
 `sequencer.app` puts the parts together; everything else is a part.
 """
+
+import evermark  # noqa: F401  (it decides, before the engine is imported, whether the compiled one is used)

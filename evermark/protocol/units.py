@@ -16,7 +16,7 @@ MAX_COLLATERAL = 2**95 - 1
 MAX_SEQUENCE = 2**48 - 1
 
 
-class BrokenInvariant(RuntimeError):
+class BrokenInvariant(Exception):
     """A rule that can only fail through a bug; the sequencer stops on it and never catches it."""
 
 
