@@ -10,7 +10,7 @@ A batch travels as the calldata of `settle()` behind the 4-byte selector. Intege
     orders    count u16, then rows, strictly ascending by (account, slot, sequence)
     section 1 inbox:    count u16, then account index u16 (NO_INDEX: entry is skipped or needs no account)
     section 2 actions:  count u16, then tag u8 and body (1 approve agent, 2 cancel, 3 transfer)
-    section 3 funding:  count u8, then tag u8 and body (1 funding hour u32, 2 trigger bit: row u16, rows ascending; 3 resolution is reserved)
+    section 3 funding:  count u8, then tag u8 and body (1 funding hour u32; 2 trigger row u16, ascending; 3 reserved)
     section 4 fills:    count u16, then (kind | (size width - 1) << 4) u8 and body
     section 5 withdrawals: count u16, then body
 

@@ -8,8 +8,9 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason
 from sequencer.engine.matching import agent_is_live
 from sequencer.engine.open_orders import cancel, live_order, live_orders
-from sequencer.engine.order_checks import MAX_SLOT, SEQUENCE_AHEAD_MS
+from sequencer.engine.order_checks import SEQUENCE_AHEAD_MS
 from sequencer.engine.state import Account, EngineState, SlotState
+from sequencer.engine.trigger_checks import MAX_SLOT
 
 
 def cancel_order(ctx: Context, command: CancelOrder) -> None:

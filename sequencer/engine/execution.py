@@ -111,7 +111,6 @@ def tell_trade(
     state.trade_count += 1
     state.batch.notional += at.market.notional(lots, price)
     at.last_price = price
-    at.high, at.low = max(at.high, price), min(at.low or price, price)
     state.stirred.add(at.market.market_id)
     ctx.emit(
         Trade(

@@ -41,9 +41,8 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
     seal(ctx, ctx.sequence)
     _expire_orders(ctx)
     for at in state.markets:
-        if at.high:
-            at.triggers.trail(at.high, at.low)
-            at.high = at.low = 0
+        if at.last_price:
+            at.triggers.trail(at.last_price)
         state.stirred.add(at.market.market_id)
 
 

@@ -131,9 +131,7 @@ class MarketState:
         "book",
         "cumulative",
         "funding_hour",
-        "high",
         "last_price",
-        "low",
         "market",
         "mode",
         "open_interest",
@@ -152,8 +150,6 @@ class MarketState:
         self.open_interest = 0
         self.book = OrderBook()
         self.last_price = 0  # of the last trade in ticks, 0 before the first
-        self.high = 0  # highest and lowest last price since trailing orders last followed, 0: no trade since
-        self.low = 0
         self.triggers = TriggerIndex()
 
     @property
@@ -216,7 +212,9 @@ class EngineState:
         self.claim_count = 0
         self.entry_count = 0  # inbox entries consumed
         self.trade_count = 0
-        self.stirred: set[int] = set()  # markets with a new mark or trade whose triggers are not all looked at
+        self.stirred: set[int] = (
+            set()
+        )  # markets with a new mark or trade whose triggers are not all looked at
         self.batch = OpenBatch()
         self.sealed_batch = 0
         self.confirmed_batch = 0

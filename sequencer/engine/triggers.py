@@ -54,10 +54,10 @@ class TriggerIndex:
                 found.append(entry)
         return found
 
-    def trail(self, high: int, low: int) -> None:
-        """Let trailing orders follow the highest and lowest last price since they last did."""
+    def trail(self, last_price: int) -> None:
+        """Let trailing orders follow the last price."""
         for order in list(self.trailing.values()):
-            moved = _followed(order, high, low)
+            moved = _followed(order, last_price)
             if moved != order.trigger_price:
                 self.remove(order)
                 order.trigger_price = moved
@@ -69,9 +69,9 @@ def _entry(order: RestingOrder) -> Entry:
     return (sign * order.trigger_price, order.arrival, order.account, order.slot)
 
 
-def _followed(order: RestingOrder, high: int, low: int) -> int:
-    """A sell's trigger rises behind the high, a buy's falls behind the low; neither ever moves back."""
+def _followed(order: RestingOrder, last_price: int) -> int:
+    """A trigger below the price rises behind it, one above falls after it; neither ever moves back."""
     offset = order.order.trailing_offset
     if order.order.trigger in UPWARD:
-        return min(order.trigger_price, low + offset)
-    return max(order.trigger_price, high - offset)
+        return min(order.trigger_price, last_price + offset)
+    return max(order.trigger_price, last_price - offset)

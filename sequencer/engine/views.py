@@ -136,7 +136,8 @@ def book_levels(state: EngineState, market_id: int, side: Side, depth: int) -> l
 
 
 def open_orders(state: EngineState, account_id: int) -> list[RestingOrder]:
-    """The account's waiting orders, untriggered ones among them, by slot. The objects are the engine's own: read them, keep none."""
+    """The account's waiting orders, untriggered ones among them, by slot. The objects are the
+    engine's own: read them, keep none."""
     account = state.accounts[account_id]
     return [order for _, order in sorted({**account.orders, **account.untriggered}.items())]
 

@@ -13,6 +13,7 @@ from evermark.protocol.oracle import prices_hash
 from evermark.protocol.orders import Side, TimeInForce
 
 FUND, FEES, NO_INDEX = 1, 2, 0xFFFF
+MARK_TRIGGERS = (1, 2)  # above, below
 SCALE, PPM = 10**12, 10**6
 
 
@@ -27,6 +28,7 @@ class NaiveVault:
             lambda: (0, 0, 0)
         )  # (account, market) -> size, entry cumulative, entry mark
         self.slots = defaultdict(lambda: (0, 0))  # (account, slot) -> sequence, filled
+        self.triggered = {}  # (account, slot) -> sequence whose mark trigger was met
         self.taker_sequences = defaultdict(int)
         self.action_sequences = defaultdict(int)
         self.agents = {}  # (account, agent) -> expiry, transfer cap
@@ -94,6 +96,8 @@ class Settlement(Actions):
                 self.approve(batch.accounts[action.account_index], action.approval)
         for hour in batch.funding_hours:
             self.fund_hour(hour)
+        for bit in batch.triggers:
+            self.trigger(bit.row)
         self.check_rows()
         self.base_collateral = dict(vault.collaterals)
         self.base_positions = dict(vault.positions)
@@ -204,6 +208,8 @@ class Settlement(Actions):
         else:
             require(order.sequence >= sequence, "slot sequence too low")
             filled = filled if order.sequence == sequence or order.amend else 0
+        if order.trigger in MARK_TRIGGERS:
+            require(self.vault.triggered.get(key) == order.sequence, "order not triggered")
         self.slot_rows[key] = index
         self.used[index] = filled + lots
         require(self.used[index] <= order.size, "overfilled")
@@ -347,7 +353,8 @@ class Settlement(Actions):
         for market_id, market in vault.markets.items():
             now, before = vault.open_interest[market_id], self.base_interest.get(market_id, 0)
             require(now <= max(market.open_interest_cap_lots, before), "open interest above cap")
-        require(set(self.used) == set(range(len(self.batch.orders))), "a row without a fill")
+        used = set(self.used) | {bit.row for bit in self.batch.triggers}
+        require(used == set(range(len(self.batch.orders))), "a row without a use")
         total = sum(vault.collaterals.values()) + vault.pool + vault.claimed
         require(total == vault.credited, "conservation")
 
