@@ -20,9 +20,9 @@ from .modules import tables
 from .modules import reasons
 from .modules import units
 
-# IInbox without the list that `consume` returns: decoding up to 32 entries would cost every batch 12 KB of memory.
+# What the vault calls of IInbox.
 interface IQueue:
-    def consume(count: uint256): nonpayable
+    def consume(count: uint256, submitter: address): nonpayable
 
 
 implements: IMarginVault
@@ -254,7 +254,7 @@ def _clerk(at: uint256, context: uint256) -> uint256:
     """
     inbox_count: uint256 = codec.word(unsafe_add(at, 2)) & units.U16
     if inbox_count != 0 and context & WITHDRAWALS == 0:
-        extcall IQueue(INBOX).consume(inbox_count)
+        extcall IQueue(INBOX).consume(inbox_count, msg.sender)
     self.task = context << 32 | at
     tables.now = context & units.U40
     return convert(raw_call(CLERK, msg.data, max_outsize=32), uint256)

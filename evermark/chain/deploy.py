@@ -17,6 +17,8 @@ from evermark.chain.transactions import TransactionReverted, TransactionSender
 from evermark.protocol.markets import Market, load_markets
 from evermark.protocol.units import USDC
 
+# Of the bonds that inbox entries post. Fixed, so that a bond can be quoted; what gas costs beyond it anybody may add.
+BOND_GAS_PRICE_WEI = 10**9
 DEFAULT_PARAMETERS = Parameters(round_seconds=3, oracle_quorum=3, funding_quorum=3)
 
 
@@ -131,7 +133,7 @@ async def _create(
     # Inbox and vault name each other: the vault's address follows from the deployer's next nonce but one.
     nonce = await w3.eth.get_transaction_count(sender.address, "latest")
     predicted = create_address(sender.address, nonce + 1)
-    inbox = await _create_one(sender, "inbox", token, predicted)
+    inbox = await _create_one(sender, "inbox", token, predicted, BOND_GAS_PRICE_WEI)
     configs = [market_config(market) for market in markets]
     vault = await _create_one(
         sender, "vault", token, oracle, inbox, *helpers.values(), roles.sequencer, configs

@@ -57,7 +57,8 @@ def vault(chain: Any) -> Any:
 
 @pytest.fixture
 def inbox(usdc: Any, vault: Any) -> Any:
-    return compiled("Inbox").deploy(usdc, vault)
+    """Without bonds; `bonded` in test_inbox_requests.py has them."""
+    return compiled("Inbox").deploy(usdc, vault, 0)
 
 
 @pytest.fixture

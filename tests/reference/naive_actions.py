@@ -15,7 +15,7 @@ def ceil(numerator, denominator):
 
 
 class Actions:
-    """Sections 2 and 3 of a settlement, but for funding: approvals, transfers, trigger bits."""
+    """Sections 2 and 3 of a settlement: approvals, transfers, funding, trigger bits."""
 
     def action(self, account, signed):
         require(signed.deadline >= self.now, "action expired")
@@ -63,3 +63,15 @@ class Actions:
         kept = filled if order.sequence == sequence or order.amend else 0
         self.vault.slots[key] = (order.sequence, kept)
         self.vault.triggered[key] = order.sequence
+
+    def fund_hour(self, hour):
+        for market_id in self.batch.markets:
+            market, vault = self.vault.markets[market_id], self.vault
+            require(hour > vault.hours[market_id], "funding hour not next")
+            require(self.is_fresh(market_id), "stale price")
+            vault.hours[market_id] = hour
+            cap = min(40_000_000, market.tiers[0].initial_fraction_ppm * 250)
+            rate = max(-cap, min(cap, self.funding_rates[hour][market_id]))
+            vault.cumulative[market_id] += (
+                self.prices[market_id].index_ticks * market.lot_tick_value * rate * 1000
+            )

@@ -30,6 +30,7 @@ class NaiveVault:
         self.slots = defaultdict(lambda: (0, 0))  # (account, slot) -> sequence, filled
         self.triggered = {}  # (account, slot) -> sequence whose mark trigger was met
         self.taker_sequences = defaultdict(int)
+        self.min_sequences = defaultdict(int)
         self.action_sequences = defaultdict(int)
         self.agents = {}  # (account, agent) -> expiry, transfer cap
         self.cumulative = defaultdict(int)
@@ -127,6 +128,8 @@ class Settlement(Actions):
             require(order.market == market.symbol, "market of a row")
             require(order.expiry >= self.now, "order expired")
             require(order.sequence <= (self.now + 86_400) * 1000, "sequence too far ahead")
+            least = self.vault.min_sequences[self.pair(row.pair)[0]]
+            require(order.sequence > least, "order voided")
             immediate = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
             require(order.slot > 0 or immediate, "slot 0 never rests")
 
@@ -163,34 +166,44 @@ class Settlement(Actions):
         elif entry.entry_kind == 1:
             account = vault.ids.setdefault(key, len(vault.ids) + 3)
         else:
-            self.forced_withdrawal(use, entry, vault.ids.get(key))
+            self.request(use, entry, vault.ids.get(key))
             return
         require(self.batch.accounts[use.account_index] == account, "entry of another account")
         vault.collaterals[account] += entry.amount
         vault.credited += entry.amount
 
-    def forced_withdrawal(self, use, entry, account):
+    def request(self, use, entry, account):
         if account is None:
             require(use.account_index == NO_INDEX, "nobody's entry")
             return
         require(self.batch.accounts[use.account_index] == account, "entry of another account")
-        equity, initial, _, notional = self.margin(account)
-        if self.all_fresh(account):
+        vault, agent = self.vault, (account, entry.agent)
+        if entry.entry_kind == 3:
+            equity, initial, _, notional = self.margin(account)
+            require(self.all_fresh(account), "stale price")
             amount = min(entry.amount, max(0, equity - max(initial, ceil(notional, 5))))
-            self.vault.collaterals[account] -= amount
-            self.vault.claimed += amount
+            vault.collaterals[account] -= amount
+            vault.claimed += amount
+        elif entry.entry_kind == 5:
+            self.void(account, entry.slot, entry.order_sequence)
+        elif entry.entry_kind == 6:
+            vault.agents[agent] = (entry.agent_expiry, entry.amount)
+        else:
+            vault.agents[agent] = (0, 0)
+            self.void_actions(account, entry.created * 1000)
 
-    def fund_hour(self, hour):
-        for market_id in self.batch.markets:
-            market, vault = self.vault.markets[market_id], self.vault
-            require(hour > vault.hours[market_id], "funding hour not next")
-            require(self.is_fresh(market_id), "stale price")
-            vault.hours[market_id] = hour
-            cap = min(40_000_000, market.tiers[0].initial_fraction_ppm * 250)
-            rate = max(-cap, min(cap, self.funding_rates[hour][market_id]))
-            vault.cumulative[market_id] += (
-                self.prices[market_id].index_ticks * market.lot_tick_value * rate * 1000
-            )
+    def void(self, account, slot, sequence):
+        vault = self.vault
+        if slot == 0xFFFF:
+            vault.min_sequences[account] = max(vault.min_sequences[account], sequence)
+            self.void_actions(account, sequence)
+        elif slot == 0:
+            vault.taker_sequences[account] = max(vault.taker_sequences[account], sequence)
+        elif sequence > vault.slots[account, slot][0]:
+            vault.slots[account, slot] = (sequence, 2**62 - 1)
+
+    def void_actions(self, account, sequence):
+        self.vault.action_sequences[account] = max(self.vault.action_sequences[account], sequence)
 
     def use_row(self, index, lots, price, makes):
         """Fill bookkeeping and the fee of one more fill of a row, from the whole sum each time."""

@@ -22,12 +22,7 @@ class Actions:
         if hasattr(action, "cancel"):
             cancel = action.cancel
             need(cancel.deadline >= self.now and cancel.sequence <= (self.now + 86_400) * 1000, "cancel")
-            if cancel.all_slots:
-                account.min_sequence = max(account.min_sequence, cancel.sequence)
-            elif cancel.slot == 0:
-                account.taker_sequence = max(account.taker_sequence, cancel.sequence)
-            elif cancel.sequence > account.slots.get(cancel.slot, (0, 0))[0]:
-                account.slots[cancel.slot] = (cancel.sequence, 2**62 - 1)
+            self.void(account, cancel.all_slots, cancel.slot, cancel.sequence)
             return
         if hasattr(action, "transfer"):
             self.transfer(self.batch.accounts[action.account_index], action)

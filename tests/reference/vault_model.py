@@ -133,11 +133,30 @@ class Run(Actions):
             account.collateral += entry.amount
             self.vault.credited += entry.amount
             return
-        margin = self.margin(entry.account)
-        amount = min(entry.amount, self.withdrawable(margin)) if margin.fresh else 0
-        if amount:
-            account.collateral -= amount
-            self.vault.claims.append((entry.account, amount))
+        if entry.kind == 3:
+            margin = self.margin(entry.account)
+            need(margin.fresh, "stale")
+            amount = min(entry.amount, self.withdrawable(margin))
+            if amount:
+                account.collateral -= amount
+                self.vault.claims.append((entry.account, amount))
+        elif entry.kind == 5:
+            self.void(account, entry.slot == 65_535, entry.slot, entry.sequence)
+            if entry.slot == 65_535:
+                account.action_sequence = max(account.action_sequence, entry.sequence)
+        elif entry.kind == 6:
+            self.vault.agents[entry.account, entry.agent] = (entry.expiry, entry.amount)
+        elif entry.kind == 7:
+            self.vault.agents[entry.account, entry.agent] = (0, 0)
+            account.action_sequence = max(account.action_sequence, entry.created * 1000)
+
+    def void(self, account: Account, all_slots: bool, slot: int, sequence: int) -> None:
+        if all_slots:
+            account.min_sequence = max(account.min_sequence, sequence)
+        elif slot == 0:
+            account.taker_sequence = max(account.taker_sequence, sequence)
+        elif sequence > account.slots.get(slot, (0, 0))[0]:
+            account.slots[slot] = (sequence, 2**62 - 1)
 
     def funding(self, hour: int, rates: list[int]) -> None:
         for number in self.batch.markets:

@@ -22,8 +22,8 @@ def account_of(owner: address, sub_account: uint16) -> uint256:
 
 
 @external
-def consume(inbox: address, count: uint256) -> DynArray[IInbox.Entry, 32]:
-    return extcall IInbox(inbox).consume(count)
+def consume(inbox: address, count: uint256):
+    extcall IInbox(inbox).consume(count, msg.sender)
 
 
 @external

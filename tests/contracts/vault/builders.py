@@ -91,7 +91,9 @@ class Party:
 class Exchange:
     """All contracts of an exchange, deployed on boa's current chain; time moves with `round`."""
 
-    def __init__(self, markets: tuple[Market, ...] = MARKETS, token: str = "TestUSDC") -> None:
+    def __init__(
+        self, markets: tuple[Market, ...] = MARKETS, token: str = "TestUSDC", bond_gas_price: int = 0
+    ) -> None:
         self.markets = markets
         self.sequencer = boa.env.generate_address("sequencer")
         self.clock = START_S
@@ -104,7 +106,7 @@ class Exchange:
         )
         # Vault and inbox name each other, so the vault's address is chosen first.
         self.vault_address = boa.env.generate_address("vault")
-        self.inbox = deployer("Inbox").deploy(self.token.address, self.vault_address)
+        self.inbox = deployer("Inbox").deploy(self.token.address, self.vault_address, bond_gas_price)
         self.vault = self._deploy_vault()
         self.separator = bytes(self.vault.domain_separator())
         self.last = tuple(oracle.NO_PRICE for _ in markets)

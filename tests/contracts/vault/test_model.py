@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import boa
 import pytest
+from boa.util.abi import Address
 from builders import USDC, Builder, Exchange, Party, Refused, signer
 
 from evermark.protocol import signing
@@ -62,6 +63,34 @@ class Twin:
         party = Party(owner, account)
         self.exchange.parties[account] = party
         return party
+
+    def request(self, party: Party, batch: Builder) -> None:
+        """Queues a request of the account, of a kind that has none open, and has `batch` consume it."""
+        pick, inbox = self.random, self.exchange.inbox
+        sender, agent = Address(party.signer.address), signer(500 + pick.randint(0, 1)).address
+        created, sequence = self.exchange.clock, self.exchange.sequence() - pick.randint(0, 2_000)
+        slot, amount = pick.choice((0, 1, 2, 3, 65_535)), pick.choice((1, 40 * USDC, 10**13))
+        kind = pick.choice((3, 5, 5, 6, 7))
+        call, arguments = {
+            3: (inbox.request_withdrawal, (0, amount)),
+            5: (inbox.request_cancel, (0, slot, sequence)),
+            6: (inbox.approve_agent, (0, Address(agent), created + 50, amount)),
+            7: (inbox.revoke_agent, (0, Address(agent))),
+        }[kind]
+        call(*arguments, sender=sender)
+        batch.inbox(party.account)
+        self.entries.append(
+            SimpleNamespace(
+                kind=kind,
+                account=party.account,
+                amount=amount,
+                slot=slot,
+                sequence=sequence,
+                agent=agent,
+                expiry=created + 50,
+                created=created,
+            )
+        )
 
     def settle(self, builder: Builder) -> bool:
         """Both settle, or both refuse; afterwards they are equal."""
@@ -337,6 +366,11 @@ def test_vault_and_model_agree_on_random_batches(seed: int) -> None:
             some_liquidations(twin, batch, parties)
             if not batch.fills:
                 pick.choice((some_trades, some_trades, fund_exits))(twin, batch, parties)
+            waiting = twin.entries and [entry.account for entry in twin.entries]
+            for account in waiting or []:
+                batch.inbox(account)  # of a batch that was refused
+            if not waiting and pick.random() < 0.25:
+                twin.request(pick.choice(parties), batch)
             some_actions(twin, batch, parties)
             some_triggers(twin, batch, parties)
             twin.settle(batch)
