@@ -103,6 +103,7 @@ def _load(fields: list[Any]) -> EngineState:
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)
     state.unsettled = [(moment, notional) for moment, notional in unsettled]
+    state.unsettled_sealed = sum(notional for _, notional in state.unsettled)
     state.agents = {(account, agent): (expiry, cap) for account, agent, expiry, cap in agents}
     listed = state.genesis.markets if state.genesis is not None else ()
     for market, price, values in zip(listed, state.round.prices, markets, strict=True):
