@@ -90,6 +90,13 @@ event Liquidated:
     kind: uint256
 
 
+event Deleveraged:
+    account: indexed(uint256)
+    market: indexed(uint256)
+    size: uint256
+    paid: int256
+
+
 event OrderTriggered:
     account: indexed(uint256)
     slot: uint256

@@ -9,6 +9,7 @@ from evermark.protocol.batch_types import (
     ACTION_APPROVE_AGENT,
     ACTION_CANCEL,
     ACTION_TRANSFER,
+    FILL_DELEVERAGE,
     FILL_FUND,
     FILL_LIQUIDATION,
     FILL_ORDERS,
@@ -246,7 +247,7 @@ def _decode_section_3(read: _Reader) -> int | TriggerBit:
 def _decode_fill(read: _Reader) -> Fill:
     head, first, second = read.uint(1), read.uint(2), read.uint(2)
     kind = head & 15
-    if kind not in (FILL_ORDERS, FILL_LIQUIDATION, FILL_TAKEOVER, FILL_FUND):
+    if kind not in (FILL_ORDERS, FILL_LIQUIDATION, FILL_TAKEOVER, FILL_DELEVERAGE, FILL_FUND):
         raise MalformedBatch(f"batch: fill kind {kind}")
     keeper = read.uint(2) if kind in (FILL_LIQUIDATION, FILL_TAKEOVER) else NO_INDEX
     return Fill(kind, first, second, read.uint((head >> 4) + 1), keeper)

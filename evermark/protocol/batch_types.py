@@ -19,7 +19,7 @@ TRIGGER_BIT = 2
 FILL_ORDERS = 0  # maker order against taker order, at the maker's price
 FILL_LIQUIDATION = 1  # a liquidated position against a maker order
 FILL_TAKEOVER = 2  # the insurance fund takes a position over
-FILL_DELEVERAGE = 3  # reserved
+FILL_DELEVERAGE = 3  # a liquidated position against the opposite position of another account
 FILL_FUND = 4  # a taker order against the fund's position, at the mark
 
 FLAG_SELL = 1 << 0
@@ -84,7 +84,8 @@ class Fill(msgspec.Struct, frozen=True):
     """Section 4. What `first`, `second` and `keeper` index depends on `kind`:
 
     orders: maker row, taker row; liquidation: target pair, maker row, keeper account;
-    take-over: target pair, fund pair, keeper account; fund: taker row, fund pair.
+    take-over: target pair, fund pair, keeper account; deleveraging: target pair, counterparty pair;
+    fund: taker row, fund pair.
     """
 
     kind: int

@@ -117,6 +117,7 @@ class OpenBatch:
         "accounts",
         "actions",
         "baselines",
+        "deleveraged",
         "fills",
         "funding_hours",
         "funding_markets",
@@ -150,6 +151,7 @@ class OpenBatch:
         self.baselines: dict[int, Baseline] = {}
         self.row_accounts: set[int] = set()
         self.targets: set[int] = set()
+        self.deleveraged = False  # some target's orders may still wait in the book
         self.notional = 0
 
     @property

@@ -42,6 +42,8 @@ def _check_market(state: EngineState, at: MarketState) -> None:
         for account in state.accounts.values()
         if market_id in account.positions
     ]
+    holders = {key for key, account in state.accounts.items() if _holds(account, market_id)}
+    check(at.holders == holders, "markets: the holders are miscounted")
     check(sum(sizes) == 0, "invariant 2: positions do not sum to zero")
     check(sum(size for size in sizes if size > 0) == at.open_interest, "invariant 2: open interest")
     bid, ask = at.book.bids.best(), at.book.asks.best()
@@ -64,6 +66,10 @@ def _check_market(state: EngineState, at: MarketState) -> None:
         len(waiting) == untriggered == sum(map(len, at.triggers.entries.values())),
         "triggers: the index and the accounts differ",
     )
+
+
+def _holds(account: Account, market_id: int) -> bool:
+    return market_id in account.positions and account.positions[market_id].size != 0
 
 
 def _check_side(state: EngineState, side: BookSide) -> None:

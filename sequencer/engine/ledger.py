@@ -87,6 +87,10 @@ def change_position(ctx: Context, account: Account, at: MarketState, delta: int,
     realized = _change_cost(position, delta, cost)
     position.entry_mark = _entry_mark(before, after, position.entry_mark, at.mark)
     position.size = after
+    if before == 0:
+        at.holders.add(account.account_id)
+    if after == 0:
+        at.holders.discard(account.account_id)
     account.open_positions += (after != 0) - (before != 0)
     at.open_interest += max(after, 0) - max(before, 0)
     change_collateral(ctx, account, -cost, "trade")

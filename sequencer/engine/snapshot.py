@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from evermark.protocol.batch import FILL_DELEVERAGE
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 from evermark.protocol.units import check
@@ -119,6 +120,9 @@ def _load(fields: list[Any]) -> EngineState:
         state.accounts[account.account_id] = account
         if account.account_id > 2:
             state.account_ids[account.owner, account.sub_account] = account.account_id
+        for market_id, position in account.positions.items():
+            if position.size:
+                state.markets[market_id].holders.add(account.account_id)
     for at, orders in zip(state.markets, books, strict=True):
         for values in orders:
             _load_order(state, at, values)
@@ -251,6 +255,7 @@ def _load_batch(values: list[Any]) -> OpenBatch:
         batch.rows[account, slot, sequence] = row
     for kind, first, second, size, keeper in fills:
         batch.fills.append(OpenFill(kind, tuple(first), tuple(second), size, keeper))
+        batch.deleveraged = batch.deleveraged or kind == FILL_DELEVERAGE
     for account, signed, fee, signature in withdrawals:
         batch.withdrawals.append((account, msgspec.convert(signed, Withdraw), fee, _signature(signature)))
     batch.accounts, batch.pairs = set(accounts), {(account, market) for account, market in pairs}

@@ -126,7 +126,7 @@ class Account:
 
 
 class MarketState:
-    """One market: its parameters, mode, funding index, open interest and book."""
+    """One market: its parameters, mode, funding index, open interest, book, and who holds a position."""
 
     __slots__ = (
         "_market",
@@ -134,6 +134,7 @@ class MarketState:
         "book",
         "cumulative",
         "funding_hour",
+        "holders",
         "last_price",
         "lot_tick_value",
         "margin",
@@ -160,6 +161,7 @@ class MarketState:
         self.book = OrderBook()
         self.last_price = 0  # of the last trade in ticks, 0 before the first
         self.triggers = TriggerIndex()
+        self.holders: set[int] = set()  # a cache: accounts with a position here
 
     @property
     def market(self) -> Market:

@@ -10,6 +10,7 @@ from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side, TimeInForce, Trigger
 from sequencer.engine.events import CommandRejected, Liquidated, OrderTriggered, Trade, Transferred
+from sequencer.engine.risk import free_equity
 from tests.agreement.exchange import Exchange, signer
 
 SEED_USDC = 2_000_000
@@ -140,8 +141,11 @@ def test_a_stop_wakes_on_both_sides(exchange):
 class RandomTraders:
     """Seeded traders with every kind of order, deposits, withdrawals, price moves, funding and liquidations."""
 
-    def __init__(self, exchange: Exchange, seed: int) -> None:
+    def __init__(self, exchange: Exchange, seed: int, violence: int = 1) -> None:
         self.exchange = exchange
+        self.violence = (
+            violence  # how much further prices jump; above 1 each round is followed by liquidations
+        )
         self.random = random.Random(seed)
         self.traders = [signer(f"trader {i}") for i in range(8)]
         self.agent = signer("agent")
@@ -170,7 +174,22 @@ class RandomTraders:
             events = self._liquidate()
         else:
             events = self._round()
+            if self.violence > 1:
+                events += self._liquidate()
         self._count(events)
+
+    def pair_up(self) -> None:
+        """Each trader takes the other side of the next one's order, at up to 15 times what both have free."""
+        for maker, taker in zip(self.traders, self.traders[1:], strict=False):
+            market = self.random.randrange(len(PRICES))
+            mark = self.prices[market][1]
+            accounts = [self.exchange.state.accounts[self.exchange.account(who)] for who in (maker, taker)]
+            free = min(free_equity(self.exchange.state, account) - account.worst for account in accounts)
+            size = free * self.random.randrange(5, 16) // self.exchange.markets[market].notional(1, mark)
+            if size > 0:
+                side = self.random.choice([Side.BUY, Side.SELL])
+                self._count(self.exchange.order(maker, market, side.opposite, size, mark, slot=5))
+                self._count(self.exchange.order(taker, market, side, size, mark, slot=0))
 
     def _order(self):
         trader = self.random.choice(self.traders)
@@ -253,7 +272,7 @@ class RandomTraders:
 
     def _round(self):
         for price in self.prices:
-            move = self.random.randrange(-250, 251) * (4 if self.random.random() < 0.1 else 1)
+            move = self.random.randrange(-250, 251) * (4 * self.violence if self.random.random() < 0.1 else 1)
             price[0] = max(1000, price[0] + price[0] * move // 10_000)
             price[1] = price[0] + price[0] * self.random.randrange(-20, 21) // 10_000
         given = [None if self.random.random() < 0.05 else tuple(price) for price in self.prices]
@@ -268,7 +287,14 @@ class RandomTraders:
             if isinstance(event, CommandRejected):
                 self.seen[event.reject.code.name] += 1
             if isinstance(event, Liquidated):
-                self.seen["takeovers" if event.taken_over else "liquidations"] += 1
+                kind = (
+                    "takeovers"
+                    if event.taken_over
+                    else "deleveraged"
+                    if event.deleveraged
+                    else "liquidations"
+                )
+                self.seen[kind] += 1
 
 
 @pytest.mark.safety("C02", "contract")

@@ -292,6 +292,10 @@ class Builder:
     def take_over(self, account: int, market: int, size: int, keeper: int | None = None) -> None:
         self.fills.append((codec.FILL_TAKEOVER, (account, market), (1, market), size, keeper))
 
+    def deleverage(self, account: int, market: int, counterparty: int, size: int) -> None:
+        self.name(1)
+        self.fills.append((codec.FILL_DELEVERAGE, (account, market), (counterparty, market), size, None))
+
     def fill_fund(self, taker: Row, size: int) -> None:
         self.fills.append((codec.FILL_FUND, taker, (1, taker.market), size, None))
 
