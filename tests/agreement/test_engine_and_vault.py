@@ -12,6 +12,7 @@ from evermark.protocol.orders import Side, TimeInForce, Trigger
 from sequencer.engine.events import CommandRejected, Liquidated, OrderTriggered, Trade, Transferred
 from sequencer.engine.risk import free_equity
 from tests.agreement.exchange import Exchange, signer
+from tests.agreement.three_ways import ThreeWays
 
 SEED_USDC = 2_000_000
 START = 1_760_129_400  # 10 October 2025, 20:50 UTC
@@ -21,7 +22,7 @@ PRICES = [(1_136_000, 1_136_200), (383_000, 383_100), (19_500, 19_510), (22_100,
 @pytest.fixture
 def exchange():
     with boa.swap_env(boa.Env()):
-        made = Exchange(load_markets(), START)
+        made = ThreeWays(load_markets(), START)
         made.donate(SEED_USDC * 10**6)
         made.round(PRICES)
         yield made
