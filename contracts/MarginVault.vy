@@ -129,6 +129,7 @@ TOKEN: immutable(address)
 ORACLE: immutable(address)
 INBOX: immutable(address)
 CLERK: immutable(address)
+EXIT: immutable(address)
 SEQUENCER: immutable(address)
 
 # ------------------------------------------------------------------------------------------------------------------ admin
@@ -142,6 +143,7 @@ def __init__(
     clerk: address,
     backstop: address,
     reasons_: address,
+    exit: address,
     sequencer: address,
     markets: DynArray[IMarginVault.MarketConfig, 64],
 ):
@@ -149,7 +151,7 @@ def __init__(
     @param inbox May not exist yet: the vault and the inbox name each other.
     @param markets Listed under ids from 0, each within the hard bounds of `modules/listing.vy`.
     """
-    assert empty(address) not in [token, oracle, inbox, clerk, backstop, reasons_, sequencer], "vault: zero address"
+    assert empty(address) not in [token, oracle, inbox, clerk, backstop, reasons_, exit, sequencer], "vault: zero address"
     assert len(markets) != 0, "vault: no markets"
     eip712.__init__()
     ledger.__init__()
@@ -157,6 +159,7 @@ def __init__(
     ORACLE = oracle
     INBOX = inbox
     CLERK = clerk
+    EXIT = exit
     fills.__init__(backstop)
     reasons.__init__(reasons_)
     SEQUENCER = sequencer
@@ -197,6 +200,8 @@ def settle():
     batch_id: uint256 = header >> 208
     counters: uint256 = ledger.words[ledger.COUNTERS]
     if batch_id != (counters & units.U48) + 1:
+        if counters & units.U48 == units.U48:
+            reasons.fail(reasons.FROZEN)
         reasons.fail(reasons.BATCH_ID_NOT_NEXT)
     ledger.words[ledger.COUNTERS] = counters + 1
     self._settle(header >> 168 & units.U40, batch_id)
@@ -349,7 +354,7 @@ def relay(topics: DynArray[bytes32, 4], data: Bytes[128]):
 @view
 @internal
 def _only_its_contracts():
-    if msg.sender != CLERK and msg.sender != fills.BACKSTOP:
+    if msg.sender != CLERK and msg.sender != fills.BACKSTOP and msg.sender != EXIT:
         reasons.fail(reasons.NOT_ONE_OF_ITS_CONTRACTS)
 
 
