@@ -30,6 +30,7 @@ REVOKE_ENTRY: constant(uint8) = 7
 APPROVE_AGENT: constant(uint256) = 1
 CANCEL: constant(uint256) = 2
 TRANSFER: constant(uint256) = 3
+WRITE_OFF: constant(uint256) = 4
 MIN_FIRST_DEPOSIT: constant(uint256) = 10 * units.USDC  # as in the inbox: no dust accounts
 FUNDING_HOUR: constant(uint256) = 1
 TRIGGER_BIT: constant(uint256) = 2
@@ -50,6 +51,7 @@ ENTRY_SKIPPED: constant(bytes32) = keccak256("EntrySkipped(uint256,uint256)")
 CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256)")
 AGENT_APPROVED: constant(bytes32) = keccak256("AgentApproved(uint256,address,uint256,uint256)")
 TRANSFERRED: constant(bytes32) = keccak256("Transferred(uint256,uint256,address,uint256)")
+WRITTEN_OFF: constant(bytes32) = keccak256("WrittenOff(uint256,uint256)")
 ORDERS_VOIDED: constant(bytes32) = keccak256("OrdersVoided(uint256,uint256,uint256)")
 FUNDING_APPLIED: constant(bytes32) = keccak256("FundingApplied(uint256,uint256,int256,int256)")
 
@@ -251,7 +253,7 @@ def _claim(task: Task, account: uint256, amount: uint256):
 @internal
 def _actions(task: Task, start: uint256) -> uint256:
     """
-    @dev Agent approvals, cancels and transfers; `start` is where their count ends. Returns where the section ends.
+    @dev Agent approvals, cancels, transfers and write-offs; `start` is where their count ends. Returns where the section ends.
     """
     at: uint256 = start
     for i: uint256 in range(codec.word(start) & units.U16, bound=256):
@@ -268,10 +270,35 @@ def _actions(task: Task, start: uint256) -> uint256:
         elif tag == TRANSFER:
             at += signed_actions.TRANSFER_BYTES
             self._transfer(task, at, account, head & units.U16)
+        elif tag == WRITE_OFF:
+            self._write_off(task, account)
+            continue  # nobody signs it
         else:
             units.fail("vault: action reserved")
         at += signed_actions.SIGNATURE_BYTES
     return at
+
+
+@internal
+def _write_off(task: Task, account: uint256):
+    """
+    @dev The insurance fund pays the debt of a user without positions, as far as its equity exceeds its own initial margin.
+    """
+    a: uint256 = staticcall task.vault.word(account)
+    debt: int256 = -ledger.collateral_of(a)
+    if account < ledger.FIRST_USER_ACCOUNT or a >> ledger.A_OPEN_POSITIONS & units.U8 != 0 or debt <= 0:
+        units.fail("vault: nothing to write off")
+    if self._account_at(task, 0) != ledger.INSURANCE_FUND:
+        units.fail("vault: positions not named")
+    sum: door.Margin = staticcall task.vault.running_margin(0)
+    if not sum.fresh:
+        units.fail("vault: stale price")
+    amount: int256 = min(debt, sum.equity - convert(sum.initial, int256))
+    if amount <= 0:
+        units.fail("vault: the fund cannot pay")
+    door.add_to(task.vault, ledger.INSURANCE_FUND, -amount)
+    door.add_to(task.vault, account, amount)
+    extcall task.vault.relay([WRITTEN_OFF, convert(account, bytes32)], abi_encode(amount))
 
 
 @view

@@ -97,6 +97,11 @@ event Deleveraged:
     paid: int256
 
 
+event WrittenOff:
+    account: indexed(uint256)
+    amount: uint256
+
+
 event OrderTriggered:
     account: indexed(uint256)
     slot: uint256

@@ -123,6 +123,8 @@ def _load(fields: list[Any]) -> EngineState:
         for market_id, position in account.positions.items():
             if position.size:
                 state.markets[market_id].holders.add(account.account_id)
+        if not account.open_positions and account.collateral < 0:
+            state.debtors.add(account.account_id)
     for at, orders in zip(state.markets, books, strict=True):
         for values in orders:
             _load_order(state, at, values)
@@ -248,7 +250,9 @@ def _load_batch(values: list[Any]) -> OpenBatch:
     rows, fills, withdrawals, accounts, pairs, baselines, row_accounts, targets, triggers = values[8:]
     batch.inbox, batch.funding_hours, batch.funding_markets = list(inbox), list(hours), set(markets)
     for account, target, fields, signature in actions:
-        signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
+        signed: ApproveAgent | Transfer | None = None
+        if fields is not None:
+            signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
         batch.actions.append(OpenAction(account, signed, _signature(signature), target))
     for account, slot, sequence, market_id, numerator, order, signature in rows:
         row = Row(market_id, msgspec.convert(order, Order), _signature(signature), numerator)

@@ -208,6 +208,7 @@ class EngineState:
         "claimed",
         "confirmed_batch",
         "credited",
+        "debtors",
         "dust",
         "entry_count",
         "epoch",
@@ -259,6 +260,8 @@ class EngineState:
         self.epoch = 0  # counts changes of prices and funding; a cache key, not part of the hash
         self.expiries: list[tuple[int, int, int, int]] = []  # heap of (expiry, account, slot, sequence), lazy
         self.stale_markets = 0
+        # a cache: users whose last position closed and whose debts, if any, were not looked at since
+        self.debtors: set[int] = set()
 
     @property
     def round(self) -> Round:

@@ -422,9 +422,15 @@ class Builder:
         pair = table.index((at[row.account], row.market))
         return codec.OrderRow(pair, row.fee_class, row.order, row.signature)
 
+    def write_off(self, account: int) -> None:
+        self.name(1)
+        self.actions.append((account, None, signing.Signature(0, 0, 0)))
+
     def _packed_action(
         self, at: dict[int, int], account: int, message: Any, signature: signing.Signature
     ) -> Any:
+        if message is None:
+            return codec.WriteOff(at[account])
         if isinstance(message, Transfer):
             return codec.CollateralTransfer(at[account], at[self.targets[message]], message, signature)
         kind = codec.SlotCancel if isinstance(message, Cancel) else codec.AgentApproval
