@@ -153,7 +153,7 @@ def test_reserved_sections_and_schemes_are_refused(exchange: Exchange, maker: Pa
     """Unknown actions, resolutions and other signature schemes are tags without a rule yet."""
     empty = exchange.batch()
     data = empty.data()
-    unknown = data[:-7] + b"\0\x01\x04" + bytes(60) + b"\0" * 5
+    unknown = data[:-7] + b"\0\x01\x09" + bytes(60) + b"\0" * 5
     with refused("vault: action reserved"):
         exchange_with_account(exchange, unknown, maker)
     resolution = data[:-5] + b"\x01\x03" + bytes(4) + bytes(4)
