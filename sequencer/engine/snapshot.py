@@ -94,12 +94,16 @@ def _dump(state: EngineState) -> list[Any]:
         ],
         sorted(state.stirred),
         _dump_batch(state.batch),
+        *([[key, *value] for key, value in sorted(state.waiting_deposits.items())]),
     ]
 
 
 def _load(fields: list[Any]) -> EngineState:
-    _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, waiting, stirred, batch = fields
+    _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
+    untriggered, stirred, batch, *waiting = rest
     state = EngineState()
+    for entry_id, owner, sub_account, created in waiting:
+        state.waiting_deposits[entry_id] = (owner, sub_account, created)
     _set(state, STATE_FIELDS, numbers)
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)
@@ -128,7 +132,7 @@ def _load(fields: list[Any]) -> EngineState:
     for at, orders in zip(state.markets, books, strict=True):
         for values in orders:
             _load_order(state, at, values)
-    for values in waiting:
+    for values in untriggered:
         _load_untriggered(state, values)
     state.stirred = set(stirred)
     state.batch = _load_batch(batch)

@@ -227,6 +227,7 @@ class EngineState:
         "trade_count",
         "unsettled",
         "unsettled_sealed",
+        "waiting_deposits",
     )
 
     def __init__(self) -> None:
@@ -248,9 +249,9 @@ class EngineState:
         self.claim_count = 0
         self.entry_count = 0  # inbox entries consumed
         self.trade_count = 0
-        self.stirred: set[int] = (
-            set()
-        )  # markets with a new mark or trade whose triggers are not all looked at
+        self.stirred: set[int] = set()  # markets with a new mark or trade, until all triggers are looked at
+        # deposits behind an entry that cannot apply yet: id -> owner, sub-account, created
+        self.waiting_deposits: dict[int, tuple[bytes, int, int]] = {}
         self.batch = OpenBatch()
         self.sealed_batch = 0
         self.confirmed_batch = 0
