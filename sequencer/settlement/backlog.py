@@ -23,6 +23,9 @@ SPACING_S = 3  # chain seconds between rounds for each batch above that
 MAX_SPACING_S = 20  # prices stay fresh for 60 s, and the engine seals by itself after 20 s
 
 
+HEARD = frozenset((BatchSealed, RoundApplied, FundingApplied))  # of many events, the few that matter here
+
+
 class SealedBatch(msgspec.Struct, frozen=True):
     """A batch ready for the chain: journal hash filled in, with the round that it pins."""
 
@@ -65,6 +68,8 @@ class Backlog:
         """Subscriber of the pipeline and of replay."""
         self._hashes = (*self._hashes[-1:], (applied.sequence, applied.hash))
         for event in applied.events:
+            if type(event) not in HEARD:
+                continue
             if isinstance(event, BatchSealed):
                 self._seal(event)
             elif isinstance(event, RoundApplied):
@@ -73,9 +78,9 @@ class Backlog:
                 self.changed.set()
             elif isinstance(event, FundingApplied):
                 self._hour_records[event.hour] = applied.sequence
-        refused = any(isinstance(event, CommandRejected) for event in applied.events)
-        if isinstance(applied.command, BatchConfirmed) and not refused:
-            self._confirm(applied.command.batch_id)
+        if isinstance(applied.command, BatchConfirmed):
+            if not any(isinstance(event, CommandRejected) for event in applied.events):
+                self._confirm(applied.command.batch_id)
 
     def memory(self) -> BacklogMemory:
         """For a snapshot: everything that `observe` has learned."""
