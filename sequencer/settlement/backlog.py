@@ -44,6 +44,8 @@ class BacklogMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fills_settled: int
     last_sealed: int
     last_confirmed: int
+    sealed_at: dict[int, int]
+    settled_sequence: int
 
 
 class Backlog:
@@ -62,6 +64,8 @@ class Backlog:
         self.fills_settled = 0
         self.last_sealed = 0
         self.last_confirmed = 0
+        self._sealed_at: dict[int, int] = {}  # by batch: the record that sealed it
+        self.settled_sequence = 0  # the record that sealed the last confirmed batch
         self.changed = asyncio.Event()
 
     def observe(self, applied: Applied) -> None:
@@ -72,6 +76,7 @@ class Backlog:
                 continue
             if isinstance(event, BatchSealed):
                 self._seal(event)
+                self._sealed_at[event.batch.batch_id] = applied.sequence
             elif isinstance(event, RoundApplied):
                 self.newest_round = event.round
                 self._round_records[event.round.round] = applied.sequence
@@ -93,6 +98,8 @@ class Backlog:
             self.fills_settled,
             self.last_sealed,
             self.last_confirmed,
+            self._sealed_at,
+            self.settled_sequence,
         )
 
     def recall(self, memory: BacklogMemory) -> None:
@@ -102,6 +109,7 @@ class Backlog:
         self._hashes, self.newest_round = memory.hashes, memory.newest_round
         self.fills_settled = memory.fills_settled
         self.last_sealed, self.last_confirmed = memory.last_sealed, memory.last_confirmed
+        self._sealed_at, self.settled_sequence = dict(memory.sealed_at), memory.settled_sequence
         self.changed.set()
 
     def sealed(self, batch_id: int) -> SealedBatch | None:
@@ -161,6 +169,7 @@ class Backlog:
             batch = self._batches.pop(confirmed).batch
             final_round = max(final_round, batch.round)
             self.fills_settled += len(batch.fills)
+            self.settled_sequence = self._sealed_at.pop(confirmed)
             for hour in batch.funding_hours:
                 self._hour_records.pop(hour, None)
         self._round_records = {key: at for key, at in self._round_records.items() if key > final_round}
