@@ -83,9 +83,8 @@ class Backlog:
                 self.changed.set()
             elif isinstance(event, FundingApplied):
                 self._hour_records[event.hour] = applied.sequence
-        if isinstance(applied.command, BatchConfirmed):
-            if not any(isinstance(event, CommandRejected) for event in applied.events):
-                self._confirm(applied.command.batch_id)
+        if isinstance(applied.command, BatchConfirmed) and not _refused(applied):
+            self._confirm(applied.command.batch_id)
 
     def memory(self) -> BacklogMemory:
         """For a snapshot: everything that `observe` has learned."""
@@ -179,6 +178,10 @@ class Backlog:
     def _command(self, sequence: int) -> object:
         record = self._record(sequence)
         return decode_command(record.payload, record.sequence)
+
+
+def _refused(applied: Applied) -> bool:
+    return any(isinstance(event, CommandRejected) for event in applied.events)
 
 
 def rounds_to_post(round_: Round, lane_round: int, round_seconds: int) -> list[int]:

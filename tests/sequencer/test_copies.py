@@ -168,7 +168,7 @@ def test_cache_of_another_journal_is_refused(exchange: tuple[Path, str], tmp_pat
             await small.fund()
 
     asyncio.run(run())
-    with pytest.raises(CliError, match="--cache: .* holds another journal"):
+    with pytest.raises(CliError, match=r"--cache: .* holds another journal"):
         audit.download((tmp_path / "mirror").as_uri(), cache, silent)
     with pytest.raises(CliError, match=r"index\.json does not read"):
         audit.download((tmp_path / "nowhere").as_uri(), tmp_path / "fresh", silent)
