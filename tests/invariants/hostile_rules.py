@@ -27,7 +27,7 @@ from hostile_ledger import (
 
 from evermark.protocol import batch as codec
 from evermark.protocol import signing
-from evermark.protocol.orders import Order
+from evermark.protocol.orders import Order, Trigger
 
 PPM = 10**6
 CLOSING_OUT = (codec.FILL_LIQUIDATION, codec.FILL_TAKEOVER, codec.FILL_DELEVERAGE)
@@ -116,6 +116,7 @@ def check_orders(
 ) -> None:
     """Invariant 3: every order that filled was signed by its owner or a live agent, unexpired, not voided, within its size."""
     running = after_cancels(exchange, before, batch)
+    apply_triggers(exchange, signed, batch, running)
     for use in uses:
         order, key = use.row.order, (use.account, use.row.order.slot, use.row.order.sequence)
         assert order in signed.orders.get(key, []), "invariant 3: filled an order that nobody signed"
@@ -161,6 +162,29 @@ def after_cancels(
         if key in slots and sequence > slots[key][0]:
             slots[key] = (sequence, VOIDED)
     return slots
+
+
+def apply_triggers(
+    exchange: Exchange,
+    signed: Signatures,
+    batch: codec.Batch,
+    slots: dict[tuple[int, int], tuple[int, int]],
+) -> None:
+    """Section 3: only signed orders are triggered, only when the pinned mark meets their condition; their slots follow."""
+    for entry in batch.triggers:
+        row = batch.orders[entry.row]
+        index, market = batch.pairs[row.pair]
+        order, account = row.order, batch.accounts[index]
+        known = signed.orders.get((account, order.slot, order.sequence), [])
+        assert order in known, "invariant 3: triggered an order that nobody signed"
+        mark = exchange.last[market].mark_ticks
+        above = order.trigger is Trigger.MARK_ABOVE and mark >= order.trigger_price
+        below = order.trigger is Trigger.MARK_BELOW and mark <= order.trigger_price
+        assert above or below, "triggered without its condition"
+        sequence, filled = slots[account, order.slot]
+        assert order.sequence >= sequence, "invariant 3: triggered a replaced order"
+        carried = order.sequence == sequence or order.amend
+        slots[account, order.slot] = (order.sequence, filled if carried else 0)
 
 
 def check_transfers(exchange: Exchange, before: Moment, after: Moment, batch: codec.Batch) -> None:

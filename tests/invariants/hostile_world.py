@@ -18,7 +18,7 @@ from hostile_rules import Signatures, judge
 from msgspec.structs import replace
 
 from evermark.protocol import batch as codec
-from evermark.protocol.orders import Order, Side, TimeInForce
+from evermark.protocol.orders import Order, Side, TimeInForce, Trigger
 
 # titanoboa prints the storage of a contract that reverts, and stumbles over some maps of maps doing so.
 VyperContract.__repr__ = lambda self: "a contract"
@@ -175,7 +175,11 @@ class World:
             price = mark + pick.randint(-mark // 1_000, mark // 1_000)
             size = self.size(maker, market)
             more = {"slot": pick.randint(1, 3), "amend": pick.random() < 0.1}
+            triggered = pick.random() < 0.1
+            if triggered:
+                more |= {"trigger": Trigger.MARK_ABOVE, "trigger_price": mark + pick.choice((-1, 0, 0, 1))}
             resting = self.order(batch, maker, side, size + pick.randint(0, size), price, market, **more)
+            batch.bits += [resting] if triggered else []
         order = resting.order
         left = order.size - self.signed.filled.get((resting.account, order.slot, order.sequence), 0)
         size = min(left, self.size(taker, market))
