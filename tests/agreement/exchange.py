@@ -91,7 +91,10 @@ class Exchange(InboxCalls):
         self.oracle = boa.load(
             "contracts/PriceOracle.vy", ROUND_SECONDS, 3, len(self.markets), keepers, 3, keepers, sequencer
         )
-        helpers = [boa.load(f"contracts/{name}.vy").address for name in ("Clerk", "Backstop", "Reasons")]
+        helpers = [
+            boa.load(f"contracts/{name}.vy").address
+            for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
+        ]
         nonce = env.evm.vm.state.get_nonce(deployer)
         vault = keccak(rlp_encode([deployer, nonce + 1]))[12:]
         self.inbox = boa.load("contracts/Inbox.vy", self.token.address, hex_address(vault), 0)

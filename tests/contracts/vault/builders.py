@@ -17,10 +17,10 @@ from eth_abi import decode as abi_decode
 from eth_hash.auto import keccak
 
 from evermark.protocol import batch as codec
-from evermark.protocol import oracle, signing
+from evermark.protocol import merkle, oracle, signing
 from evermark.protocol.margin import AccountMargin, funding_owed
 from evermark.protocol.markets import Market, load_markets
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Side, TimeInForce, Transfer, Withdraw
+from evermark.protocol.orders import ApproveAgent, Cancel, Order, OrderBatch, Side, TimeInForce, Transfer, Withdraw
 
 CONTRACTS = Path(__file__).resolve().parents[3] / "contracts"
 MARKETS = load_markets()
@@ -77,6 +77,7 @@ class Row:
     fee_class: int
     signature: signing.Signature
     index: int = -1
+    path: merkle.Path | None = None
 
 
 @dataclass
@@ -116,7 +117,7 @@ class Exchange:
 
     def _deploy_vault(self) -> Any:
         self.clerk, self.backstop, self.reasons = (
-            deployer(name).deploy() for name in ("Clerk", "Backstop", "Reasons")
+            deployer(name).deploy() for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
         )
         arguments = [self.token, self.oracle, self.inbox, self.clerk, self.backstop, self.reasons]
         arguments = [contract.address for contract in arguments] + [self.sequencer]
@@ -272,6 +273,14 @@ class Builder:
         self.rows.append(row)
         return row
 
+    def sign_together(self, rows: list[Row], by: signing.Signer) -> None:
+        """One `OrderBatch` signature in place of the rows' own."""
+        root, paths = merkle.merkle_paths([signing.struct_hash(row.order) for row in rows])
+        message = OrderBatch(root=root)
+        signature = by.sign(signing.digest(self.exchange.separator, message))
+        for row, path in zip(rows, paths, strict=True):
+            row.signature, row.path = signature, path
+
     def again(self, row: Row) -> Row:
         """The same signed order in another batch."""
         copy = replace(row, index=-1)
@@ -403,7 +412,7 @@ class Builder:
 
     def _row(self, row: Row, at: dict[int, int], table: list[tuple[int, int]]) -> codec.OrderRow:
         pair = table.index((at[row.account], row.market))
-        return codec.OrderRow(pair, row.fee_class, row.order, row.signature)
+        return codec.OrderRow(pair, row.fee_class, row.order, row.signature, row.path)
 
     def _packed_action(
         self, at: dict[int, int], account: int, message: Any, signature: signing.Signature
