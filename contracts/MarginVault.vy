@@ -129,6 +129,7 @@ TOKEN: immutable(address)
 ORACLE: immutable(address)
 INBOX: immutable(address)
 CLERK: immutable(address)
+EXIT: immutable(address)
 SEQUENCER: immutable(address)
 VERIFIER: immutable(address)
 
@@ -144,6 +145,7 @@ def __init__(
     backstop: address,
     reasons_: address,
     verifier: address,
+    exit: address,
     sequencer: address,
     markets: DynArray[IMarginVault.MarketConfig, 64],
 ):
@@ -151,7 +153,8 @@ def __init__(
     @param inbox May not exist yet: the vault and the inbox name each other.
     @param markets Listed under ids from 0, each within the hard bounds of `modules/listing.vy`.
     """
-    assert empty(address) not in [token, oracle, inbox, clerk, backstop, reasons_, verifier, sequencer], "vault: zero address"
+    roles: address[9] = [token, oracle, inbox, clerk, backstop, reasons_, verifier, exit, sequencer]
+    assert empty(address) not in roles, "vault: zero address"
     assert len(markets) != 0, "vault: no markets"
     eip712.__init__()
     ledger.__init__()
@@ -159,6 +162,7 @@ def __init__(
     ORACLE = oracle
     INBOX = inbox
     CLERK = clerk
+    EXIT = exit
     fills.__init__(backstop)
     reasons.__init__(reasons_)
     VERIFIER = verifier
@@ -200,6 +204,8 @@ def settle():
     batch_id: uint256 = header >> 208
     counters: uint256 = ledger.words[ledger.COUNTERS]
     if batch_id != (counters & units.U48) + 1:
+        if counters & units.U48 == units.U48:
+            reasons.fail(reasons.FROZEN)
         reasons.fail(reasons.BATCH_ID_NOT_NEXT)
     ledger.words[ledger.COUNTERS] = counters + 1
     self._settle(header >> 168 & units.U40, batch_id)
@@ -365,7 +371,7 @@ def relay(topics: DynArray[bytes32, 4], data: Bytes[128]):
 @view
 @internal
 def _only_its_contracts():
-    if msg.sender != CLERK and msg.sender != fills.BACKSTOP:
+    if msg.sender != CLERK and msg.sender != fills.BACKSTOP and msg.sender != EXIT:
         reasons.fail(reasons.NOT_ONE_OF_ITS_CONTRACTS)
 
 

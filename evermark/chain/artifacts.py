@@ -15,6 +15,7 @@ CONTRACTS = {
     "backstop": "Backstop",
     "reasons": "Reasons",
     "verifier": "OrderVerifier",
+    "exit": "Exit",
     "inbox": "Inbox",
     "vault": "MarginVault",
 }

@@ -12,6 +12,7 @@ from evermark.protocol.orders import Side, TimeInForce, Trigger
 from sequencer.engine.events import CommandRejected, Liquidated, OrderTriggered, Trade, Transferred
 from sequencer.engine.risk import free_equity
 from tests.agreement.exchange import Exchange, signer
+from tests.agreement.three_ways import ThreeWays
 
 SEED_USDC = 2_000_000
 START = 1_760_129_400  # 10 October 2025, 20:50 UTC
@@ -21,7 +22,7 @@ PRICES = [(1_136_000, 1_136_200), (383_000, 383_100), (19_500, 19_510), (22_100,
 @pytest.fixture
 def exchange():
     with boa.swap_env(boa.Env()):
-        made = Exchange(load_markets(), START)
+        made = ThreeWays(load_markets(), START)
         made.donate(SEED_USDC * 10**6)
         made.round(PRICES)
         yield made
@@ -138,6 +139,24 @@ def test_a_stop_wakes_on_both_sides(exchange):
     assert exchange.state.accounts[exchange.account(trader)].positions[0].size == 0
 
 
+def test_orders_under_one_signature_agree(exchange):
+    """Twenty quotes under one agent's signature rest, fill over several batches, and settle with their paths."""
+    maker, taker, agent = signer("maker"), signer("taker"), signer("agent")
+    for owner in (maker, taker):
+        exchange.deposit(owner, 500_000 * 10**6)
+        exchange.approve(owner, agent, 10_000, 0)
+    quotes = [(at % 2, Side.SELL, 900 + at, PRICES[at % 2][1] + at, 1 + at) for at in range(20)]
+    exchange.place_together(maker, agent, quotes)
+    exchange.order(taker, 0, Side.BUY, 4_000, PRICES[0][1] + 50, slot=0)
+    exchange.round(PRICES)
+    exchange.compare()
+    takes = [(0, Side.BUY, 3_000, PRICES[0][1] + 50, 0), (1, Side.BUY, 5_000, PRICES[1][1] + 50, 0)]
+    exchange.place_together(taker, agent, takes)
+    exchange.round(PRICES)
+    exchange.compare()
+    assert exchange.state.accounts[exchange.account(maker)].positions[0].size == -7_000
+
+
 class RandomTraders:
     """Seeded traders with every kind of order, deposits, withdrawals, price moves, funding and liquidations."""
 
@@ -212,6 +231,11 @@ class RandomTraders:
             away = -side.sign * self.random.randrange(-5, 60)
             fields["post_only"] = self.random.random() < 0.1
         price = mark + mark * away // 10_000
+        by_agent = (account.account_id, self.agent.address) in self.exchange.state.agents
+        if by_agent and waiting is None and self.random.random() < 0.3:
+            spread = [(market, side, size, price - side.sign * step, slot or 0) for step in range(1)]
+            spread += [(market, side, size, price - side.sign * 2, 5 + self.random.randrange(3))]
+            return self.exchange.place_together(trader, self.agent, spread)
         if slot == 4:
             fields |= self._trigger(market, side)
             price = fields["trigger_price"] + side.sign * mark // 200

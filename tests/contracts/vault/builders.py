@@ -20,7 +20,16 @@ from evermark.protocol import batch as codec
 from evermark.protocol import merkle, oracle, signing
 from evermark.protocol.margin import AccountMargin, funding_owed
 from evermark.protocol.markets import Market, load_markets
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, OrderBatch, Side, TimeInForce, Transfer, Withdraw
+from evermark.protocol.orders import (
+    ApproveAgent,
+    Cancel,
+    Order,
+    OrderBatch,
+    Side,
+    TimeInForce,
+    Transfer,
+    Withdraw,
+)
 
 CONTRACTS = Path(__file__).resolve().parents[3] / "contracts"
 MARKETS = load_markets()
@@ -105,9 +114,12 @@ class Exchange:
         self.oracle = deployer("PriceOracle").deploy(
             ROUND_S, 1, len(markets), keeper, 1, funding_keeper, self.sequencer
         )
-        # Vault and inbox name each other, so the vault's address is chosen first.
+        # Vault, exit and inbox name each other, so the vault's address is chosen first.
         self.vault_address = boa.env.generate_address("vault")
-        self.inbox = deployer("Inbox").deploy(self.token.address, self.vault_address, bond_gas_price)
+        self.exit = deployer("Exit").deploy(self.vault_address)
+        self.inbox = deployer("Inbox").deploy(
+            self.token.address, self.vault_address, self.exit.address, bond_gas_price
+        )
         self.vault = self._deploy_vault()
         self.separator = bytes(self.vault.domain_separator())
         self.last = tuple(oracle.NO_PRICE for _ in markets)
@@ -116,10 +128,11 @@ class Exchange:
         self.next_sequence = START_S * 1000
 
     def _deploy_vault(self) -> Any:
-        self.clerk, self.backstop, self.reasons = (
+        self.clerk, self.backstop, self.reasons, self.verifier = (
             deployer(name).deploy() for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
         )
         arguments = [self.token, self.oracle, self.inbox, self.clerk, self.backstop, self.reasons]
+        arguments += [self.verifier, self.exit]
         arguments = [contract.address for contract in arguments] + [self.sequencer]
         configs = [market_config(market) for market in self.markets]
         return deployer("MarginVault").deploy(*arguments, configs, override_address=self.vault_address)
@@ -155,6 +168,20 @@ class Exchange:
         self.pinned = oracle.aggregate([report], 1, self.last)
         self.last = self.pinned.prices
         return self.pinned
+
+    def post_public(self, marks: dict[int, int], abstain: Iterable[int] = (), seconds: int = ROUND_S) -> None:
+        """Moves time on and has anybody post a round in the public lane, which batches do not pin."""
+        self.clock += seconds
+        boa.env.timestamp = self.clock
+        given = dict(enumerate(price.mark_ticks for price in self.last)) | marks
+        prices = tuple(
+            0 if market in abstain else oracle.pack_price(mark, mark)
+            for market, mark in sorted(given.items())
+        )
+        report = signing.PriceReport(round=self.clock // ROUND_S, timestamp=self.clock, prices=prices)
+        signature = ORACLE_KEEPER.sign(signing.digest(bytes(self.oracle.domain_separator()), report))
+        entry = (report.round, report.timestamp, prices, signature.r, signature.s, 27 + signature.parity)
+        self.oracle.post_round_public([entry])
 
     def post_funding(self, hour: int, rates: dict[int, int]) -> None:
         """Posts one hour's rates, signed by the funding keeper."""

@@ -347,7 +347,8 @@ def play(seed: int, poor: bool = False) -> Twin:
             if not waiting and pick.random() < 0.25:
                 twin.request(pick.choice(parties), batch)
             some_actions(twin, batch, parties)
-            some_triggers(twin, batch, parties)
+            if not poor:
+                some_triggers(twin, batch, parties)
             twin.settle(batch)
         twin.exchange.check_invariants()
     return twin

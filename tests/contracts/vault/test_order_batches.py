@@ -37,7 +37,9 @@ def take(batch, party: Party, rows: list[Row]) -> Row:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 20, 64])
-def test_orders_of_one_signature_fill(exchange: Exchange, maker: Party, taker: Party, agent, count: int) -> None:
+def test_orders_of_one_signature_fill(
+    exchange: Exchange, maker: Party, taker: Party, agent, count: int
+) -> None:
     """Trees of every shape; rows of one root share one signature in the batch."""
     batch = exchange.batch()
     rows = asks(batch, maker, count)
@@ -48,7 +50,9 @@ def test_orders_of_one_signature_fill(exchange: Exchange, maker: Party, taker: P
     assert exchange.vault.slot(maker.account, count).filled == 9 + count
 
 
-def test_two_roots_and_plain_orders_side_by_side(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
+def test_two_roots_and_plain_orders_side_by_side(
+    exchange: Exchange, maker: Party, taker: Party, agent
+) -> None:
     """Each root brings its signature, whatever stands between its rows; orders with triggers have their extension behind it."""
     batch = exchange.batch()
     rows = asks(batch, maker, 7)
@@ -86,7 +90,7 @@ def test_fills_of_a_batch_order_continue_later(exchange: Exchange, maker: Party,
 @pytest.mark.safety("D12", "contract")
 @pytest.mark.safety("F02", "contract")
 def test_only_a_live_agent_signs_blindly(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
-    """The owner's own signature of a root is refused, even of one that approved itself; so is a stranger's, and an expired agent's."""
+    """The owner's own signature of a root is refused, even of one that approved itself; a stranger's and an expired key's too."""
 
     def settle(by: signing.Signer) -> None:
         batch = exchange.batch()
@@ -121,7 +125,12 @@ def test_nothing_but_a_leaf_is_an_order(exchange: Exchange, maker: Party, taker:
     good = rows[1].path
     assert good is not None
     elsewhere = "vault: not a live agent"
-    for path in (rows[2].path, good[:-1], (*good, (True, bytes(32))), ((not good[0][0], good[0][1]), *good[1:])):
+    for path in (
+        rows[2].path,
+        good[:-1],
+        (*good, (True, bytes(32))),
+        ((not good[0][0], good[0][1]), *good[1:]),
+    ):
         alone = exchange.batch()
         row = replace(rows[1], path=path, index=-1)
         alone.rows = [row]
@@ -156,7 +165,9 @@ def test_a_root_is_signed_for_this_vault(exchange: Exchange, maker: Party, taker
 
 @pytest.mark.safety("D03", "contract")
 @pytest.mark.safety("D04", "contract")
-def test_malleable_and_empty_signatures_are_refused(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
+def test_malleable_and_empty_signatures_are_refused(
+    exchange: Exchange, maker: Party, taker: Party, agent
+) -> None:
     """High s, and a signature from which no key recovers."""
     batch = exchange.batch()
     rows = asks(batch, maker, 2)
@@ -195,7 +206,14 @@ def test_malformed_evidence_is_refused(exchange: Exchange, maker: Party, taker: 
     shorter = data[:at] + (2 + 31 + 64).to_bytes(2, "big") + data[at + 2 : at + 4] + data[at + 5 :]
     with refused("vault: malformed evidence"):
         send(exchange, shorter)
-    pointing = data[:at] + (2 + 32).to_bytes(2, "big") + data[at + 2 : at + 3] + b"\x02" + data[at + 4 : at + 36] + data[at + 100 :]
+    pointing = (
+        data[:at]
+        + (2 + 32).to_bytes(2, "big")
+        + data[at + 2 : at + 3]
+        + b"\x02"
+        + data[at + 4 : at + 36]
+        + data[at + 100 :]
+    )
     with refused("vault: another root"):
         send(exchange, pointing)
     flags_at = at - 23 - codec.byte_width(built.orders[0].order.size)
@@ -203,10 +221,3 @@ def test_malformed_evidence_is_refused(exchange: Exchange, maker: Party, taker: 
         flags = int.from_bytes(data[flags_at : flags_at + 2], "big") & 0x3FFF | scheme << 14
         with refused("vault: scheme reserved"):
             send(exchange, data[:flags_at] + flags.to_bytes(2, "big") + data[flags_at + 2 :])
-
-
-def test_the_verifier_writes_nothing_and_counts(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
-    """Called by anybody it asks its caller, who is no vault; without code at its address no batch order would pass."""
-    verifier = exchange.helpers[3]
-    with refused(""):
-        send(exchange, SELECTOR, contract=verifier)
