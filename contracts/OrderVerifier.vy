@@ -13,7 +13,7 @@ from .modules import door
 from .modules import eip712
 from .modules import ledger
 from .modules import order_hash
-from .modules import rows
+from .modules import row_layout
 from .modules import units
 
 implements: IOrderVerifier
@@ -42,9 +42,9 @@ def settle() -> uint256:
     root: bytes32 = empty(bytes32)  # of the scheme-1 row before, and who signed it
     signer: uint256 = 0
     for i: uint256 in range(codec.word(row_at) & units.U16, bound=1024):
-        flags: uint256 = rows.head(row_at) >> 168
+        flags: uint256 = row_layout.head(row_at) >> 168
         if flags >> 14 == ORDER_BATCH:
-            pair_index: uint256 = rows.head(row_at) >> 152 & units.U16
+            pair_index: uint256 = row_layout.head(row_at) >> 152 & units.U16
             if pair_index >= codec.word(pairs_at) & units.U16:
                 units.fail("vault: no such pair")
             pair: uint256 = codec.word(pairs_at + 3 * pair_index + 3)
@@ -59,7 +59,7 @@ def settle() -> uint256:
             verified += 1
         elif flags >> 14 != 0:
             units.fail("vault: scheme reserved")
-        row_at = rows.end(row_at, flags)
+        row_at = row_layout.end(row_at, flags)
     return verified
 
 
@@ -71,13 +71,13 @@ def _signer(
     """
     @dev The root that the row's siblings lead to, and who signed it.
     """
-    at: uint256 = rows.size_end(row_at, flags) + 4  # where length, sides and kind end
+    at: uint256 = row_layout.size_end(row_at, flags) + 4  # where length, sides and kind end
     body: uint256 = codec.word(at)
     end: uint256 = at - 2 + (body >> 16 & units.U16)
     kind: uint256 = body & units.U8
     siblings_end: uint256 = end
     if kind != SAME_ROOT:
-        siblings_end = end - rows.SIGNATURE_BYTES
+        siblings_end = end - row_layout.SIGNATURE_BYTES
     count: uint256 = (siblings_end - at) // 32
     if siblings_end != at + 32 * count or kind > SAME_ROOT or (body >> 8 & units.U8) >> count != 0:
         units.fail("vault: malformed evidence")

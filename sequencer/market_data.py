@@ -135,6 +135,8 @@ class MarketData:
                 self._prices = event
             elif isinstance(event, FundingApplied):
                 self.funding_rates[event.market_id] = event.rate_ppb
+            elif not self._watched:
+                continue
             elif isinstance(event, ORDER_EVENTS):
                 self._order(event.account, event.order_hash, applied.sequence)
             elif isinstance(event, CommandRejected):

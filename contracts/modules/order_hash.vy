@@ -7,7 +7,7 @@
 
 from . import codec
 from . import ledger
-from . import rows
+from . import row_layout
 from . import units
 
 TYPE_HASH: constant(bytes32) = keccak256(
@@ -22,15 +22,15 @@ def of(row_at: uint256, b: uint256, symbol: uint256) -> bytes32:
     @param b Word B of the row's account.
     @param symbol Hash of its market's symbol.
     """
-    head: uint256 = rows.head(row_at)
+    head: uint256 = row_layout.head(row_at)
     flags: uint256 = head >> 168
-    size_end: uint256 = rows.size_end(row_at, flags)
-    extension: uint256 = rows.evidence_end(row_at, flags)
+    size_end: uint256 = row_layout.size_end(row_at, flags)
+    extension: uint256 = row_layout.evidence_end(row_at, flags)
     prices: uint256 = 0
     link: uint256 = 0
-    if flags & rows.FLAG_EXTENSION != 0:
+    if flags & row_layout.FLAG_EXTENSION != 0:
         prices = codec.word(extension + 22)
-        link = codec.word(extension + rows.EXTENSION_BYTES)
+        link = codec.word(extension + row_layout.EXTENSION_BYTES)
     return keccak256(
         abi_encode(
             TYPE_HASH,

@@ -10,7 +10,7 @@
 from . import codec
 from . import door
 from . import ledger
-from . import rows
+from . import row_layout
 from . import units
 
 FLAG_AMEND: constant(uint256) = 1 << 5
@@ -25,7 +25,7 @@ def set_bit(vault: door.IVault, now: uint256, accounts_at: uint256, pairs_at: ui
     """
     @dev An equal sequence keeps what its slot has filled; a higher one takes the slot over as a fill would.
     """
-    head: uint256 = rows.head(row_at)
+    head: uint256 = row_layout.head(row_at)
     flags: uint256 = head >> 168
     slot: uint256 = head >> 128 & units.U16
     pair_index: uint256 = head >> 152 & units.U16
@@ -35,8 +35,8 @@ def set_bit(vault: door.IVault, now: uint256, accounts_at: uint256, pairs_at: ui
     account: uint256 = codec.word(accounts_at + 4 * (pair >> 8 & units.U16) + 4) & units.U32
     mark: uint256 = self._fresh_mark(vault, pair & units.U8, now)
     wanted: uint256 = 0
-    if flags & rows.FLAG_EXTENSION != 0:
-        wanted = codec.word(rows.evidence_end(row_at, flags) + 4) & units.U32
+    if flags & row_layout.FLAG_EXTENSION != 0:
+        wanted = codec.word(row_layout.evidence_end(row_at, flags) + 4) & units.U32
     trigger: uint256 = flags >> 7 & 7
     if slot == 0 or trigger != MARK_ABOVE and trigger != MARK_BELOW:
         units.fail("vault: no mark trigger")

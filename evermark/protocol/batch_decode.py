@@ -9,6 +9,7 @@ from evermark.protocol.batch_types import (
     ACTION_APPROVE_AGENT,
     ACTION_CANCEL,
     ACTION_TRANSFER,
+    ACTION_WRITE_OFF,
     FILL_DELEVERAGE,
     FILL_FUND,
     FILL_LIQUIDATION,
@@ -39,6 +40,7 @@ from evermark.protocol.batch_types import (
     SlotCancel,
     TriggerBit,
     Withdrawal,
+    WriteOff,
 )
 from evermark.protocol.merkle import Path
 from evermark.protocol.orders import (
@@ -217,7 +219,9 @@ def _trigger(value: int) -> Trigger:
         raise MalformedBatch(f"batch: trigger {value}") from None
 
 
-def _decode_action(read: _Reader, owner_at: OwnerAt) -> AgentApproval | SlotCancel | CollateralTransfer:
+def _decode_action(
+    read: _Reader, owner_at: OwnerAt
+) -> AgentApproval | SlotCancel | CollateralTransfer | WriteOff:
     tag, index = read.uint(1), read.uint(2)
     owner = owner_at(index)
     if tag == ACTION_CANCEL:
@@ -255,6 +259,8 @@ def _decode_action(read: _Reader, owner_at: OwnerAt) -> AgentApproval | SlotCanc
             deadline=deadline,
         )
         return CollateralTransfer(index, target, transfer, read.signature())
+    if tag == ACTION_WRITE_OFF:
+        return WriteOff(index)
     raise MalformedBatch(f"batch: action tag {tag}")
 
 

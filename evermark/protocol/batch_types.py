@@ -14,6 +14,7 @@ FIRST_USER_ACCOUNT = 3
 ACTION_APPROVE_AGENT = 1
 ACTION_CANCEL = 2
 ACTION_TRANSFER = 3
+ACTION_WRITE_OFF = 4
 FUNDING_HOUR = 1
 TRIGGER_BIT = 2
 
@@ -82,6 +83,12 @@ class CollateralTransfer(msgspec.Struct, frozen=True, tag=True):
     signature: Signature
 
 
+class WriteOff(msgspec.Struct, frozen=True, tag=True):
+    """Section 2: the insurance fund pays the debt of an account without positions. Nobody signs it."""
+
+    account_index: int
+
+
 class TriggerBit(msgspec.Struct, frozen=True):
     """Section 3: the pinned mark meets the mark trigger of the order in this row."""
 
@@ -126,7 +133,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     pairs: tuple[tuple[int, int], ...]  # (account index, market id)
     orders: tuple[OrderRow, ...]
     inbox: tuple[InboxUse, ...] = ()
-    actions: tuple[AgentApproval | SlotCancel | CollateralTransfer, ...] = ()
+    actions: tuple[AgentApproval | SlotCancel | CollateralTransfer | WriteOff, ...] = ()
     funding_hours: tuple[int, ...] = ()
     triggers: tuple[TriggerBit, ...] = ()  # rows strictly ascending
     fills: tuple[Fill, ...] = ()

@@ -19,6 +19,7 @@ from evermark.protocol.batch import (
     OrderRow,
     TriggerBit,
     Withdrawal,
+    WriteOff,
 )
 from evermark.protocol.margin import AccountMargin
 from evermark.protocol.markets import Market
@@ -119,12 +120,15 @@ class OpenFill:
 
 
 class OpenAction:
-    """An action of section 2 before its accounts have an index; `target` receives a transfer, else 0."""
+    """An action of section 2 before its accounts have an index; `target` receives a transfer, else 0.
+
+    `signed` None is a write-off, whose signature means nothing.
+    """
 
     __slots__ = ("account", "signature", "signed", "target")
 
     def __init__(
-        self, account: int, signed: ApproveAgent | Transfer, signature: Signature, target: int = 0
+        self, account: int, signed: ApproveAgent | Transfer | None, signature: Signature, target: int = 0
     ) -> None:
         self.account = account
         self.signed = signed
@@ -261,8 +265,10 @@ def build(
     )
 
 
-def _action(action: OpenAction, account_at: dict[int, int]) -> AgentApproval | CollateralTransfer:
+def _action(action: OpenAction, account_at: dict[int, int]) -> AgentApproval | CollateralTransfer | WriteOff:
     index, signed = account_at[action.account], action.signed
+    if signed is None:
+        return WriteOff(index)
     if isinstance(signed, Transfer):
         return CollateralTransfer(index, account_at[action.target], signed, action.signature)
     return AgentApproval(index, signed, action.signature)

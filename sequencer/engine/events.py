@@ -232,6 +232,13 @@ class Deleveraged(Event, frozen=True):
     score_ppm: int
 
 
+class WrittenOff(Event, frozen=True):
+    """The insurance fund paid `amount` of the debt of an account without positions."""
+
+    account: int
+    amount: int
+
+
 class EntryApplied(Event, frozen=True):
     """An inbox entry took effect on an account; `amount` credited or claimed."""
 
@@ -292,6 +299,7 @@ AnyEvent = (
     | AgentChanged
     | Liquidated
     | Deleveraged
+    | WrittenOff
     | EntryApplied
     | EntrySkipped
     | WithdrawalClaimed

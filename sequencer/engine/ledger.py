@@ -93,6 +93,8 @@ def change_position(ctx: Context, account: Account, at: MarketState, delta: int,
     if after == 0:
         at.holders.discard(account.account_id)
     account.open_positions += (after != 0) - (before != 0)
+    if not account.open_positions:
+        state.debtors.add(account.account_id)
     at.open_interest += max(after, 0) - max(before, 0)
     change_collateral(ctx, account, -cost, "trade")
     revalue(state, account, market_id)

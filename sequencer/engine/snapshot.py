@@ -95,12 +95,16 @@ def _dump(state: EngineState) -> list[Any]:
         ],
         sorted(state.stirred),
         _dump_batch(state.batch),
+        *([[key, *value] for key, value in sorted(state.waiting_deposits.items())]),
     ]
 
 
 def _load(fields: list[Any]) -> EngineState:
-    _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, waiting, stirred, batch = fields
+    _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
+    untriggered, stirred, batch, *waiting = rest
     state = EngineState()
+    for entry_id, owner, sub_account, created in waiting:
+        state.waiting_deposits[entry_id] = (owner, sub_account, created)
     _set(state, STATE_FIELDS, numbers)
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)
@@ -124,10 +128,12 @@ def _load(fields: list[Any]) -> EngineState:
         for market_id, position in account.positions.items():
             if position.size:
                 state.markets[market_id].holders.add(account.account_id)
+        if not account.open_positions and account.collateral < 0:
+            state.debtors.add(account.account_id)
     for at, orders in zip(state.markets, books, strict=True):
         for values in orders:
             _load_order(state, at, values)
-    for values in waiting:
+    for values in untriggered:
         _load_untriggered(state, values)
     state.stirred = set(stirred)
     state.batch = _load_batch(batch)
@@ -251,7 +257,9 @@ def _load_batch(values: list[Any]) -> OpenBatch:
     rows, fills, withdrawals, accounts, pairs, baselines, row_accounts, targets, triggers = values[8:]
     batch.inbox, batch.funding_hours, batch.funding_markets = list(inbox), list(hours), set(markets)
     for account, target, fields, signature in actions:
-        signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
+        signed: ApproveAgent | Transfer | None = None
+        if fields is not None:
+            signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
         batch.actions.append(OpenAction(account, signed, _signature(signature), target))
     for account, slot, sequence, market_id, numerator, order, signature, path in rows:
         came_by = msgspec.convert(path, Path | None)

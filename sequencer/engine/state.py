@@ -208,6 +208,7 @@ class EngineState:
         "claimed",
         "confirmed_batch",
         "credited",
+        "debtors",
         "dust",
         "entry_count",
         "epoch",
@@ -226,6 +227,7 @@ class EngineState:
         "trade_count",
         "unsettled",
         "unsettled_sealed",
+        "waiting_deposits",
     )
 
     def __init__(self) -> None:
@@ -247,9 +249,9 @@ class EngineState:
         self.claim_count = 0
         self.entry_count = 0  # inbox entries consumed
         self.trade_count = 0
-        self.stirred: set[int] = (
-            set()
-        )  # markets with a new mark or trade whose triggers are not all looked at
+        self.stirred: set[int] = set()  # markets with a new mark or trade, until all triggers are looked at
+        # deposits behind an entry that cannot apply yet: id -> owner, sub-account, created
+        self.waiting_deposits: dict[int, tuple[bytes, int, int]] = {}
         self.batch = OpenBatch()
         self.sealed_batch = 0
         self.confirmed_batch = 0
@@ -259,6 +261,8 @@ class EngineState:
         self.epoch = 0  # counts changes of prices and funding; a cache key, not part of the hash
         self.expiries: list[tuple[int, int, int, int]] = []  # heap of (expiry, account, slot, sequence), lazy
         self.stale_markets = 0
+        # a cache: users whose last position closed and whose debts, if any, were not looked at since
+        self.debtors: set[int] = set()
 
     @property
     def round(self) -> Round:

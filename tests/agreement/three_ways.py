@@ -39,7 +39,7 @@ class ThreeWays(Exchange):
 
     def _named(self, action):
         """The model recovers no keys: in place of a transfer's signature it wants its signer."""
-        signer = self.signers.get(action.signature)
+        signer = self.signers.get(getattr(action, "signature", None))
         if signer is None:
             return action
         return structs.replace(action, signature=Signature(int.from_bytes(signer, "big"), 1, 0))

@@ -19,10 +19,23 @@ class Backstop:
     vault: Any
     batch: Any
 
+    def write_off(self, number: int) -> None:
+        account, fund = self.vault.accounts[number], self.vault.accounts[FUND]
+        need(number > FEES and not account.open() and account.collateral < 0, "nothing to write off")
+        need(FUND in self.batch.accounts, "named")
+        margin = self.margin(FUND)
+        need(margin.fresh, "stale")
+        amount = min(-account.collateral, margin.equity - margin.initial)
+        need(amount > 0, "the fund cannot pay")
+        fund.collateral -= amount
+        account.collateral += amount
+
     def target(self, fill: Any) -> tuple[int, int, int, Margin, Fraction]:
         """Account, market, position, margin, and the share of equity that the closed lots may lose."""
         account, number = self.pairs[fill.first]
         need(account > FEES and account not in self.traders, "target")
+        waits = self.vault.waiting.get(account)
+        need(waits is None or waits + 600 >= self.prices[number].updated_at, "a deposit waits")
         margin = self.margin(account)
         position = self.vault.accounts[account].positions.get(number, Position()).size
         need(margin.fresh and abs(position) >= fill.size, "target")

@@ -14,10 +14,25 @@ PPM = 10**6
 class Backstop:
     """What a settlement does with a target: on the book, by the fund, against a counterparty."""
 
+    def write_off(self, account):
+        """The fund pays what it can spare of the debt of somebody without positions."""
+        held = [word for word in self.positions_of(account).values() if word[0]]
+        debt = -self.vault.collaterals[account]
+        require(account > FEES and not held and debt > 0, "nothing to write off")
+        require(FUND in self.batch.accounts and self.all_fresh(FUND), "the fund is not named, or stale")
+        equity, initial, _, _ = self.margin(FUND)
+        require(equity > initial, "the fund cannot pay")
+        self.vault.collaterals[FUND] -= min(debt, equity - initial)
+        self.vault.collaterals[account] += min(debt, equity - initial)
+
     def target(self, fill):
         account, market_id = self.pair(fill.first)
         market, mark = self.vault.markets[market_id], self.prices[market_id].mark_ticks
         require(account > FEES and self.all_fresh(account), "target")
+        for entry in self.entries[self.vault.entries :]:
+            mine = entry.entry_kind == 1 and self.vault.ids.get((entry.owner, entry.sub_account)) == account
+            late = entry.created + 600 < self.prices[market_id].updated_at
+            require(not (mine and late), "a deposit waits")
         size = self.vault.positions[account, market_id][0]
         require(0 < fill.size <= abs(size), "larger than the position")
         self.targets.add(account)

@@ -93,6 +93,8 @@ class Settlement(Actions, Backstop):
         for action in batch.actions:
             if hasattr(action, "transfer"):
                 self.transfer(action)
+            elif not hasattr(action, "approval"):
+                self.write_off(batch.accounts[action.account_index])
             else:
                 self.approve(batch.accounts[action.account_index], action.approval)
         for hour in batch.funding_hours:

@@ -34,6 +34,9 @@ class Vault:
     owners: dict[tuple[bytes, int], int] = field(default_factory=dict)  # (owner, sub-account) -> id
     agents: dict[tuple[int, bytes], tuple[int, int]] = field(default_factory=dict)  # -> expiry, transfer cap
     credited: int = 0
+    waiting: dict[int, int] = field(
+        default_factory=dict
+    )  # account -> when its oldest waiting deposit was made
 
     def settle(
         self,

@@ -169,8 +169,10 @@ class Exchange:
         self.last = self.pinned.prices
         return self.pinned
 
-    def post_public(self, marks: dict[int, int], abstain: Iterable[int] = (), seconds: int = ROUND_S) -> None:
-        """Moves time on and has anybody post a round in the public lane, which batches do not pin."""
+    def post_public(
+        self, marks: dict[int, int], abstain: Iterable[int] = (), seconds: int = ROUND_S
+    ) -> oracle.Round:
+        """Moves time on and has anybody post a first round in the public lane, which the sequencer does not pin."""
         self.clock += seconds
         boa.env.timestamp = self.clock
         given = dict(enumerate(price.mark_ticks for price in self.last)) | marks
@@ -182,6 +184,7 @@ class Exchange:
         signature = ORACLE_KEEPER.sign(signing.digest(bytes(self.oracle.domain_separator()), report))
         entry = (report.round, report.timestamp, prices, signature.r, signature.s, 27 + signature.parity)
         self.oracle.post_round_public([entry])
+        return oracle.aggregate([report], 1, tuple(oracle.NO_PRICE for _ in self.markets))
 
     def post_funding(self, hour: int, rates: dict[int, int]) -> None:
         """Posts one hour's rates, signed by the funding keeper."""
@@ -441,9 +444,15 @@ class Builder:
         pair = table.index((at[row.account], row.market))
         return codec.OrderRow(pair, row.fee_class, row.order, row.signature, row.path)
 
+    def write_off(self, account: int) -> None:
+        self.name(1)
+        self.actions.append((account, None, signing.Signature(0, 0, 0)))
+
     def _packed_action(
         self, at: dict[int, int], account: int, message: Any, signature: signing.Signature
     ) -> Any:
+        if message is None:
+            return codec.WriteOff(at[account])
         if isinstance(message, Transfer):
             return codec.CollateralTransfer(at[account], at[self.targets[message]], message, signature)
         kind = codec.SlotCancel if isinstance(message, Cancel) else codec.AgentApproval

@@ -1,6 +1,6 @@
 # pragma version 0.4.3
 """
-@title rows
+@title row_layout
 @license Apache-2.0
 @notice Where the parts of an order row stand in calldata, for the contracts that work for the vault; layout in
         `evermark/protocol/batch.py`. The vault itself reads its rows in its own, hotter, way (modules/orders.vy).
