@@ -50,7 +50,9 @@ class BatchVerbs(ConditionalVerbs):
         client_ids = [order.client_id for order in orders]
         if any(client_ids):
             body["client_ids"] = client_ids
-        held = [True] * len(signed)  # without an answer an order may rest; the next look at the open ones tells
+        held = [True] * len(
+            signed
+        )  # without an answer an order may rest; the next look at the open ones tells
         try:
             answer = await self._send("orders", "/v1/order-batches", body, True)
             found = [_outcome(one) for one in answer["orders"]]
