@@ -178,6 +178,10 @@ class RandomTraders:
             away = -side.sign * self.random.randrange(-5, 60)
             fields["post_only"] = self.random.random() < 0.1
         price = mark + mark * away // 10_000
+        by_agent = (account.account_id, self.agent.address) in self.exchange.state.agents
+        if by_agent and waiting is None and self.random.random() < 0.3:
+            quotes = [(market, side, size, price - side.sign * 2 * at, 5 + at) for at in range(3)]
+            return self.exchange.place_together(trader, self.agent, quotes[: self.random.randrange(1, 4)])
         if slot == 4:
             fields |= self._trigger(market, side)
             price = fields["trigger_price"] + side.sign * mark // 200
