@@ -22,6 +22,8 @@ from sequencer.engine.events import (
     OrderCancelled,
     OrderFilled,
     OrderRested,
+    OrderTriggered,
+    OrderWaits,
     PositionChanged,
     RoundApplied,
     Trade,
@@ -37,7 +39,7 @@ SNAPSHOT_DEPTH = 200
 SNAPSHOT_TRADES = 50
 
 Topic = tuple[str, str]  # (channel, market symbol or "")
-ORDER_EVENTS = OrderAccepted | OrderRested | OrderFilled | OrderCancelled
+ORDER_EVENTS = OrderAccepted | OrderWaits | OrderTriggered | OrderRested | OrderFilled | OrderCancelled
 ACCOUNT_EVENTS = CollateralChanged | PositionChanged | WithdrawalClaimed | AccountRegistered
 
 
