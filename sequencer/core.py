@@ -12,6 +12,7 @@ import structlog
 
 from sequencer.engine.commands import Genesis
 from sequencer.followers import Followers, decode_memory
+from sequencer.garbage import keep_pauses_short
 from sequencer.history import History
 from sequencer.journal import JournalRefused, JournalWriter, decode_command, encode_command, open_journal
 from sequencer.market_data import MarketData
@@ -95,6 +96,7 @@ class Core:
         """Work until the pipeline is stopped. Raises what ends it otherwise."""
         storing = asyncio.ensure_future(self.history.run())
         pipeline = asyncio.ensure_future(self.pipeline.run())
+        collecting = asyncio.ensure_future(keep_pauses_short())
         try:
             await asyncio.wait({pipeline, storing}, return_when=asyncio.FIRST_COMPLETED)
             for task in (pipeline, storing):
@@ -104,7 +106,8 @@ class Core:
             self.pipeline.stop()
             await asyncio.gather(pipeline, return_exceptions=True)
             storing.cancel()
-            await asyncio.gather(storing, return_exceptions=True)
+            collecting.cancel()
+            await asyncio.gather(storing, collecting, return_exceptions=True)
             await self.snapshotter.close()
         self.snapshotter.write_now()
 
