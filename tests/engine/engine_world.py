@@ -115,9 +115,13 @@ class World:
         events = apply(self.state, command, sequence, stamp_ms)
         self.log.append((command, stamp_ms))
         check_invariants(self.state)
-        for event in events:
-            if isinstance(event, BatchSealed):
-                self._settle(event)
+        sealed = [event for event in events if isinstance(event, BatchSealed)]
+        for event in sealed:
+            # Whoever replays up to a batch's last command must find what the chain has: no effect of it lies in a later batch.
+            assert event.batch.journal_sequence < sequence or self.state.batch.is_empty
+            self._settle(event)
+        if sealed and self.vault is not None and self.state.batch.is_empty:
+            self.assert_settled()
         return events
 
     def round(self, prices: list[int], after_s: int = ROUND_S, index: list[int] | None = None):
@@ -295,8 +299,6 @@ class World:
                 if isinstance(command, FundingHour)
             }
             self.vault.settle(batch, sealed.round, entries, funding)
-            if self.state.batch.is_empty:
-                self.assert_settled()
 
     @staticmethod
     def _waits(command: DepositWaits) -> InboxEntry:
