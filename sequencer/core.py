@@ -57,7 +57,7 @@ class Core:
         self.state = recovered.state
         self.pipeline = Pipeline(self.writer, self.state, now_ms, capacity=capacity)
         self.market_data = MarketData(self.state)
-        self.backlog = Backlog(self.reader.record, genesis.round_seconds)
+        self.backlog = Backlog(self.reader.record)
         self.reports = ReportCollector(
             genesis,
             self.pipeline.submit,

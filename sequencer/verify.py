@@ -103,7 +103,7 @@ def _compare_batches(
     1, 2, 3..."""
     at_boundary, state = EngineState(), EngineState()
     replay(journal, at_boundary, until=boundary)
-    backlog = Backlog(journal.record, 1)
+    backlog = Backlog(journal.record)
     settled = {batch.batch_id: batch for batch in facts.settled}
     fills = 0
     for record in journal.read():

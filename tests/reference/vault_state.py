@@ -64,6 +64,7 @@ class Price:
     index: int
     mark: int
     updated_at: int
+    clamped: bool = False
 
 
 @dataclass

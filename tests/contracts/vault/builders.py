@@ -19,7 +19,7 @@ from eth_hash.auto import keccak
 from evermark.protocol import batch as codec
 from evermark.protocol import oracle, signing
 from evermark.protocol.margin import AccountMargin, funding_owed
-from evermark.protocol.markets import Market, load_markets
+from evermark.protocol.markets import MAX_JUMP_PPM, Market, load_markets
 from evermark.protocol.orders import ApproveAgent, Cancel, Order, Side, TimeInForce, Transfer, Withdraw
 
 CONTRACTS = Path(__file__).resolve().parents[3] / "contracts"
@@ -96,13 +96,15 @@ class Exchange:
     ) -> None:
         self.markets = markets
         self.sequencer = boa.env.generate_address("sequencer")
+        self.governor = boa.env.generate_address("governor")
         self.clock = START_S
         boa.env.timestamp = START_S
         self.token = deployer(token).deploy()
         keeper = [Address(ORACLE_KEEPER.address)]
         funding_keeper = [Address(FUNDING_KEEPER.address)]
+        jumps = [MAX_JUMP_PPM] * len(markets)  # tests crash prices from one round to the next
         self.oracle = deployer("PriceOracle").deploy(
-            ROUND_S, 1, len(markets), keeper, 1, funding_keeper, self.sequencer
+            ROUND_S, 1, jumps, keeper, 1, funding_keeper, self.sequencer, self.governor, "0x" + "00" * 20
         )
         # Vault and inbox name each other, so the vault's address is chosen first.
         self.vault_address = boa.env.generate_address("vault")
@@ -151,7 +153,7 @@ class Exchange:
         signature = ORACLE_KEEPER.sign(signing.digest(separator, report))
         entry = (report.round, report.timestamp, prices, signature.r, signature.s, 27 + signature.parity)
         self.oracle.post_round([entry], sender=self.sequencer)
-        self.pinned = oracle.aggregate([report], 1, self.last)
+        self.pinned = oracle.aggregate([report], 1, self.last, [MAX_JUMP_PPM] * len(self.markets))
         self.last = self.pinned.prices
         return self.pinned
 
