@@ -8,12 +8,14 @@
 
 from contracts.interfaces import IERC20
 from contracts.interfaces import IInbox
+from contracts.modules import ledger
 
 implements: IInbox
 
 
 interface Vault:
     def account_of(owner: address, sub_account: uint16) -> uint256: view
+    def word(key: uint256) -> uint256: view
 
 
 DEPOSIT: constant(uint8) = 1
@@ -32,6 +34,7 @@ AGENT_DAYS: constant(uint256) = 365  # longest life of a session key
 U8: constant(uint256) = 2**8 - 1
 U16: constant(uint256) = 2**16 - 1
 U32: constant(uint256) = 2**32 - 1
+U48: constant(uint256) = 2**48 - 1  # as the vault's last batch id: frozen
 U64: constant(uint256) = 2**64 - 1
 U96: constant(uint256) = 2**96 - 1
 U160: constant(uint256) = 2**160 - 1
@@ -44,6 +47,7 @@ BOND: constant(uint256) = 152
 
 TOKEN: public(immutable(address))
 VAULT: public(immutable(address))
+EXIT: public(immutable(address))
 BOND_GAS_PRICE: public(immutable(uint256))  # wei a unit of gas
 
 head: public(uint256)
@@ -52,6 +56,7 @@ unconsumed: public(uint256)
 deposited: public(uint256)
 open_entry: public(HashMap[address, HashMap[uint16, HashMap[uint8, uint256]]])
 bonds: public(HashMap[address, uint256])
+released: public(HashMap[uint256, bool])  # after a freeze: given back
 # Three words an entry: owner 160 | amount u96; kind u8 | sub_account u16 | created u64 | due u64 | bond u96, from the low bits;
 # and what its kind needs beyond that.
 _who: HashMap[uint256, uint256]
@@ -63,13 +68,14 @@ _next: HashMap[uint256, uint256]
 
 
 @deploy
-def __init__(token: address, vault: address, bond_gas_price: uint256):
+def __init__(token: address, vault: address, exit: address, bond_gas_price: uint256):
     """
     @param vault May not exist yet: the vault and the inbox name each other.
     @param bond_gas_price Wei for each unit of gas that an entry's execution may need.
     """
     TOKEN = token
     VAULT = vault
+    EXIT = exit
     BOND_GAS_PRICE = bond_gas_price
     self.head = 1
     self.tail = 1
@@ -183,6 +189,25 @@ def consume(count: uint256, submitter: address):
     self.head = first + count
     self.bonds[submitter] += bond
     log IInbox.EntriesConsumed(first=first, count=count, submitter=submitter, bond=bond)
+
+
+@nonreentrant
+@external
+def release(entry_id: uint256) -> (address, uint256):
+    assert msg.sender == EXIT, "inbox: only the exit"
+    assert entry_id >= self.head and entry_id < self.tail, "inbox: no such entry waits"
+    assert not self.released[entry_id], "inbox: released already"
+    self.released[entry_id] = True
+    who: uint256 = self._who[entry_id]
+    when: uint256 = self._when[entry_id]
+    owner: address = convert(who & U160, address)
+    kind: uint256 = when & U8
+    self.bonds[owner] += when >> BOND
+    amount: uint256 = 0
+    if kind == convert(DEPOSIT, uint256) or kind == convert(DONATION, uint256):
+        amount = who >> 160
+        self.unconsumed -= amount
+    return owner, amount
 
 
 @nonreentrant
@@ -314,6 +339,7 @@ def _request(kind: uint8, sub_account: uint16, amount: uint256, data: uint256) -
 @payable
 @internal
 def _add(kind: uint8, sub_account: uint16, amount: uint256, data: uint256) -> uint256:
+    assert (staticcall Vault(VAULT).word(ledger.COUNTERS)) & U48 != U48, "inbox: frozen"
     assert msg.value >= self._bond(kind), "inbox: bond too small"
     assert msg.value <= U96, "inbox: bond too large"
     entry_id: uint256 = self.tail

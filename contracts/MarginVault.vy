@@ -20,6 +20,10 @@ from .modules import tables
 from .modules import reasons
 from .modules import units
 
+interface IClerk:
+    def newest_lane(oracle: address, round: uint256) -> uint8: view
+
+
 # What the vault calls of IInbox.
 interface IQueue:
     def consume(count: uint256, submitter: address): nonpayable
@@ -90,6 +94,18 @@ event Liquidated:
     kind: uint256
 
 
+event Deleveraged:
+    account: indexed(uint256)
+    market: indexed(uint256)
+    size: uint256
+    paid: int256
+
+
+event WrittenOff:
+    account: indexed(uint256)
+    amount: uint256
+
+
 event FundingApplied:
     market: indexed(uint256)
     hour: uint256
@@ -107,6 +123,7 @@ SEQUENCER_LANE: constant(uint8) = 0
 HEADER_END: constant(uint256) = 85  # selector and header
 
 WITHDRAWALS: constant(uint256) = 1 << 144  # in the context: the clerk's second task
+OVERDUE: constant(uint256) = 1 << 145  # the batch is not the sequencer's: the clerk admits only overdue work
 
 # The clerk's task: offset u32, then the context.
 task: transient(uint256)
@@ -115,6 +132,7 @@ TOKEN: immutable(address)
 ORACLE: immutable(address)
 INBOX: immutable(address)
 CLERK: immutable(address)
+EXIT: immutable(address)
 SEQUENCER: immutable(address)
 
 # ------------------------------------------------------------------------------------------------------------------ admin
@@ -128,6 +146,7 @@ def __init__(
     clerk: address,
     backstop: address,
     reasons_: address,
+    exit: address,
     sequencer: address,
     markets: DynArray[IMarginVault.MarketConfig, 64],
 ):
@@ -135,7 +154,7 @@ def __init__(
     @param inbox May not exist yet: the vault and the inbox name each other.
     @param markets Listed under ids from 0, each within the hard bounds of `modules/listing.vy`.
     """
-    assert empty(address) not in [token, oracle, inbox, clerk, backstop, reasons_, sequencer], "vault: zero address"
+    assert empty(address) not in [token, oracle, inbox, clerk, backstop, reasons_, exit, sequencer], "vault: zero address"
     assert len(markets) != 0, "vault: no markets"
     eip712.__init__()
     ledger.__init__()
@@ -143,6 +162,7 @@ def __init__(
     ORACLE = oracle
     INBOX = inbox
     CLERK = clerk
+    EXIT = exit
     fills.__init__(backstop)
     reasons.__init__(reasons_)
     SEQUENCER = sequencer
@@ -174,8 +194,6 @@ def pay(claim_id: uint256):
 @external
 @nonreentrant
 def settle():
-    if msg.sender != SEQUENCER:
-        reasons.fail(reasons.NOT_THE_SEQUENCER)
     size: uint256 = len(msg.data)
     if size > MAX_BATCH_BYTES:
         reasons.fail(reasons.BATCH_TOO_LARGE)
@@ -183,6 +201,8 @@ def settle():
     batch_id: uint256 = header >> 208
     counters: uint256 = ledger.words[ledger.COUNTERS]
     if batch_id != (counters & units.U48) + 1:
+        if counters & units.U48 == units.U48:
+            reasons.fail(reasons.FROZEN)
         reasons.fail(reasons.BATCH_ID_NOT_NEXT)
     ledger.words[ledger.COUNTERS] = counters + 1
     self._settle(header >> 168 & units.U40, batch_id)
@@ -228,6 +248,8 @@ def _settle(round: uint256, batch_id: uint256):
     # Sections 1 to 3 are the clerk's, unless their three counts are zero.
     if codec.word(at) & units.U40 != 0:
         at = self._clerk(unsafe_sub(at, 5), context)
+    elif msg.sender != SEQUENCER:
+        reasons.fail(reasons.NOT_THE_SEQUENCER)
     orders.load(rows_at, rows, context)
     if tables.accounts[0] & units.U32 == ledger.INSURANCE_FUND and accounts != 0:
         tables.touch(0, 0)
@@ -249,6 +271,8 @@ def _clerk(at: uint256, context: uint256) -> uint256:
     if inbox_count != 0 and context & WITHDRAWALS == 0:
         extcall IQueue(INBOX).consume(inbox_count, msg.sender)
     self.task = context << 32 | at
+    if msg.sender != SEQUENCER:
+        self.task |= OVERDUE << 32
     tables.now = context & units.U40
     return convert(raw_call(CLERK, msg.data, max_outsize=32), uint256)
 
@@ -256,9 +280,13 @@ def _clerk(at: uint256, context: uint256) -> uint256:
 @internal
 def _load_prices(round: uint256, batch_id: uint256, markets: uint256) -> uint256:
     """
-    @dev Pins the round in the sequencer's lane and writes the table of markets. Returns the context: now and batch id.
+    @dev Pins the round in the sequencer's lane, for anybody else the newest of both lanes, and writes the table of markets.
+         Returns the context: now and batch id.
     """
-    words: DynArray[uint256, 33] = staticcall IPriceOracle(ORACLE).round_words(SEQUENCER_LANE, round)
+    lane: uint8 = SEQUENCER_LANE
+    if msg.sender != SEQUENCER:
+        lane = staticcall IClerk(CLERK).newest_lane(ORACLE, round)
+    words: DynArray[uint256, 33] = staticcall IPriceOracle(ORACLE).round_words(lane, round)
     if keccak256(slice(abi_encode(words), 64, 32 * len(words))) != convert(codec.word(47), bytes32):
         reasons.fail(reasons.PRICES_HASH_DIFFERS)
     now: uint256 = words[0] >> 40
@@ -338,7 +366,7 @@ def relay(topics: DynArray[bytes32, 4], data: Bytes[128]):
 @view
 @internal
 def _only_its_contracts():
-    if msg.sender != CLERK and msg.sender != fills.BACKSTOP:
+    if msg.sender != CLERK and msg.sender != fills.BACKSTOP and msg.sender != EXIT:
         reasons.fail(reasons.NOT_ONE_OF_ITS_CONTRACTS)
 
 

@@ -2,9 +2,9 @@
 """
 @title fills
 @license Apache-2.0
-@notice Section 4 of a batch: order fills, book liquidations, take-overs and fills against the insurance fund, in order.
-@dev Every fill has an active side (a taker row, or a liquidation target) and a passive side (a maker row, or the fund):
-     orders: row, row; liquidation: target, row; take-over: target, fund; fund: row, fund.
+@notice Section 4 of a batch: order fills, liquidations, take-overs, deleveraging and fills against the insurance fund, in order.
+@dev Every fill has an active side (a taker row, or a liquidation target) and a passive side (a maker row, the fund, or a counterparty):
+     orders: row, row; liquidation: target, row; take-over: target, fund; deleveraging: target, counterparty; fund: row, fund.
 """
 
 from . import codec
@@ -21,13 +21,20 @@ uses: tables
 
 interface IBackstop:
     def close_target(
-        kind: uint256, pair: uint256, size: uint256, price: uint256, keeper: uint256, has_keeper: bool
+        kind: uint256,
+        pair: uint256,
+        passive: uint256,
+        size: uint256,
+        price: uint256,
+        keeper: uint256,
+        has_keeper: bool,
     ) -> (bool, int256, int256): nonpayable
 
 
 ORDERS: constant(uint256) = 0
 LIQUIDATION: constant(uint256) = 1
 TAKEOVER: constant(uint256) = 2
+DELEVERAGING: constant(uint256) = 3
 FUND: constant(uint256) = 4
 NO_INDEX: constant(uint256) = 65535
 MAX_FILLS: constant(uint256) = 2048
@@ -60,7 +67,7 @@ def apply(start: uint256, count: uint256, context: uint256) -> uint256:
             if kind == LIQUIDATION or kind == TAKEOVER:
                 at = unsafe_add(at, 2)
                 keeper = codec.word(at) & units.U16
-            elif kind != FUND:
+            elif kind != FUND and kind != DELEVERAGING:
                 reasons.fail(reasons.FILL_KIND_RESERVED)
         else:
             first = second
@@ -168,7 +175,7 @@ def _close_out(
     if kind == LIQUIDATION:
         price = maker >> 48 & units.U32
         self._check_maker(maker, market, price, prices >> 32 & units.U32, p)
-    elif tables.pair_at(passive, context) & units.U38 != ledger.INSURANCE_FUND << 6 | market:
+    elif kind != DELEVERAGING and tables.pair_at(passive, context) & units.U38 != ledger.INSURANCE_FUND << 6 | market:
         reasons.fail(reasons.NOT_THE_FUNDS_PAIR)
     notional: int256 = self._notional(size, price, p)
     sells: bool = taker & orders.ROW_SELL != 0
@@ -183,7 +190,7 @@ def _close_out(
         debit = orders.use(first, taker, size, notional, convert(orders.rates_of(taker) & units.U16, int256))
         fees = debit
     else:
-        sells, debit, passive_debit = self._close_target(kind, pair, size, price, keeper, context)
+        sells, debit, passive_debit = self._close_target(kind, pair, passive, size, price, keeper, context)
     if kind == LIQUIDATION:
         if (maker & orders.ROW_SELL != 0) == sells:
             reasons.fail(reasons.SAME_SIDE)
@@ -198,18 +205,26 @@ def _close_out(
 
 @internal
 def _close_target(
-    kind: uint256, pair: uint256, size: uint256, price: uint256, keeper: uint256, context: uint256
+    kind: uint256, pair: uint256, passive: uint256, size: uint256, price: uint256, keeper: uint256, context: uint256
 ) -> (bool, int256, int256):
     """
     @dev The backstop's to decide: whether the target may be closed and at what loss, and the liquidation fee, which it also pays.
     @return Whether the target sells, what it pays beside the price, and what a fund that takes over pays (negative: receives).
     """
+    counterparty: uint256 = 0
+    if kind == DELEVERAGING:
+        counterparty = tables.pair_at(passive, context)
+        # The backstop asks what the fund could still take; accounts ascend, so it comes first.
+        if tables.accounts[0] & units.U32 != ledger.INSURANCE_FUND:
+            reasons.fail(reasons.POSITIONS_NOT_NAMED)
     keeper_account: uint256 = 0
     if keeper != NO_INDEX:
         keeper_account = tables.account_at(keeper, context) & units.U32
         tables.touch(keeper, 0)
     tables.now = context & units.U40
-    return extcall IBackstop(BACKSTOP).close_target(kind, pair, size, price, keeper_account, keeper != NO_INDEX)
+    return extcall IBackstop(BACKSTOP).close_target(
+        kind, pair, counterparty, size, price, keeper_account, keeper != NO_INDEX
+    )
 
 
 @internal
@@ -241,7 +256,9 @@ def _exchange(
         role = tables.ROLE_TARGET
     change: int256 = tables.trade(active, role, delta, unsafe_add(cost, debit), funding_index, mark)
     role = tables.ROLE_ORDER
-    if kind >= TAKEOVER:
+    if kind == DELEVERAGING:
+        role = tables.ROLE_TARGET
+    elif kind >= TAKEOVER:
         role = tables.ROLE_FUND
     change = unsafe_add(
         change,

@@ -134,10 +134,11 @@ async def _create(
         NO_UPTIME_FEED,
     )
     helpers = {name: await _create_one(sender, name) for name in ("clerk", "backstop", "reasons")}
-    # Inbox and vault name each other: the vault's address follows from the deployer's next nonce but one.
+    # Exit, inbox and vault name each other: the vault's address follows from the deployer's third nonce from here.
     nonce = await w3.eth.get_transaction_count(sender.address, "latest")
-    predicted = create_address(sender.address, nonce + 1)
-    inbox = await _create_one(sender, "inbox", token, predicted, BOND_GAS_PRICE_WEI)
+    predicted = create_address(sender.address, nonce + 2)
+    helpers["exit"] = await _create_one(sender, "exit", predicted)
+    inbox = await _create_one(sender, "inbox", token, predicted, helpers["exit"], BOND_GAS_PRICE_WEI)
     configs = [market_config(market) for market in markets]
     vault = await _create_one(
         sender, "vault", token, oracle, inbox, *helpers.values(), roles.sequencer, configs

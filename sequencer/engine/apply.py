@@ -13,6 +13,7 @@ from sequencer.engine.commands import (
     AnyCommand,
     BatchConfirmed,
     CancelOrder,
+    DepositWaits,
     FundingHour,
     Genesis,
     InboxEntry,
@@ -26,7 +27,7 @@ from sequencer.engine.commands import (
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import Event
 from sequencer.engine.funding import apply_funding
-from sequencer.engine.inbox import consume_entry
+from sequencer.engine.inbox import consume_entry, note_waiting
 from sequencer.engine.liquidation import liquidate
 from sequencer.engine.placement import place_order
 from sequencer.engine.rounds import apply_round
@@ -39,6 +40,7 @@ VERBS: dict[type[AnyCommand], Callable[[Context, Any], None]] = {
     OracleRound: apply_round,
     FundingHour: apply_funding,
     InboxEntry: consume_entry,
+    DepositWaits: note_waiting,
     PlaceOrder: place_order,
     CancelOrder: cancel_order,
     AgentApproval: approve_agent,

@@ -10,7 +10,7 @@ from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import MAX_COLLATERAL
 from sequencer.engine.actions import set_agent
 from sequencer.engine.batch_builder import MAX_INBOX, STAGE_INBOX
-from sequencer.engine.commands import InboxEntry, InboxEntryKind
+from sequencer.engine.commands import DepositWaits, InboxEntry, InboxEntryKind
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, EntryApplied, EntrySkipped
 from sequencer.engine.ledger import change_collateral, register
@@ -38,6 +38,7 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
         seal(ctx)
     enter(ctx, STAGE_INBOX, priced=withdrawing is not None)
     state.entry_count += 1
+    state.waiting_deposits.pop(entry.entry_id, None)
     if entry.entry_kind is InboxEntryKind.DEPOSIT:
         _deposit(ctx, entry, account or register(ctx, entry.owner, entry.sub_account))
     elif entry.entry_kind is InboxEntryKind.DONATION:
@@ -48,6 +49,16 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     else:
         state.batch.inbox.append(account.account_id)
         REQUESTS[entry.entry_kind](ctx, entry, account)
+
+
+def note_waiting(ctx: Context, command: DepositWaits) -> None:
+    """Remember a deposit that cannot be consumed yet: its owner may not be liquidated for that."""
+    state = ctx.state
+    if command.entry_id < state.next_entry_id:
+        ctx.refuse(no(RejectCode.STALE_SEQUENCE, "the deposit is consumed", entry=command.entry_id))
+        return
+    waits = (command.owner, command.sub_account, command.created)
+    state.waiting_deposits[command.entry_id] = waits
 
 
 def _check(ctx: Context, entry: InboxEntry, withdrawing: Account | None) -> Reject | None:

@@ -42,12 +42,18 @@ def _check_market(state: EngineState, at: MarketState) -> None:
         for account in state.accounts.values()
         if market_id in account.positions
     ]
+    holders = {key for key, account in state.accounts.items() if _holds(account, market_id)}
+    check(at.holders == holders, "markets: the holders are miscounted")
     check(sum(sizes) == 0, "invariant 2: positions do not sum to zero")
     check(sum(size for size in sizes if size > 0) == at.open_interest, "invariant 2: open interest")
     bid, ask = at.book.bids.best(), at.book.asks.best()
     check(bid is None or ask is None or bid.price < ask.price, "book: crossed")
     for side in (at.book.bids, at.book.asks):
         _check_side(state, side)
+
+
+def _holds(account: Account, market_id: int) -> bool:
+    return market_id in account.positions and account.positions[market_id].size != 0
 
 
 def _check_side(state: EngineState, side: BookSide) -> None:

@@ -74,7 +74,7 @@ def charge_fee(ctx: Context, account: Account, row: Row, notional: int, rate_ppm
 
 def change_position(ctx: Context, account: Account, at: MarketState, delta: int, price: int) -> None:
     """Buy (`delta` > 0) or sell at `price` for cash; settles the position's funding first."""
-    state, market_id = ctx.state, at.market.market_id
+    state, market_id = ctx.state, at.market_id
     noted = baseline(state, account)
     touch_positions(state, account)
     state.batch.pairs.add((account.account_id, market_id))
@@ -83,12 +83,19 @@ def change_position(ctx: Context, account: Account, at: MarketState, delta: int,
     noted.sizes.setdefault(market_id, position.size)
     _settle_funding(ctx, account, at, position)
     before, after = position.size, position.size + delta
-    realized = _change_cost(position, delta, at.market.notional(delta, price))
+    cost = at.notional(delta, price)
+    realized = _change_cost(position, delta, cost)
     position.entry_mark = _entry_mark(before, after, position.entry_mark, at.mark)
     position.size = after
+    if before == 0:
+        at.holders.add(account.account_id)
+    if after == 0:
+        at.holders.discard(account.account_id)
     account.open_positions += (after != 0) - (before != 0)
+    if not account.open_positions:
+        state.debtors.add(account.account_id)
     at.open_interest += max(after, 0) - max(before, 0)
-    change_collateral(ctx, account, -at.market.notional(delta, price), "trade")
+    change_collateral(ctx, account, -cost, "trade")
     revalue(state, account, market_id)
     ctx.emit(
         PositionChanged(

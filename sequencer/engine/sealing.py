@@ -16,6 +16,7 @@ def seal(ctx: Context, last_sequence: int | None = None) -> None:
         return
     state.sealed_batch += 1
     state.unsettled.append((state.now, state.batch.notional))
+    state.unsettled_sealed += state.batch.notional
     batch = build(
         state.batch,
         state.sealed_batch,
@@ -72,4 +73,4 @@ def baseline(state: EngineState, account: Account) -> Baseline:
 
 def round_is_old(state: EngineState, stamp_ms: int) -> bool:
     """The last round is too old for new effects, or there is none."""
-    return stamp_ms - state.round.timestamp * 1000 > MAX_ROUND_AGE_MS
+    return stamp_ms - state.now * 1000 > MAX_ROUND_AGE_MS

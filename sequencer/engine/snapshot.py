@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from evermark.protocol.batch import FILL_DELEVERAGE
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 from evermark.protocol.units import check
@@ -85,16 +86,20 @@ def _dump(state: EngineState) -> list[Any]:
         [_dump_account(account) for _, account in sorted(state.accounts.items())],
         [_dump_book(at) for at in state.markets],
         _dump_batch(state.batch),
+        *([[key, *value] for key, value in sorted(state.waiting_deposits.items())]),
     ]
 
 
 def _load(fields: list[Any]) -> EngineState:
-    _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, batch = fields
+    _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, batch, *waiting = fields
     state = EngineState()
+    for entry_id, owner, sub_account, created in waiting:
+        state.waiting_deposits[entry_id] = (owner, sub_account, created)
     _set(state, STATE_FIELDS, numbers)
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)
     state.unsettled = [(moment, notional) for moment, notional in unsettled]
+    state.unsettled_sealed = sum(notional for _, notional in state.unsettled)
     state.agents = {(account, agent): (expiry, cap) for account, agent, expiry, cap in agents}
     listed = state.genesis.markets if state.genesis is not None else ()
     for market, price, values in zip(listed, state.round.prices, markets, strict=True):
@@ -110,6 +115,11 @@ def _load(fields: list[Any]) -> EngineState:
         state.accounts[account.account_id] = account
         if account.account_id > 2:
             state.account_ids[account.owner, account.sub_account] = account.account_id
+        for market_id, position in account.positions.items():
+            if position.size:
+                state.markets[market_id].holders.add(account.account_id)
+        if not account.open_positions and account.collateral < 0:
+            state.debtors.add(account.account_id)
     for at, orders in zip(state.markets, books, strict=True):
         for values in orders:
             _load_order(state, at, values)
@@ -215,13 +225,16 @@ def _load_batch(values: list[Any]) -> OpenBatch:
     rows, fills, withdrawals, accounts, pairs, baselines, row_accounts, targets = values[8:]
     batch.inbox, batch.funding_hours, batch.funding_markets = list(inbox), list(hours), set(markets)
     for account, target, fields, signature in actions:
-        signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
+        signed: ApproveAgent | Transfer | None = None
+        if fields is not None:
+            signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
         batch.actions.append(OpenAction(account, signed, _signature(signature), target))
     for account, slot, sequence, market_id, numerator, order, signature in rows:
         row = Row(market_id, msgspec.convert(order, Order), _signature(signature), numerator)
         batch.rows[account, slot, sequence] = row
     for kind, first, second, size, keeper in fills:
         batch.fills.append(OpenFill(kind, tuple(first), tuple(second), size, keeper))
+        batch.deleveraged = batch.deleveraged or kind == FILL_DELEVERAGE
     for account, signed, fee, signature in withdrawals:
         batch.withdrawals.append((account, msgspec.convert(signed, Withdraw), fee, _signature(signature)))
     batch.accounts, batch.pairs = set(accounts), {(account, market) for account, market in pairs}

@@ -103,8 +103,9 @@ class Exchange(InboxCalls):
         )
         helpers = [boa.load(f"contracts/{name}.vy").address for name in ("Clerk", "Backstop", "Reasons")]
         nonce = env.evm.vm.state.get_nonce(deployer)
-        vault = keccak(rlp_encode([deployer, nonce + 1]))[12:]
-        self.inbox = boa.load("contracts/Inbox.vy", self.token.address, hex_address(vault), 0)
+        vault = keccak(rlp_encode([deployer, nonce + 2]))[12:]
+        helpers.append(boa.load("contracts/Exit.vy", hex_address(vault)).address)
+        self.inbox = boa.load("contracts/Inbox.vy", self.token.address, hex_address(vault), helpers[-1], 0)
         configs = [
             (
                 market.symbol,

@@ -9,8 +9,10 @@ import pytest
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side, TimeInForce
-from sequencer.engine.events import CommandRejected, Liquidated, Trade, Transferred
+from sequencer.engine.events import CommandRejected, Liquidated, Trade, Transferred, WrittenOff
+from sequencer.engine.risk import free_equity, margin_of
 from tests.agreement.exchange import Exchange, signer
+from tests.agreement.three_ways import ThreeWays
 
 SEED_USDC = 2_000_000
 START = 1_760_129_400  # 10 October 2025, 20:50 UTC
@@ -20,7 +22,7 @@ PRICES = [(1_136_000, 1_136_200), (383_000, 383_100), (19_500, 19_510), (22_100,
 @pytest.fixture
 def exchange():
     with boa.swap_env(boa.Env()):
-        made = Exchange(load_markets(), START)
+        made = ThreeWays(load_markets(), START)
         made.donate(SEED_USDC * 10**6)
         made.round(PRICES)
         yield made
@@ -117,8 +119,11 @@ def test_transfers_and_an_agents_cap_agree(exchange):
 class RandomTraders:
     """Seeded traders with every kind of order, deposits, withdrawals, price moves, funding and liquidations."""
 
-    def __init__(self, exchange: Exchange, seed: int) -> None:
+    def __init__(self, exchange: Exchange, seed: int, violence: int = 1) -> None:
         self.exchange = exchange
+        self.violence = (
+            violence  # how much further prices jump; above 1 each round is followed by liquidations
+        )
         self.random = random.Random(seed)
         self.traders = [signer(f"trader {i}") for i in range(8)]
         self.agent = signer("agent")
@@ -147,7 +152,28 @@ class RandomTraders:
             events = self._liquidate()
         else:
             events = self._round()
+            if self.violence > 1:
+                events += self._escape() + self._liquidate()
         self._count(events)
+
+    def pair_up(self) -> None:
+        """Each trader takes the other side of the next one's order, at up to 15 times what both have free."""
+        for maker, taker in zip(self.traders, self.traders[1:], strict=False):
+            market = self.random.randrange(len(PRICES))
+            mark = self.prices[market][1]
+            accounts = [self.exchange.state.accounts[self.exchange.account(who)] for who in (maker, taker)]
+            free = min(free_equity(self.exchange.state, account) - account.worst for account in accounts)
+            size = free * self.random.randrange(5, 16) // self.exchange.markets[market].notional(1, mark)
+            if size > 0:
+                side = self.random.choice([Side.BUY, Side.SELL])
+                self._count(self.exchange.order(maker, market, side.opposite, size, mark, slot=5))
+                self._count(self.exchange.order(taker, market, side, size, mark, slot=0))
+
+    def finish_batches(self) -> None:
+        """Rounds at the same prices until nothing is open: a round may begin a batch of its own with write-offs."""
+        self._count(self.exchange.round([tuple(price) for price in self.prices]))
+        while not self.exchange.state.batch.is_empty:
+            self._count(self.exchange.round([tuple(price) for price in self.prices]))
 
     def _order(self):
         trader = self.random.choice(self.traders)
@@ -205,6 +231,28 @@ class RandomTraders:
             return exchange.transfer(other, 0, amount, trader)
         return exchange.transfer(account, to, amount, by)
 
+    def _escape(self):
+        """Half of those below zero equity close a position at a price better than the mark, against a rich bidder, and stay
+        in debt; the fund is given something now and then."""
+        events, bidder = [], signer("bidder")
+        for trader in self.traders:
+            account = self.exchange.state.accounts[self.exchange.account(trader)]
+            held = [market for market, position in account.positions.items() if position.size]
+            if not held or margin_of(self.exchange.state, account).equity >= 0 or self.random.random() < 0.5:
+                continue
+            if not self.exchange.account(bidder):
+                events += self.exchange.deposit(bidder, 10**12)
+            for market in held:
+                size, mark = account.positions[market].size, self.exchange.state.markets[market].mark
+                side = Side.SELL if size > 0 else Side.BUY
+                price = mark - side.sign * (mark // 250)
+                events += self.exchange.order(bidder, market, side.opposite, abs(size), price, slot=7)
+                events += self.exchange.order(trader, market, side, abs(size), price, 0, reduce_only=True)
+                events += self.exchange.cancel(bidder, 7)
+        if self.random.random() < 0.3:
+            events += self.exchange.donate(self.random.randrange(1, 200 * 10**6))
+        return events
+
     def _liquidate(self):
         """A trigger on every position, healthy or not."""
         events = []
@@ -216,7 +264,7 @@ class RandomTraders:
 
     def _round(self):
         for price in self.prices:
-            move = self.random.randrange(-250, 251) * (4 if self.random.random() < 0.1 else 1)
+            move = self.random.randrange(-250, 251) * (4 * self.violence if self.random.random() < 0.1 else 1)
             price[0] = max(1000, price[0] + price[0] * move // 10_000)
             price[1] = price[0] + price[0] * self.random.randrange(-20, 21) // 10_000
         given = [None if self.random.random() < 0.05 else tuple(price) for price in self.prices]
@@ -229,8 +277,16 @@ class RandomTraders:
             self.seen["transfers"] += isinstance(event, Transferred)
             if isinstance(event, CommandRejected):
                 self.seen[event.reject.code.name] += 1
+            self.seen["written off"] += isinstance(event, WrittenOff)
             if isinstance(event, Liquidated):
-                self.seen["takeovers" if event.taken_over else "liquidations"] += 1
+                kind = (
+                    "takeovers"
+                    if event.taken_over
+                    else "deleveraged"
+                    if event.deleveraged
+                    else "liquidations"
+                )
+                self.seen[kind] += 1
 
 
 @pytest.mark.safety("C02", "contract")
@@ -246,7 +302,7 @@ def test_random_streams_agree_after_every_batch(exchange, seed):
             traders._count(traders._between_accounts())
         exchange.confirm()
         if len(exchange.settled) > batches and not exchange.state.batch.fills:
-            traders._count(exchange.round([tuple(price) for price in traders.prices]))
+            traders.finish_batches()
             exchange.compare()
             batches = len(exchange.settled)
         exchange.retry_entry()

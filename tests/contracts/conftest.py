@@ -66,9 +66,9 @@ def vault(chain: Any) -> Any:
 
 
 @pytest.fixture
-def inbox(usdc: Any, vault: Any) -> Any:
+def inbox(usdc: Any, vault: Any, chain: Any) -> Any:
     """Without bonds; `bonded` in test_inbox_requests.py has them."""
-    return compiled("Inbox").deploy(usdc, vault, 0)
+    return compiled("Inbox").deploy(usdc, vault, chain.generate_address("exit"), 0)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_the_oldest_waiting_deposit_is_known(inbox, vault, registered, chain):
 @pytest.fixture
 def bonded(usdc, vault, registered, chain):
     """An inbox at 2 gwei a unit of gas, and an owner with ether and an allowance."""
-    inbox = compiled("Inbox").deploy(usdc, vault, 2 * GWEI)
+    inbox = compiled("Inbox").deploy(usdc, vault, chain.generate_address("exit"), 2 * GWEI)
     usdc.approve(inbox, 2**256 - 1, sender=registered)
     chain.set_balance(registered, 10**18)
     return inbox
@@ -208,3 +208,43 @@ def test_ether_without_an_entry_is_refused(bonded, registered):
     with pytest.raises(Revert):
         boa.env.raw_call(bonded.address, sender=registered, value=1)
     assert boa.env.get_balance(bonded.address) == 0
+
+
+# ----------------------------------------------------------------------------------------------------------- after a freeze
+
+
+def test_a_frozen_exchange_takes_no_entries(bonded, vault, registered):
+    """Whatever would be added could never be executed."""
+    bond = bonded.bond(WITHDRAWAL)
+    bonded.deposit(USDC, 5, sender=registered, value=bond)
+    vault.freeze()
+    with boa.reverts("inbox: frozen"):
+        bonded.deposit(USDC, 5, sender=registered, value=bond)
+    with boa.reverts("inbox: frozen"):
+        bonded.request_withdrawal(5, USDC, sender=registered, value=bond)
+    assert (bonded.tail(), bonded.unconsumed()) == (2, USDC)
+
+
+def test_the_exit_gives_entries_back(bonded, vault, registered, chain):
+    """Deposits with their tokens, requests with their bond, each once, none that was consumed; and only the exit does."""
+    exit_ = bonded.EXIT()
+    bonds = [bonded.bond(kind) for kind in (DEPOSIT, DEPOSIT, WITHDRAWAL, DONATION)]
+    bonded.deposit(USDC, 5, sender=registered, value=bonds[0])
+    bonded.deposit(2 * USDC, 5, sender=registered, value=bonds[1])
+    bonded.request_withdrawal(5, USDC, sender=registered, value=bonds[2])
+    bonded.donate(3 * USDC, sender=registered, value=bonds[3])
+    vault.consume(bonded, 1, sender=chain.generate_address("executor"))
+    for stranger in (registered, vault.address):
+        with boa.reverts("inbox: only the exit"):
+            bonded.release(2, sender=stranger)
+    for number in (0, 1, 5):
+        with boa.reverts("inbox: no such entry waits"):
+            bonded.release(number, sender=exit_)
+    assert bonded.release(2, sender=exit_) == (registered, 2 * USDC)
+    assert bonded.release(3, sender=exit_) == (registered, 0)
+    assert bonded.release(4, sender=exit_) == (registered, 3 * USDC)
+    assert bonded.unconsumed() == 0
+    assert bonded.bonds(registered) == sum(bonds[1:])
+    with boa.reverts("inbox: released already"):
+        bonded.release(2, sender=exit_)
+    bonded.collect_bonds(sender=registered)

@@ -1,14 +1,15 @@
 """TriggerLiquidation: orders first, then the book within the loss bound, then the insurance fund."""
 
+import msgspec
 import pytest
 from engine_world import BUY, IOC, SELL, USDC, World, market, of_type, rejection
 
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.reject import RejectCode
-from sequencer.engine.commands import InboxEntryKind, MarketMode
+from sequencer.engine.commands import DepositWaits, InboxEntryKind, MarketMode
 from sequencer.engine.events import BatchSealed, CancelReason, Liquidated, OrderCancelled, Trade
 from sequencer.engine.risk import available, margin_of
-from sequencer.engine.snapshot import state_hash
+from sequencer.engine.snapshot import restore, snapshot, state_hash
 
 LOTS = 1_900  # 1,900 USDC at 10,000 ticks
 
@@ -154,22 +155,21 @@ def test_a_negative_account_costs_the_fund(world, debtor):
 
 @pytest.mark.safety("B06", "sequencer")
 def test_the_fund_keeps_its_own_margin_and_cap():
-    """The fund takes only what its cap and its own initial margin allow; with nothing it refuses, with
-    numbers."""
-    world = World(market(0, fund_position_cap_lots=700))
-    rich, debtor = world.trader(10), world.trader(11, 100)
-    world.order(rich, SELL, LOTS, 10_000)
-    world.order(debtor, BUY, LOTS, 10_000, IOC)
-    world.round([9_500])
-    refused = rejection(world.liquidate(debtor))
-    assert refused.code is RejectCode.NOT_LIQUIDATABLE
-    assert set(refused.details) == {"equity", "maintenance_margin"}
-    world.donate(1_000)
-    (taken,) = of_type(world.liquidate(debtor), Liquidated)
-    assert taken.size == 700
-    assert rejection(world.liquidate(debtor)).code is RejectCode.NOT_LIQUIDATABLE
-    world.next_round()
-    world.assert_settled()
+    """The fund takes only what its cap and its own initial margin allow, to the lot; deleveraging takes the rest."""
+    for donated, held in ((0, 0), (20, 441), (1_000, 700)):
+        world = World(market(0, fund_position_cap_lots=700))
+        rich, debtor = world.trader(10), world.trader(11, 100)
+        world.order(rich, SELL, LOTS, 10_000)
+        world.order(debtor, BUY, LOTS, 10_000, IOC)
+        world.round([9_500])
+        if donated:
+            world.donate(donated)
+        steps = of_type(world.liquidate(debtor), Liquidated)
+        assert world.size(INSURANCE_FUND) == held
+        assert steps[-1].deleveraged
+        assert rejection(world.liquidate(debtor)).code is RejectCode.HEALTHY_ACCOUNT
+        world.next_round()
+        world.assert_settled()
 
 
 @pytest.mark.safety("B07", "sequencer")
@@ -229,3 +229,27 @@ def test_duplicate_triggers_are_harmless(world, debtor):
     world.round([9_500, 10_000])
     world.liquidate(debtor)
     assert rejection(world.liquidate(debtor)).code is RejectCode.HEALTHY_ACCOUNT
+
+
+def test_nobody_is_liquidated_while_a_deposit_waits_for_long(world, debtor):
+    """Behind an entry that cannot apply yet a deposit may wait: after ten minutes its owner is left alone until the entry is
+    consumed. A snapshot remembers it; a deposit that is consumed already is refused."""
+    world.donate(10_000)
+    owner = world.state.accounts[debtor].owner
+    created = world.now_s
+    waiting = DepositWaits(entry_id=world.state.next_entry_id, owner=owner, sub_account=0, created=created)
+    world.apply(waiting)
+    world.apply(msgspec.structs.replace(waiting, entry_id=waiting.entry_id + 1, owner=owner[:19] + b"x"))
+    world.round([9_720, 10_000], 600)
+    assert "equity" in rejection(world.liquidate(debtor)).details
+    world.round([9_620, 10_000])
+    assert world.state.now == created + 605
+    world.state = restore(snapshot(world.state))
+    refused = rejection(world.liquidate(debtor))
+    assert (refused.code, refused.details["created"]) == (RejectCode.NOT_LIQUIDATABLE, created)
+    world.entry(InboxEntryKind.DEPOSIT, 11, 1, created=created)
+    assert len(world.state.waiting_deposits) == 1
+    assert of_type(world.liquidate(debtor), Liquidated)
+    assert rejection(world.apply(waiting)).code is RejectCode.STALE_SEQUENCE
+    world.next_round()
+    world.assert_settled()

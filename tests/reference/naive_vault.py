@@ -8,12 +8,12 @@ raises `Reverted`.
 from collections import defaultdict
 
 from naive_actions import Actions, ceil, require
+from naive_backstop import FEES, FUND, NO_INDEX, PPM, Backstop
 
 from evermark.protocol.oracle import prices_hash
-from evermark.protocol.orders import Side, TimeInForce
+from evermark.protocol.orders import TimeInForce
 
-FUND, FEES, NO_INDEX = 1, 2, 0xFFFF
-SCALE, PPM = 10**12, 10**6
+SCALE = 10**12
 
 
 class NaiveVault:
@@ -67,7 +67,7 @@ class NaiveVault:
         return ceil(notional * reached[-1].initial_fraction_ppm, PPM) - reached[-1].deduction
 
 
-class Settlement(Actions):
+class Settlement(Actions, Backstop):
     """One batch being applied."""
 
     def __init__(self, vault, batch, round_, entries, funding_rates):
@@ -91,6 +91,8 @@ class Settlement(Actions):
         for action in batch.actions:
             if hasattr(action, "transfer"):
                 self.transfer(action)
+            elif not hasattr(action, "approval"):
+                self.write_off(batch.accounts[action.account_index])
             else:
                 self.approve(batch.accounts[action.account_index], action.approval)
         for hour in batch.funding_hours:
@@ -100,7 +102,7 @@ class Settlement(Actions):
         self.base_positions = dict(vault.positions)
         self.base_interest = dict(vault.open_interest)
         for fill in batch.fills:
-            (self.orders, self.liquidation, self.takeover, None, self.with_fund)[fill.kind](fill)
+            (self.orders, self.liquidation, self.takeover, self.deleverage, self.with_fund)[fill.kind](fill)
         require(not self.targets & self.traded, "a target also trades")
         for entry in batch.withdrawals:
             self.withdrawal(entry)
@@ -301,55 +303,6 @@ class Settlement(Actions):
         account, _ = self.use_row(fill.first, fill.size, mark, False)
         self.trade(account, market_id, sign * fill.size, mark)
         self.trade(FUND, market_id, -sign * fill.size, mark)
-
-    def target(self, fill):
-        account, market_id = self.pair(fill.first)
-        market, mark = self.vault.markets[market_id], self.prices[market_id].mark_ticks
-        require(account > FEES and self.all_fresh(account), "target")
-        size = self.vault.positions[account, market_id][0]
-        require(0 < fill.size <= abs(size), "larger than the position")
-        self.targets.add(account)
-        equity, _, maintenance, _ = self.margin(account)
-        own = ceil(self.vault.initial(market, abs(size) * mark * market.lot_tick_value), 2)
-        bound = (equity * own * fill.size) // (maintenance * abs(size))
-        return account, market, mark, size, equity, maintenance, own, bound
-
-    def pay_reward(self, fill, fee):
-        if fill.keeper == NO_INDEX:
-            return 0
-        self.vault.collaterals[self.batch.accounts[fill.keeper]] += fee // 2
-        return fee // 2
-
-    def liquidation(self, fill):
-        account, market, mark, size, equity, maintenance, own, bound = self.target(fill)
-        require(0 <= equity < maintenance, "not liquidatable on the book")
-        maker = self.batch.orders[fill.second].order
-        price, sign = maker.limit_price, 1 if size > 0 else -1
-        require(maker.side == (Side.BUY if size > 0 else Side.SELL), "same side")
-        self.check_band(market.market_id, price)
-        loss = sign * (mark - price) * fill.size * market.lot_tick_value
-        require(loss <= min(bound, own * fill.size // (3 * abs(size))), "loss above bound")
-        notional = fill.size * price * market.lot_tick_value
-        fee = max(0, min(notional * market.liquidation_fee_ppm // PPM, bound - max(loss, 0)))
-        maker_account, _ = self.use_row(fill.second, fill.size, price, True)
-        self.trade(account, market.market_id, -sign * fill.size, price)
-        self.trade(maker_account, market.market_id, sign * fill.size, price)
-        self.vault.collaterals[account] -= fee
-        self.vault.collaterals[FUND] += fee - self.pay_reward(fill, fee)
-
-    def takeover(self, fill):
-        account, market, mark, size, equity, maintenance, _, bound = self.target(fill)
-        require(3 * equity < 2 * maintenance, "not below two thirds")
-        require(self.pair(fill.second) == (FUND, market.market_id), "not the fund's pair")
-        sign = 1 if size > 0 else -1
-        notional = fill.size * mark * market.lot_tick_value
-        fee = max(0, min(notional * market.liquidation_fee_ppm // PPM, bound))
-        self.trade(account, market.market_id, -sign * fill.size, mark)
-        self.trade(FUND, market.market_id, sign * fill.size, mark)
-        self.vault.collaterals[account] -= bound
-        self.vault.collaterals[FUND] += bound - self.pay_reward(fill, fee)
-        held = abs(self.vault.positions[FUND, market.market_id][0])
-        require(held <= market.fund_position_cap_lots, "fund position above cap")
 
     def withdrawal(self, entry):
         account, signed = self.batch.accounts[entry.account_index], entry.withdraw

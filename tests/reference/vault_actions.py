@@ -27,6 +27,9 @@ class Actions:
         if hasattr(action, "transfer"):
             self.transfer(self.batch.accounts[action.account_index], action)
             return
+        if not hasattr(action, "approval"):
+            self.write_off(self.batch.accounts[action.account_index])
+            return
         approval = action.approval
         need(approval.deadline >= self.now and approval.action_sequence > account.action_sequence, "approval")
         need(approval.agent_expiry <= self.now + 365 * 86_400, "approval")

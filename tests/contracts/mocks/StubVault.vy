@@ -7,6 +7,7 @@
 from contracts.interfaces import IERC20
 from contracts.interfaces import IInbox
 
+batch_id: public(uint256)
 ids: HashMap[address, HashMap[uint16, uint256]]
 
 
@@ -19,6 +20,17 @@ def register(owner: address, sub_account: uint16, account_id: uint256):
 @external
 def account_of(owner: address, sub_account: uint16) -> uint256:
     return self.ids[owner][sub_account]
+
+
+@external
+def freeze():
+    self.batch_id = 2**48 - 1
+
+
+@view
+@external
+def word(key: uint256) -> uint256:
+    return self.batch_id
 
 
 @external
