@@ -102,9 +102,9 @@ class Exchange:
         self.token = deployer(token).deploy()
         keeper = [Address(ORACLE_KEEPER.address)]
         funding_keeper = [Address(FUNDING_KEEPER.address)]
-        jumps = [MAX_JUMP_PPM] * len(markets)  # tests crash prices from one round to the next
+        self.jumps = [MAX_JUMP_PPM] * len(markets)  # tests crash prices from one round to the next
         self.oracle = deployer("PriceOracle").deploy(
-            ROUND_S, 1, jumps, keeper, 1, funding_keeper, self.sequencer, self.governor, "0x" + "00" * 20
+            ROUND_S, 1, self.jumps, keeper, 1, funding_keeper, self.sequencer, self.governor, "0x" + "00" * 20
         )
         # Vault, exit and inbox name each other, so the vault's address is chosen first.
         self.vault_address = boa.env.generate_address("vault")
@@ -156,7 +156,7 @@ class Exchange:
         signature = ORACLE_KEEPER.sign(signing.digest(separator, report))
         entry = (report.round, report.timestamp, prices, signature.r, signature.s, 27 + signature.parity)
         self.oracle.post_round([entry], sender=self.sequencer)
-        self.pinned = oracle.aggregate([report], 1, self.last, [MAX_JUMP_PPM] * len(self.markets))
+        self.pinned = oracle.aggregate([report], 1, self.last, self.jumps)
         self.last = self.pinned.prices
         return self.pinned
 
@@ -175,7 +175,7 @@ class Exchange:
         signature = ORACLE_KEEPER.sign(signing.digest(bytes(self.oracle.domain_separator()), report))
         entry = (report.round, report.timestamp, prices, signature.r, signature.s, 27 + signature.parity)
         self.oracle.post_round_public([entry])
-        return oracle.aggregate([report], 1, tuple(oracle.NO_PRICE for _ in self.markets))
+        return oracle.aggregate([report], 1, tuple(oracle.NO_PRICE for _ in self.markets), self.jumps)
 
     def post_funding(self, hour: int, rates: dict[int, int]) -> None:
         """Posts one hour's rates, signed by the funding keeper."""
