@@ -260,6 +260,9 @@ def _use_taker(row: uint256, used: uint256) -> uint256:
         return used & units.U64
     if sequence <= stored:
         reasons.fail(reasons.TAKER_SEQUENCE_TOO_LOW)
+    if row >> 175 & 7 != 0 and row >> 175 & 7 < 3:
+        # Slot 0 has no bit that could say so.
+        reasons.fail(reasons.ORDER_NOT_TRIGGERED)
     ledger.words[account] = a ^ (stored ^ sequence) << ledger.A_TAKER_SEQUENCE
     return 0
 

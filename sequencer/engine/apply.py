@@ -34,6 +34,7 @@ from sequencer.engine.rounds import apply_round
 from sequencer.engine.sealing import seal_overdue
 from sequencer.engine.state import EngineState
 from sequencer.engine.venue import begin, confirm_batch, set_mode
+from sequencer.engine.waking import finish
 
 VERBS: dict[type[AnyCommand], Callable[[Context, Any], None]] = {
     Genesis: begin,
@@ -67,6 +68,8 @@ def apply(state: EngineState, command: AnyCommand, sequence: int, stamp_ms: int)
     else:
         seal_overdue(ctx)
         VERBS[type(command)](ctx, command)
+        if not ctx.refused:
+            finish(ctx)
         if ctx.levels:
             ctx.publish_levels()
     state.sequence, state.stamp_ms = sequence, stamp_ms

@@ -14,7 +14,7 @@ from sequencer.engine.commands import DepositWaits, InboxEntry, InboxEntryKind
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, EntryApplied, EntrySkipped
 from sequencer.engine.ledger import change_collateral, register
-from sequencer.engine.open_orders import cancel
+from sequencer.engine.open_orders import cancel, live_order, live_orders
 from sequencer.engine.risk import margin_of, prices_fresh
 from sequencer.engine.sealing import enter, round_is_old, seal, touch, touch_positions
 from sequencer.engine.state import Account, EngineState, SlotState
@@ -113,7 +113,7 @@ def _cancel(ctx: Context, entry: InboxEntry, account: Account) -> None:
     """Void a slot or the whole account, in the engine and, when the batch settles, on the chain."""
     sequence, slots = entry.order_sequence, account.slots
     touch(ctx.state, account)
-    orders = [order for order in account.orders.values() if order.sequence <= sequence]
+    orders = [order for order in live_orders(account) if order.sequence <= sequence]
     if entry.slot == ALL_SLOTS:
         account.min_sequence = max(account.min_sequence, sequence)
         account.action_sequence = max(account.action_sequence, sequence)
@@ -127,7 +127,7 @@ def _cancel(ctx: Context, entry: InboxEntry, account: Account) -> None:
         slot.sequence = max(slot.sequence, sequence)
         if sequence > slot.used_sequence:
             slot.used_sequence, slot.filled = sequence, VOIDED_LOTS
-            live = account.orders.get(entry.slot)
+            live = live_order(account, entry.slot)
             if live is not None and live not in orders and live.order.amend:
                 orders.append(live)  # its first fill would carry over what the void counts as filled
     for order in orders:
