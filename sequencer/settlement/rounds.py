@@ -57,5 +57,7 @@ def _same(last: MarketPrice, price: MarketPrice, later: PostableRound, jump_ppm:
     if price.updated_at != timestamp:
         return price == last
     if price.clamped and price.calm_rounds == 0:
-        return False  # its medians are not known here: only the round before it is sure to hold them back alike
+        return (
+            False  # its medians are not known here: only the round before it is sure to hold them back alike
+        )
     return accepted(last, price.index_ticks, price.mark_ticks, timestamp, jump_ppm) == price

@@ -43,7 +43,15 @@ class HostileKeepers(RuleBasedStateMachine):
         self.sequencer = boa.env.generate_address("sequencer")
         addresses = ["0x" + key.address.hex() for key in KEEPERS]
         self.oracle = compiled.deploy(
-            ROUND_S, QUORUM, [MAX_JUMP_PPM] * MARKETS, addresses, QUORUM, addresses, self.sequencer, GOVERNOR, NOBODY
+            ROUND_S,
+            QUORUM,
+            [MAX_JUMP_PPM] * MARKETS,
+            addresses,
+            QUORUM,
+            addresses,
+            self.sequencer,
+            GOVERNOR,
+            NOBODY,
         )
         self.separator = bytes(self.oracle.domain_separator())
         self.prices = [600_000, 250_000, 15_000]

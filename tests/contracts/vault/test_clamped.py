@@ -24,7 +24,8 @@ def test_a_clamped_market_only_reduces(narrow: Exchange, maker: Party, taker: Pa
     """Growing there is refused, and so is growing elsewhere for whoever holds it; reducing, and other accounts, go on."""
     narrow.round({0: PRICE * 2})
     mark = narrow.last[0].mark_ticks
-    assert narrow.last[0].clamped and mark == PRICE * 101 // 100
+    assert narrow.last[0].clamped
+    assert mark == PRICE * 101 // 100
     batch = narrow.batch()
     batch.trade(maker, taker, Side.BUY, 1, mark)
     with refused("vault: fill does not reduce"):
@@ -45,11 +46,14 @@ def test_a_clamped_market_only_reduces(narrow: Exchange, maker: Party, taker: Pa
 
 
 @pytest.mark.safety("A03", "contract")
-def test_nobody_is_liquidated_or_paid_on_a_clamped_price(narrow: Exchange, maker: Party, taker: Party) -> None:
+def test_nobody_is_liquidated_or_paid_on_a_clamped_price(
+    narrow: Exchange, maker: Party, taker: Party
+) -> None:
     """Until three calm rounds have passed; then a withdrawal is paid again, and a healthy account is told to be healthy."""
     narrow.round({0: PRICE // 2})
     for calm in range(3):
-        assert narrow.last[0].clamped and narrow.last[0].calm_rounds == calm
+        assert narrow.last[0].clamped
+        assert narrow.last[0].calm_rounds == calm
         batch = narrow.batch()
         batch.take_over(taker.account, 0, 100)
         with refused("vault: stale price"):
