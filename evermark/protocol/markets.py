@@ -23,7 +23,7 @@ class Tier(msgspec.Struct, frozen=True):
     deduction: int  # quote units; keeps the requirement continuous at the step
 
 
-class Market(msgspec.Struct, frozen=True):
+class Market(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything that engine, vault, keepers and clients must agree on about one perpetual."""
 
     market_id: int
