@@ -37,6 +37,7 @@ FLAG_POST_ONLY: constant(uint256) = 1 << 3
 FLAG_REDUCE_ONLY: constant(uint256) = 1 << 4
 FLAG_AMEND: constant(uint256) = 1 << 5
 FLAG_EXTENSION: constant(uint256) = 1 << 13
+FLAGS_SCHEME: constant(uint256) = 3 << 14
 FEES_AT: constant(uint256) = 86  # calldata offset of the fee classes: selector, header, count
 HEAD_BYTES: constant(uint256) = 23  # flags to expiry
 SIGNATURE_BYTES: constant(uint256) = 64
@@ -60,15 +61,20 @@ running: transient(uint256[tables.MAX_ROWS])
 @internal
 def skip(start: uint256, count: uint256) -> uint256:
     """
-    @dev Where the rows end. They are verified after sections 1 to 3, which decide owners and agents, but stand before them.
+    @dev Where the rows end, and at 32 how many are of another scheme than 0. They are verified after sections 1 to 3, which decide
+         owners and agents, but stand before them.
     """
     at: uint256 = start
+    others: uint256 = 0
     for i: uint256 in range(count, bound=tables.MAX_ROWS):
         flags: uint256 = convert(slice(msg.data, unsafe_sub(at, 30), 32), uint256)
         at = unsafe_add(at, HEAD_BYTES + SIGNATURE_BYTES + 1 + (flags >> 10 & 7))
+        if flags & FLAGS_SCHEME != 0:
+            at = unsafe_add(unsafe_sub(at, SIGNATURE_BYTES - 2), codec.word(unsafe_sub(at, SIGNATURE_BYTES - 2)) & units.U16)
+            others = unsafe_add(others, 1 << 32)
         if flags & FLAG_EXTENSION != 0:
             at = unsafe_add(at, EXTENSION_BYTES)
-    return at
+    return at | others
 
 
 @internal
@@ -111,6 +117,12 @@ def load(start: uint256, count: uint256, context: uint256):
             reasons.fail(reasons.SLOT_0_NEVER_RESTS)
         self.rows[i] = head << 72 >> 104 << 32 | account | size << 184 | (pair & 63) << 246
         self.running[i] = 0
+        if head & FLAGS_SCHEME << 168 != 0:
+            # The verifier has seen its signature.
+            at = unsafe_add(unsafe_add(at, 2), codec.word(unsafe_add(at, 2)) & units.U16)
+            if head & FLAG_EXTENSION << 168 != 0:
+                at = unsafe_add(at, EXTENSION_BYTES)
+            continue
         at = unsafe_add(at, SIGNATURE_BYTES)
         b: uint256 = ledger.words[ledger.B | account]
         if b == 0:
@@ -153,8 +165,6 @@ def _struct_hash(head: uint256, size: uint256, pair: uint256, b: uint256, signat
     if flags & FLAG_EXTENSION != 0:
         prices = codec.word(unsafe_add(signature_end, 22))
         link = codec.word(unsafe_add(signature_end, EXTENSION_BYTES))
-    if flags >> 14 & 3 != 0:
-        reasons.fail(reasons.SCHEME_RESERVED)
     return keccak256(
         abi_encode(
             TYPE_HASH,

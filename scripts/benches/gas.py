@@ -77,7 +77,7 @@ def main() -> None:
     parties = [exchange.deposit(number, 1_000_000 * USDC) for number in range(50)]
     hundred = measure(exchange, parties, many_fills)
     single = measure(exchange, parties, one_fill)
-    names = ("vault", "clerk", "backstop", "reasons", "oracle", "inbox")
+    names = ("vault", "clerk", "backstop", "reasons", "verifier", "oracle", "inbox")
     sizes = {name: len(getattr(exchange, name).bytecode) for name in names}
     result = {
         "M1": hundred | {"per_fill": hundred["total"] / 100, "bar_per_fill": 20_000},

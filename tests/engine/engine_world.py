@@ -167,7 +167,7 @@ class World:
     def order(self, account: int, side: Side, size: int, price: int, tif=GTC, market_id=0, **fields):
         """Place an order; a fresh slot and sequence unless given."""
         holder = self.state.accounts[account]
-        signer = fields.pop("signer", holder.owner)
+        signer, path = fields.pop("signer", holder.owner), fields.pop("path", None)
         if "slot" not in fields:
             fields["slot"] = 0 if tif in (IOC, FOK) else self._free_slot(account)
         fields.setdefault("sequence", START_S * 1000 + next(self.sequences))
@@ -190,6 +190,7 @@ class World:
                 order_hash=next(self.hashes).to_bytes(32, "big"),
                 signature=SIGNATURE,
                 signer=signer,
+                path=path,
             )
         )
 
