@@ -99,18 +99,9 @@ class Exchange(InboxCalls):
         keepers = [hex_address(key.address) for key in self.keepers]
         sequencer = hex_address(self.sequencer.address)
         self.token = boa.load("contracts/TestUSDC.vy")
-        self.oracle = boa.load(
-            "contracts/PriceOracle.vy",
-            ROUND_SECONDS,
-            3,
-            [market.jump_ppm_per_s for market in self.markets],
-            keepers,
-            3,
-            keepers,
-            sequencer,
-            hex_address(self.governor.address),
-            "0x" + "00" * 20,
-        )
+        jumps = [market.jump_ppm_per_s for market in self.markets]
+        roles = (keepers, 3, keepers, sequencer, hex_address(self.governor.address), "0x" + "00" * 20)
+        self.oracle = boa.load("contracts/PriceOracle.vy", ROUND_SECONDS, 3, jumps, *roles)
         helpers = [
             boa.load(f"contracts/{name}.vy").address
             for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
