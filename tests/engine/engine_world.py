@@ -115,9 +115,11 @@ class World:
         events = apply(self.state, command, sequence, stamp_ms)
         self.log.append((command, stamp_ms))
         check_invariants(self.state)
-        for event in events:
-            if isinstance(event, BatchSealed):
-                self._settle(event)
+        sealed = [event for event in events if isinstance(event, BatchSealed)]
+        for event in sealed:
+            self._settle(event)
+        if sealed and self.vault is not None and self.state.batch.is_empty:
+            self.assert_settled()
         return events
 
     def round(self, prices: list[int], after_s: int = ROUND_S, index: list[int] | None = None):
@@ -296,8 +298,6 @@ class World:
                 if isinstance(command, FundingHour)
             }
             self.vault.settle(batch, sealed.round, entries, funding)
-            if self.state.batch.is_empty:
-                self.assert_settled()
 
     @staticmethod
     def _waits(command: DepositWaits) -> InboxEntry:
