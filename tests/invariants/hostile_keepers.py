@@ -78,7 +78,7 @@ class HostileKeepers(RuleBasedStateMachine):
                 0 if self.random.random() < 0.05 else self.packed(price + self.random.randint(-50, 50))
                 for price in self.prices
             )
-            at = timestamp - self.random.randint(0, timestamp % ROUND_S)
+            at = timestamp - self.random.randint(0, timestamp % ROUND_S)  # all of one round
             found.append(
                 self.signed(key, signing.PriceReport(round=at // ROUND_S, timestamp=at, prices=prices))
             )
@@ -98,14 +98,16 @@ class HostileKeepers(RuleBasedStateMachine):
     def hostile_report(self, honest: list[Any]) -> Any:
         """Anything at all, validly signed: extreme, zero, of another round or time."""
         pick, like = self.random, honest[0][1]
+        lawful = (0, 1 << 32 | 1, self.packed(2**32 - 1), self.packed(7), 2**32 - 1 << 32 | 1)
         prices = tuple(
-            pick.choice((0, 1 << 32 | 1, self.packed(2**32 - 1), self.packed(7), 1 << 70, 5, 5 << 32))
-            for _ in range(pick.choice((MARKETS, MARKETS, MARKETS, MARKETS, MARKETS + 1)))
+            pick.choice(lawful if pick.random() < 0.9 else (1 << 70, 5, 5 << 32))
+            for _ in range(MARKETS + (pick.random() < 0.05))
         )
+        last = like.round * ROUND_S + ROUND_S - 1
         timestamp = pick.choice(
-            (like.timestamp, like.round * ROUND_S, like.round * ROUND_S + ROUND_S - 1, 2**40)
+            (like.timestamp, like.round * ROUND_S, last, last if pick.random() < 0.5 else 2**40)
         )
-        number = pick.choice((like.round, like.round, like.round, like.round + 1, 0))
+        number = like.round if pick.random() < 0.9 else pick.choice((like.round + 1, 0))
         return self.signed(
             HOSTILE_KEEPER, signing.PriceReport(round=number, timestamp=timestamp, prices=prices)
         )
@@ -115,7 +117,7 @@ class HostileKeepers(RuleBasedStateMachine):
         """Two to four honest reports with the hostile one; tampered with, or not."""
         self.tally["steps"] += 1
         self.random.seed(seed)
-        boa.env.timestamp = int(boa.env.timestamp) + self.random.randint(0, 2 * ROUND_S)
+        boa.env.timestamp = int(boa.env.timestamp) + self.random.randint(0, 3 * ROUND_S)
         honest = self.honest_reports(self.random.randint(2, 4))
         self.reports += honest
         chosen = sorted([*honest, self.hostile_report(honest)], key=lambda signed: signed[0].address)
