@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from evermark.protocol import signing
+from evermark.protocol.markets import MAX_JUMP_PPM
 
 ROUND_S, MARKETS, QUORUM = 10, 3, 3
 START_S = 1_800_000_000
@@ -22,6 +23,7 @@ KEEPERS = sorted(
 )
 HOSTILE_KEEPER, HONEST_KEEPERS = KEEPERS[2], KEEPERS[:2] + KEEPERS[3:]
 STRANGER = signing.Signer(b"\x66" * 32)
+GOVERNOR, NOBODY = "0x" + "77" * 20, "0x" + "00" * 20
 FUNDING_CAP_PPB = 40_000_000
 
 
@@ -40,7 +42,17 @@ class HostileKeepers(RuleBasedStateMachine):
         self.random = random.Random(seed)
         self.sequencer = boa.env.generate_address("sequencer")
         addresses = ["0x" + key.address.hex() for key in KEEPERS]
-        self.oracle = compiled.deploy(ROUND_S, QUORUM, MARKETS, addresses, QUORUM, addresses, self.sequencer)
+        self.oracle = compiled.deploy(
+            ROUND_S,
+            QUORUM,
+            [MAX_JUMP_PPM] * MARKETS,
+            addresses,
+            QUORUM,
+            addresses,
+            self.sequencer,
+            GOVERNOR,
+            NOBODY,
+        )
         self.separator = bytes(self.oracle.domain_separator())
         self.prices = [600_000, 250_000, 15_000]
         self.lanes: dict[int, dict[str, Any]] = {
