@@ -31,7 +31,7 @@ from sequencer.engine.inbox import consume_entry, note_waiting
 from sequencer.engine.liquidation import liquidate
 from sequencer.engine.placement import place_order
 from sequencer.engine.rounds import apply_round
-from sequencer.engine.sealing import seal_overdue
+from sequencer.engine.sealing import seal, seal_overdue
 from sequencer.engine.state import EngineState
 from sequencer.engine.venue import begin, confirm_batch, set_mode
 from sequencer.engine.waking import finish
@@ -70,6 +70,8 @@ def apply(state: EngineState, command: AnyCommand, sequence: int, stamp_ms: int)
         VERBS[type(command)](ctx, command)
         if not ctx.refused:
             finish(ctx)
+        if ctx.ends_batch:
+            seal(ctx, sequence)
         if ctx.levels:
             ctx.publish_levels()
     state.sequence, state.stamp_ms = sequence, stamp_ms

@@ -9,7 +9,7 @@ from sequencer.engine.state import EngineState
 class Context:
     """Lives for one command."""
 
-    __slots__ = ("events", "filled_links", "levels", "refused", "sequence", "stamp_ms", "state")
+    __slots__ = ("ends_batch", "events", "filled_links", "levels", "refused", "sequence", "stamp_ms", "state")
 
     def __init__(self, state: EngineState, sequence: int, stamp_ms: int) -> None:
         self.state = state
@@ -17,6 +17,9 @@ class Context:
         self.stamp_ms = stamp_ms
         self.events: list[Event] = []
         self.refused = False
+        self.ends_batch = (
+            False  # the open batch ends with all that this command does, orders that wake included
+        )
         self.filled_links: list[tuple[int, int]] = []  # (account, slot) that a filled order cancels
         self.levels: dict[tuple[int, Side, int], None] = {}  # touched (market, side, price), in order
 

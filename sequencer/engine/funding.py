@@ -48,7 +48,7 @@ def apply_funding(ctx: Context, command: FundingHour) -> None:
         )
     state.epoch += 1
     if state.stale_markets:
-        seal(ctx, ctx.sequence)
+        ctx.ends_batch = True
 
 
 def _check(ctx: Context, command: FundingHour) -> Reject | None:

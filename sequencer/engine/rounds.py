@@ -20,8 +20,8 @@ MAX_REPORTS = 15  # the PriceOracle contract takes no more
 def apply_round(ctx: Context, command: OracleRound) -> None:
     """Put a round's medians in force.
 
-    A batch that depends on the old prices ends first; one that does not (deposits) ends with the new round,
-    which leaves it the most time to settle.
+    A batch that depends on the old prices ends first; one that does not (deposits) ends with the new round and all
+    that follows from it, which leaves it the most time to settle.
     """
     state = ctx.state
     refusal = _check(state, command)
@@ -41,7 +41,7 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
         at.price = price
         _update_staleness(ctx, at.market.market_id)
     write_off_debts(ctx)
-    seal(ctx, ctx.sequence)
+    ctx.ends_batch = True
     _expire_orders(ctx)
     for at in state.markets:
         if at.last_price:

@@ -115,6 +115,12 @@ class World:
         events = apply(self.state, command, sequence, stamp_ms)
         self.log.append((command, stamp_ms))
         check_invariants(self.state)
+        if any(
+            isinstance(event, BatchSealed) and event.batch.journal_sequence == sequence for event in events
+        ):
+            assert self.state.batch.is_empty, (
+                "what a command does lies in the batches that name it, or after them all"
+            )
         sealed = [event for event in events if isinstance(event, BatchSealed)]
         for event in sealed:
             self._settle(event)

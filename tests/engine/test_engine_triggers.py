@@ -64,7 +64,8 @@ def test_a_stop_waits_and_closes_at_the_mark(world, holder):
     assert woke.price == 9_950
     assert of_type(events, OrderFilled)
     assert world.size(holder) == 0
-    assert len(world.state.batch.triggers) == 1
+    assert len(world.sealed[-1].batch.triggers) == 1
+    assert world.state.batch.is_empty
     world.next_round()
     world.assert_settled()
 
@@ -106,7 +107,7 @@ def test_last_price_triggers_wake_with_the_trade(world, holder):
     events = world.order(seller, SELL, 100, 9_950, IOC)
     assert of_type(events, OrderTriggered)[0].price == 9_950
     assert world.size(holder) == 0
-    assert not world.state.batch.triggers
+    assert not any(sealed.batch.triggers for sealed in world.sealed)
     world.next_round()
     world.assert_settled()
 
