@@ -13,6 +13,7 @@
 from .modules import door
 from .modules import ledger
 from .modules import liquidation
+from .modules import running
 from .modules import units
 
 LIQUIDATION: constant(uint256) = 1
@@ -60,6 +61,28 @@ def close_target(
         return position > 0, fee, 0
     self._check_fund_cap(vault, market, position > 0, convert(size, int256), p)
     return position > 0, loss, share - loss
+
+
+@view
+@external
+def margin(account_index: uint256) -> door.Margin:
+    """
+    @dev The running margin of the calling vault's account.
+    """
+    return running.margin(door.IVault(msg.sender), account_index)
+
+
+@view
+@external
+def is_allowed(
+    base: int256, equity: int256, initial: uint256, fresh: bool, first: uint256, positions: DynArray[uint256, 64]
+) -> bool:
+    """
+    @dev The closing check of an account of the calling vault that is below its initial margin or has a stale price: True, or a
+         revert with the reason.
+    """
+    running.check_closing(door.IVault(msg.sender), base, equity, initial, fresh, first, positions)
+    return True
 
 
 @view

@@ -70,6 +70,8 @@ PRICE_BEYOND_LIMIT: constant(uint256) = 56
 NOTIONAL_TOO_LARGE: constant(uint256) = 57
 HIGH_S: constant(uint256) = 58
 NO_SIGNER: constant(uint256) = 59
+MARKET_CLOSED: constant(uint256) = 70
+CLAMPED_PRICE: constant(uint256) = 71
 
 REASONS: immutable(address)
 
@@ -206,4 +208,8 @@ def text(code: uint256) -> String[32]:
         return "vault: high s"
     if code == NO_SIGNER:
         return "vault: no signer"
+    if code == MARKET_CLOSED:
+        return "vault: market closed to trades"
+    if code == CLAMPED_PRICE:
+        return "vault: clamped price"
     return "vault: refused"
