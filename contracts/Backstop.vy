@@ -18,26 +18,34 @@ from .modules import units
 
 LIQUIDATION: constant(uint256) = 1
 TAKEOVER: constant(uint256) = 2
+DELEVERAGING: constant(uint256) = 3
 PRICES: constant(uint256) = 1 << 64  # key of the batch's price of market 0
 
 LIQUIDATED: constant(bytes32) = keccak256("Liquidated(uint256,uint256,uint256,int256,uint256,uint256)")
+DELEVERAGED: constant(bytes32) = keccak256("Deleveraged(uint256,uint256,uint256,int256)")
 
 
 @external
 def close_target(
-    kind: uint256, pair: uint256, size: uint256, price: uint256, keeper: uint256, has_keeper: bool
+    kind: uint256,
+    pair: uint256,
+    counterparty: uint256,
+    size: uint256,
+    price: uint256,
+    keeper: uint256,
+    has_keeper: bool,
 ) -> (bool, int256, int256):
     """
     @dev Whether an account may be closed out by `size` lots at `price`, at what loss against the mark; pays the fee.
-    @param pair The vault's table entry: market id u6, account id u32 at 6, account index u16 at 40.
-    @return Whether the target sells, what it pays beside the price, and what a fund that takes over pays (negative: receives).
+    @param pair The vault's table entry: market id u6, account id u32 at 6, account index u16 at 40; of a deleveraging also `counterparty`.
+    @return Whether the target sells, what it pays beside the price, and what fund or counterparty pay (negative: receive).
     """
     vault: door.IVault = door.IVault(msg.sender)
     market: uint256 = pair & 63
     account: uint256 = pair >> 6 & units.U32
     if account < ledger.FIRST_USER_ACCOUNT:
         units.fail("vault: reserved account")
-    position: int256 = units.signed(staticcall vault.word(ledger.POSITIONS | pair & units.U38), 192)
+    position: int256 = self._held(vault, pair & units.U38)
     if convert(abs(position), uint256) < size:
         units.fail("vault: larger than the position")
     p: uint256 = staticcall vault.word(ledger.MARKET_P | market)
@@ -59,6 +67,9 @@ def close_target(
     if kind == LIQUIDATION:
         door.add_to(vault, ledger.INSURANCE_FUND, fee - share)
         return position > 0, fee, 0
+    if kind == DELEVERAGING:
+        self._deleverage(vault, pair, counterparty, position, convert(size, int256), loss, p)
+        return position > 0, loss, -loss
     self._check_fund_cap(vault, market, position > 0, convert(size, int256), p)
     return position > 0, loss, share - loss
 
@@ -101,10 +112,15 @@ def _loss(
     maintenance: int256 = convert(sum.maintenance, int256)
     position_maintenance: int256 = self._maintenance(vault, pair & 63, abs(position) * mark * value, p)
     bound: int256 = liquidation.loss_bound(sum.equity, maintenance, position_maintenance, size, abs(position))
-    if kind == TAKEOVER:
+    if kind != LIQUIDATION:
         if sum.equity * 3 >= maintenance * 2:
             units.fail("vault: not below two thirds")
-        return bound, bound
+        if kind == TAKEOVER:
+            return bound, bound
+        one: int256 = liquidation.loss_bound(sum.equity, maintenance, position_maintenance, 1, abs(position))
+        if self._fund_takes_one(vault, pair & 63, position > 0, mark * value, one, p):
+            units.fail("vault: the fund could take it")
+        return liquidation.deleveraging_loss(bound), 0
     if sum.equity < 0 or sum.equity >= maintenance:
         units.fail("vault: not liquidatable on book")
     loss: int256 = (mark - convert(price, int256)) * size * value
@@ -117,16 +133,88 @@ def _loss(
 
 @view
 @internal
+def _fund_takes_one(
+    vault: door.IVault, market: uint256, buys: bool, price: int256, received: int256, p: uint256
+) -> bool:
+    """
+    @dev Whether the insurance fund could take over one more lot, worth `price`, for `received` less a keeper's share: by the market's
+         cap, the number of open markets, and its own initial margin, or because it shrinks and loses nothing.
+    """
+    held: int256 = self._held(vault, ledger.INSURANCE_FUND << 6 | market)
+    after: int256 = held - 1
+    if buys:
+        after = held + 1
+    if convert(abs(after), uint256) > p >> ledger.P_FUND_CAP & units.U64:
+        return False
+    if abs(after) < abs(held) and received >= 0:
+        return True
+    fee: int256 = liquidation.liquidation_fee(price, convert(p >> ledger.P_LIQUIDATION_FEE & units.U16, int256), received)
+    sum: door.Margin = staticcall vault.running_margin(0)
+    if held == 0 and sum.open_positions >= ledger.MAX_OPEN_MARKETS:
+        return False
+    initial: int256 = convert(sum.initial, int256) + self._initial(vault, market, abs(after) * price, p)
+    initial -= self._initial(vault, market, abs(held) * price, p)
+    return sum.fresh and sum.equity + received - liquidation.keeper_share(fee) >= initial
+
+
+@internal
+def _deleverage(
+    vault: door.IVault, pair: uint256, counterparty: uint256, position: int256, size: int256, loss: int256, p: uint256
+):
+    """
+    @dev The counterparty is a user with an opposite position in this market, which shrinks, and it ends at or above maintenance.
+    """
+    market: uint256 = pair & 63
+    account: uint256 = counterparty >> 6 & units.U32
+    if account < ledger.FIRST_USER_ACCOUNT:
+        units.fail("vault: reserved account")
+    if counterparty & 63 != market:
+        units.fail("vault: markets differ")
+    held: int256 = self._held(vault, counterparty & units.U38)
+    if (held ^ position) >= 0:
+        units.fail("vault: same side")
+    if abs(held) < size:
+        units.fail("vault: larger than the position")
+    sum: door.Margin = staticcall vault.running_margin(counterparty >> 40 & units.U16)
+    if not sum.fresh:
+        units.fail("vault: stale price")
+    price: int256 = convert(((staticcall vault.word(PRICES | market)) >> 32 & units.U32) * (p & units.U32), int256)
+    maintenance: int256 = convert(sum.maintenance, int256) - self._maintenance(vault, market, abs(held) * price, p)
+    maintenance += self._maintenance(vault, market, (abs(held) - size) * price, p)
+    if sum.equity + loss < maintenance:
+        units.fail("vault: counterparty unhealthy")
+    extcall vault.relay(
+        [DELEVERAGED, convert(account, bytes32), convert(market, bytes32)], abi_encode(size, -loss)
+    )
+
+
+@view
+@internal
+def _held(vault: door.IVault, key: uint256) -> int256:
+    """
+    @dev Lots of a position; its key is account id << 6 | market id.
+    """
+    return units.signed(staticcall vault.word(ledger.POSITIONS | key), 192)
+
+
+@view
+@internal
 def _maintenance(vault: door.IVault, market: uint256, notional: int256, p: uint256) -> int256:
     """
     @dev Maintenance margin of one position.
     """
+    return (self._initial(vault, market, notional, p) + 1) >> 1
+
+
+@view
+@internal
+def _initial(vault: door.IVault, market: uint256, notional: int256, p: uint256) -> int256:
     third_tier_from: uint256 = p >> ledger.P_THIRD_TIER & units.U32
     tiers: uint256 = ledger.MARKET_T0
     if ledger.reaches(third_tier_from, convert(notional, uint256)):
         tiers = ledger.MARKET_T1
     word: uint256 = staticcall vault.word(tiers | market)
-    return convert((ledger.tiered(word, convert(notional, uint256)) + 1) >> 1, int256)
+    return convert(ledger.tiered(word, convert(notional, uint256)), int256)
 
 
 @view
@@ -135,9 +223,7 @@ def _check_fund_cap(vault: door.IVault, market: uint256, buys: bool, size: int25
     """
     @dev The fund's position after a take-over stays within the market's cap.
     """
-    held: int256 = units.signed(
-        staticcall vault.word(ledger.POSITIONS | ledger.INSURANCE_FUND << 6 | market), 192
-    )
+    held: int256 = self._held(vault, ledger.INSURANCE_FUND << 6 | market)
     if not buys:
         held = -held
     if convert(abs(held + size), uint256) > p >> ledger.P_FUND_CAP & units.U64:

@@ -23,14 +23,18 @@ from .modules import units
 DEPOSIT: constant(uint8) = 1
 DONATION: constant(uint8) = 2
 WITHDRAWAL: constant(uint8) = 3
+CANCEL_ENTRY: constant(uint8) = 5
+APPROVE_ENTRY: constant(uint8) = 6
+REVOKE_ENTRY: constant(uint8) = 7
 APPROVE_AGENT: constant(uint256) = 1
 CANCEL: constant(uint256) = 2
 TRANSFER: constant(uint256) = 3
+WRITE_OFF: constant(uint256) = 4
 MIN_FIRST_DEPOSIT: constant(uint256) = 10 * units.USDC  # as in the inbox: no dust accounts
 FUNDING_HOUR: constant(uint256) = 1
 
+# Why an entry can never apply; 2 was a stale price, on which an entry now waits.
 SKIPPED_UNKNOWN_ACCOUNT: constant(uint256) = 1
-SKIPPED_STALE_PRICE: constant(uint256) = 2
 SKIPPED_NOTHING_WITHDRAWABLE: constant(uint256) = 3
 SKIPPED_UNKNOWN_KIND: constant(uint256) = 4
 
@@ -45,6 +49,7 @@ ENTRY_SKIPPED: constant(bytes32) = keccak256("EntrySkipped(uint256,uint256)")
 CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256)")
 AGENT_APPROVED: constant(bytes32) = keccak256("AgentApproved(uint256,address,uint256,uint256)")
 TRANSFERRED: constant(bytes32) = keccak256("Transferred(uint256,uint256,address,uint256)")
+WRITTEN_OFF: constant(bytes32) = keccak256("WrittenOff(uint256,uint256)")
 ORDERS_VOIDED: constant(bytes32) = keccak256("OrdersVoided(uint256,uint256,uint256)")
 FUNDING_APPLIED: constant(bytes32) = keccak256("FundingApplied(uint256,uint256,int256,int256)")
 
@@ -109,8 +114,8 @@ def _inbox(task: Task, inbox: address, first: uint256, start: uint256, count: ui
             self._deposit(task, id, entry, index)
         elif entry.kind == DONATION:
             self._credit(task, id, ledger.INSURANCE_FUND, convert(entry.amount, uint256))
-        elif entry.kind == WITHDRAWAL:
-            self._forced_withdrawal(task, id, entry, index)
+        elif entry.kind == WITHDRAWAL or entry.kind == CANCEL_ENTRY or entry.kind == APPROVE_ENTRY or entry.kind == REVOKE_ENTRY:
+            self._request(task, id, entry, index)
         else:
             self._skip(task, id, SKIPPED_UNKNOWN_KIND)
 
@@ -170,9 +175,9 @@ def _register(task: Task, named: uint256) -> uint256:
 
 
 @internal
-def _forced_withdrawal(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256):
+def _request(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256):
     """
-    @dev A claim of min(requested, withdrawable), or nothing with the reason in an event.
+    @dev What an owner asked for a registered account, checked when it was queued.
     """
     account: uint256 = staticcall task.vault.word(
         convert(entry.owner, uint256) | convert(entry.sub_account, uint256) << ledger.B_SUB_ACCOUNT
@@ -182,13 +187,34 @@ def _forced_withdrawal(task: Task, entry_id: uint256, entry: IInbox.Entry, index
         return
     if self._account_at(task, index) != account:
         units.fail("vault: entry of another account")
+    if entry.kind == WITHDRAWAL:
+        self._forced_withdrawal(task, entry_id, entry, account, index)
+    elif entry.kind == CANCEL_ENTRY:
+        slot: uint256 = entry.data & units.U16
+        self._void(task, account, slot == ALL_SLOTS, slot, entry.data >> 16)
+        if slot == ALL_SLOTS:
+            self._void_actions(task, account, entry.data >> 16)
+    elif entry.kind == APPROVE_ENTRY:
+        self._set_agent(
+            task, account, entry.data & units.U160, entry.data >> 160, convert(entry.amount, uint256)
+        )
+    else:
+        self._set_agent(task, account, entry.data & units.U160, 0, 0)
+        self._void_actions(task, account, convert(entry.created, uint256) * 1000)
+
+
+@internal
+def _forced_withdrawal(task: Task, entry_id: uint256, entry: IInbox.Entry, account: uint256, index: uint256):
+    """
+    @dev A claim of min(requested, withdrawable). On a stale price it is not consumable: it waits, and its clock runs.
+    """
     withdrawable: uint256 = 0
     fresh: bool = False
     withdrawable, fresh = self._withdrawable(task, index)
-    amount: uint256 = min(convert(entry.amount, uint256), withdrawable)
     if not fresh:
-        self._skip(task, entry_id, SKIPPED_STALE_PRICE)
-    elif amount == 0:
+        units.fail("vault: stale price")
+    amount: uint256 = min(convert(entry.amount, uint256), withdrawable)
+    if amount == 0:
         self._skip(task, entry_id, SKIPPED_NOTHING_WITHDRAWABLE)
     else:
         self._claim(task, account, amount)
@@ -228,7 +254,7 @@ def _claim(task: Task, account: uint256, amount: uint256):
 @internal
 def _actions(task: Task, start: uint256) -> uint256:
     """
-    @dev Agent approvals, cancels and transfers; `start` is where their count ends. Returns where the section ends.
+    @dev Agent approvals, cancels, transfers and write-offs; `start` is where their count ends. Returns where the section ends.
     """
     at: uint256 = start
     for i: uint256 in range(codec.word(start) & units.U16, bound=256):
@@ -245,10 +271,35 @@ def _actions(task: Task, start: uint256) -> uint256:
         elif tag == TRANSFER:
             at += signed_actions.TRANSFER_BYTES
             self._transfer(task, at, account, head & units.U16)
+        elif tag == WRITE_OFF:
+            self._write_off(task, account)
+            continue  # nobody signs it
         else:
             units.fail("vault: action reserved")
         at += signed_actions.SIGNATURE_BYTES
     return at
+
+
+@internal
+def _write_off(task: Task, account: uint256):
+    """
+    @dev The insurance fund pays the debt of a user without positions, as far as its equity exceeds its own initial margin.
+    """
+    a: uint256 = staticcall task.vault.word(account)
+    debt: int256 = -ledger.collateral_of(a)
+    if account < ledger.FIRST_USER_ACCOUNT or a >> ledger.A_OPEN_POSITIONS & units.U8 != 0 or debt <= 0:
+        units.fail("vault: nothing to write off")
+    if self._account_at(task, 0) != ledger.INSURANCE_FUND:
+        units.fail("vault: positions not named")
+    sum: door.Margin = staticcall task.vault.running_margin(0)
+    if not sum.fresh:
+        units.fail("vault: stale price")
+    amount: int256 = min(debt, sum.equity - convert(sum.initial, int256))
+    if amount <= 0:
+        units.fail("vault: the fund cannot pay")
+    door.add_to(task.vault, ledger.INSURANCE_FUND, -amount)
+    door.add_to(task.vault, account, amount)
+    extcall task.vault.relay([WRITTEN_OFF, convert(account, bytes32)], abi_encode(amount))
 
 
 @view
@@ -287,27 +338,44 @@ def _cancel(task: Task, at: uint256, account: uint256):
         agent: uint256 = staticcall task.vault.word(ledger.AGENTS | account << 160 | signer)
         if agent & units.U64 < task.now:
             units.fail("vault: not owner nor live agent")
+    self._void(task, account, cancel.all_slots == 1, cancel.slot, cancel.sequence)
+
+
+@internal
+def _void(task: Task, account: uint256, all_slots: bool, slot: uint256, sequence: uint256):
+    """
+    @dev No order of the slot, or of the account, fills again up to this sequence.
+    """
     key: uint256 = account
     offset: uint256 = ledger.A_TAKER_SEQUENCE
     width: uint256 = units.U48
-    voided: uint256 = cancel.sequence
-    slot: uint256 = cancel.slot
-    if cancel.all_slots == 1:
+    voided: uint256 = sequence
+    named: uint256 = slot
+    if all_slots:
         offset = ledger.A_MIN_SEQUENCE
-        slot = ALL_SLOTS
+        named = ALL_SLOTS
     elif slot != 0:
         # A voided slot counts as wholly filled.
         key = ledger.SLOTS | account << 15 | slot >> 1
         offset = (slot & 1) << 7
         width = units.U128
-        voided = cancel.sequence | units.U62 << 48
+        voided = sequence | units.U62 << 48
     word: uint256 = staticcall task.vault.word(key)
     stored: uint256 = word >> offset & width
-    if cancel.sequence > stored & units.U48:
+    if sequence > stored & units.U48:
         extcall task.vault.write(key, word ^ (stored ^ voided) << offset)
-    extcall task.vault.relay(
-        [ORDERS_VOIDED, convert(account, bytes32)], abi_encode(slot, cancel.sequence)
-    )
+    extcall task.vault.relay([ORDERS_VOIDED, convert(account, bytes32)], abi_encode(named, sequence))
+
+
+@internal
+def _void_actions(task: Task, account: uint256, sequence: uint256):
+    """
+    @dev No withdrawal, transfer or approval signed up to this action sequence is taken any more.
+    """
+    b: uint256 = staticcall task.vault.word(ledger.B | account)
+    stored: uint256 = b >> ledger.B_ACTION_SEQUENCE & units.U48
+    if sequence > stored:
+        extcall task.vault.write(ledger.B | account, b ^ (stored ^ sequence) << ledger.B_ACTION_SEQUENCE)
 
 
 @internal
@@ -321,12 +389,14 @@ def _approve_agent(task: Task, at: uint256, account: uint256):
     b: uint256 = self._named(task, account)
     signer: address = signed_actions.approval_signer(approval, b, task.separator, at)
     self._raise_action_sequence(task, account, b, approval.sequence, convert(signer, uint256))
-    extcall task.vault.write(
-        ledger.AGENTS | account << 160 | approval.agent, approval.expiry | approval.transfer_cap << 64
-    )
+    self._set_agent(task, account, approval.agent, approval.expiry, approval.transfer_cap)
+
+
+@internal
+def _set_agent(task: Task, account: uint256, agent: uint256, expiry: uint256, transfer_cap: uint256):
+    extcall task.vault.write(ledger.AGENTS | account << 160 | agent, expiry | transfer_cap << 64)
     extcall task.vault.relay(
-        [AGENT_APPROVED, convert(account, bytes32), convert(approval.agent, bytes32)],
-        abi_encode(approval.expiry, approval.transfer_cap),
+        [AGENT_APPROVED, convert(account, bytes32), convert(agent, bytes32)], abi_encode(expiry, transfer_cap)
     )
 
 

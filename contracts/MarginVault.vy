@@ -22,9 +22,9 @@ from .modules import tables
 from .modules import reasons
 from .modules import units
 
-# IInbox without the list that `consume` returns: decoding up to 32 entries would cost every batch 12 KB of memory.
+# What the vault calls of IInbox.
 interface IQueue:
-    def consume(count: uint256): nonpayable
+    def consume(count: uint256, submitter: address): nonpayable
 
 
 interface IMargins:
@@ -97,6 +97,18 @@ event Liquidated:
     kind: uint256
 
 
+event Deleveraged:
+    account: indexed(uint256)
+    market: indexed(uint256)
+    size: uint256
+    paid: int256
+
+
+event WrittenOff:
+    account: indexed(uint256)
+    amount: uint256
+
+
 event FundingApplied:
     market: indexed(uint256)
     hour: uint256
@@ -122,6 +134,7 @@ TOKEN: immutable(address)
 ORACLE: immutable(address)
 INBOX: immutable(address)
 CLERK: immutable(address)
+EXIT: immutable(address)
 SEQUENCER: immutable(address)
 
 # ------------------------------------------------------------------------------------------------------------------ admin
@@ -135,6 +148,7 @@ def __init__(
     clerk: address,
     backstop: address,
     reasons_: address,
+    exit: address,
     sequencer: address,
     markets: DynArray[IMarginVault.MarketConfig, 64],
 ):
@@ -142,7 +156,7 @@ def __init__(
     @param inbox May not exist yet: the vault and the inbox name each other.
     @param markets Listed under ids from 0, each within the hard bounds of `modules/listing.vy`.
     """
-    assert empty(address) not in [token, oracle, inbox, clerk, backstop, reasons_, sequencer], "vault: zero address"
+    assert empty(address) not in [token, oracle, inbox, clerk, backstop, reasons_, exit, sequencer], "vault: zero address"
     assert len(markets) != 0, "vault: no markets"
     eip712.__init__()
     ledger.__init__()
@@ -150,6 +164,7 @@ def __init__(
     ORACLE = oracle
     INBOX = inbox
     CLERK = clerk
+    EXIT = exit
     closing.__init__(backstop)
     reasons.__init__(reasons_)
     SEQUENCER = sequencer
@@ -190,6 +205,8 @@ def settle():
     batch_id: uint256 = header >> 208
     counters: uint256 = ledger.words[ledger.COUNTERS]
     if batch_id != (counters & units.U48) + 1:
+        if counters & units.U48 == units.U48:
+            reasons.fail(reasons.FROZEN)
         reasons.fail(reasons.BATCH_ID_NOT_NEXT)
     self._settle(header >> 168 & units.U40, batch_id)
     # Only a call takes all of calldata into memory. Its buffers are static: a small batch has its own, and they lie last in memory.
@@ -257,7 +274,7 @@ def _clerk(at: uint256, context: uint256) -> uint256:
     """
     inbox_count: uint256 = codec.word(unsafe_add(at, 2)) & units.U16
     if inbox_count != 0 and context & WITHDRAWALS == 0:
-        extcall IQueue(INBOX).consume(inbox_count)
+        extcall IQueue(INBOX).consume(inbox_count, msg.sender)
     self.task = context << 32 | at
     tables.name_accounts(context & ~WITHDRAWALS)
     return convert(raw_call(CLERK, msg.data, max_outsize=32), uint256)
@@ -341,7 +358,7 @@ def relay(topics: DynArray[bytes32, 4], data: Bytes[128]):
 @view
 @internal
 def _only_its_contracts():
-    if msg.sender != CLERK and msg.sender != closing.BACKSTOP:
+    if msg.sender != CLERK and msg.sender != closing.BACKSTOP and msg.sender != EXIT:
         reasons.fail(reasons.NOT_ONE_OF_ITS_CONTRACTS)
 
 

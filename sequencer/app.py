@@ -37,6 +37,7 @@ from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.errors import Unreachable
 from sequencer.settlement.line import SettlementLine
 from sequencer.settlement.witness import check_witness
+from sequencer.storage import StorageWatch, free_bytes
 
 REFUSALS = (ConfigRefused, DeployRefused, JournalRefused, ManifestRefused)
 
@@ -83,6 +84,7 @@ async def run_sequencer(config: SequencerConfig, started: Callable[[int], None] 
             genesis_of(manifest),
             clock.now_ms,
             config.capacity,
+            journal=config.journal,
             snapshot_every=config.snapshot_every,
         )
         chain = ExchangeChain(w3, manifest, sender, config.confirmations)
@@ -106,6 +108,9 @@ class Sequencer:
         self._clock = clock
         self._inbox = InboxWatcher(chain, core.pipeline.submit, lambda: core.state.next_entry_id)
         self._line = SettlementLine(chain, core.backlog, core.pipeline.submit, clock.now_s)
+        self._storage = StorageWatch(
+            core.pipeline, lambda: free_bytes(config.directory), config.reserve_bytes
+        )
 
     async def run(self, stop: asyncio.Event, started: Callable[[int], None] | None) -> None:
         """Work until `stop`; then refuse new commands, finish those that wait, and end."""
@@ -113,6 +118,7 @@ class Sequencer:
             "pipeline": asyncio.ensure_future(self._core.run()),
             "inbox": asyncio.ensure_future(self._inbox.run()),
             "settlement": asyncio.ensure_future(self._line.run()),
+            "storage": asyncio.ensure_future(self._storage.run()),
             "stop": asyncio.ensure_future(stop.wait()),
         }
         runner = create_runner(create_app(self._services()))
@@ -128,7 +134,7 @@ class Sequencer:
                     task.result()
         finally:
             await runner.cleanup()
-            for name in ("inbox", "settlement", "stop"):
+            for name in tasks.keys() - {"pipeline"}:
                 tasks[name].cancel()
             self._core.pipeline.stop()
             await asyncio.gather(*tasks.values(), return_exceptions=True)

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import msgspec
 from eth_account import Account
 
+from sequencer.journal.opening import SCHEMES
+
 MAX_CONFIRMATIONS = 64
 MIN_CAPACITY = 64
 MIN_SNAPSHOT_EVERY = 100  # a snapshot costs more than so many records
@@ -22,7 +24,8 @@ class SequencerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     rpc_url: str
     manifest: Path  # addresses and parameters, as the deployment wrote them
-    directory: Path  # journal.db and history.db; made where it does not exist
+    directory: Path  # journal.db, history.db and snapshots; made where it does not exist
+    journal: str = ""  # postgresql://... of a replicated journal; empty: the directory's journal.db
     keystore: Path  # the sequencer's key, encrypted, readable by its owner only
     password_file: Path | None = None  # else the environment variable EVERMARK_PASSWORD
     host: str = "127.0.0.1"
@@ -31,17 +34,10 @@ class SequencerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         0  # blocks on top of one that is acted upon; 0 only where the chain cannot reorganise
     )
     capacity: int = 4_096  # commands waiting, at most
+    reserve_bytes: int = (
+        256 * 2**20
+    )  # with less room on the journal's disk only cancels and the like are taken
     snapshot_every: int = 50_000  # journal records between two snapshots
-
-    @property
-    def journal(self) -> Path:
-        """The journal's file."""
-        return self.directory / "journal.db"
-
-    @property
-    def history(self) -> Path:
-        """The query projection's file; it may be deleted, the journal rebuilds it."""
-        return self.directory / "history.db"
 
 
 def load_config(path: Path) -> SequencerConfig:
@@ -77,6 +73,8 @@ def validate(config: SequencerConfig) -> None:
     rules = {
         f"rpc_url: {config.rpc_url} is no http(s) address": urlsplit(config.rpc_url).scheme
         in ("http", "https"),
+        f"journal: {urlsplit(config.journal).scheme or config.journal} is not postgresql": not config.journal
+        or config.journal.startswith(SCHEMES),
         f"manifest: no file {config.manifest}": config.manifest.is_file(),
         f"keystore: no file {config.keystore}": config.keystore.is_file(),
         f"port: {config.port} is not within 0 to 65535": 0 <= config.port < 2**16,
@@ -84,6 +82,7 @@ def validate(config: SequencerConfig) -> None:
         <= config.confirmations
         <= MAX_CONFIRMATIONS,
         f"capacity: {config.capacity} is below {MIN_CAPACITY}": config.capacity >= MIN_CAPACITY,
+        f"reserve_bytes: {config.reserve_bytes} is negative": config.reserve_bytes >= 0,
         f"snapshot_every: {config.snapshot_every} is below {MIN_SNAPSHOT_EVERY}": config.snapshot_every
         >= MIN_SNAPSHOT_EVERY,
     }

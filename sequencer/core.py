@@ -13,7 +13,7 @@ import structlog
 from sequencer.engine.commands import Genesis
 from sequencer.followers import Followers, decode_memory
 from sequencer.history import History
-from sequencer.journal import JournalRefused, JournalWriter, SqliteJournal, decode_command, encode_command
+from sequencer.journal import JournalRefused, JournalWriter, decode_command, encode_command, open_journal
 from sequencer.market_data import MarketData
 from sequencer.pipeline import CAPACITY, Pipeline
 from sequencer.replay import replay
@@ -35,21 +35,24 @@ class Core:
         now_ms: Callable[[], int],
         capacity: int = CAPACITY,
         *,
+        journal: str = "",
         snapshot_every: int = EVERY,
     ) -> None:
-        """Loads the newest snapshot and replays what follows; blocks meanwhile. `now_ms` is chain time.
+        """Loads the newest snapshot and replays what follows; blocks meanwhile. `now_ms` is chain time,
+        `journal` the address of a replicated journal instead of the directory's own.
 
         Raises JournalRefused when the journal is in use, broken, or of another exchange than `genesis`.
         """
-        path = directory / "journal.db"
+        directory.mkdir(parents=True, exist_ok=True)
+        location = journal or directory / "journal.db"
         self.genesis = genesis
-        self.journal = SqliteJournal(path)
+        self.journal = open_journal(location)
         epoch = self.journal.take_epoch()
         if self.journal.head().sequence == 0:
             self.journal.append([(now_ms(), encode_command(genesis))], 1, epoch)
         self._check_genesis()
         began = time.monotonic()
-        self.reader = SqliteJournal(path, read_only=True)
+        self.reader = open_journal(location, read_only=not journal)
         self.writer = JournalWriter(self.journal, epoch)
         self.history = History.open(directory / "history.db", self._hash_at)
         files, genesis_hash = SnapshotFiles(directory / "snapshots"), self.journal.record(1).hash
@@ -80,7 +83,7 @@ class Core:
             sequence=head.sequence,
             after=recovered.sequence,
             epoch=self.writer.epoch,
-            path=str(path),
+            journal=self.journal.name,
             seconds=round(time.monotonic() - began, 3),
         )
 
@@ -119,12 +122,12 @@ class Core:
         record = self.journal.record(1)
         command = decode_command(record.payload, 1)
         if not isinstance(command, Genesis):
-            raise JournalRefused(f"journal: {self.journal.path} does not begin with a genesis")
+            raise JournalRefused(f"journal: {self.journal.name} does not begin with a genesis")
         for field in msgspec.structs.fields(Genesis):
             stored, expected = getattr(command, field.name), getattr(self.genesis, field.name)
             if stored != expected:
                 raise JournalRefused(
-                    f"journal: {self.journal.path} is of another exchange: its {field.name} is "
+                    f"journal: {self.journal.name} is of another exchange: its {field.name} is "
                     f"{_shown(stored)}, the manifest's is {_shown(expected)}"
                 )
 

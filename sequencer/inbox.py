@@ -20,7 +20,8 @@ from sequencer.settlement.errors import Unreachable
 
 POLL_S = 0.3  # wall time between looks at the queue
 LAST_RETRY_S = 10.0
-WAIT_S = 1.0  # wall time after which an entry that could not apply yet is offered again
+WAIT_S = 1.0  # wall time after which an entry that could not apply yet is offered again; doubles each time
+LAST_WAIT_S = 15.0  # each offer is journaled, and a price can be stale for long
 PAGE = 64  # entries asked for at once
 
 # What the engine may say of an entry that it will take later; the entry stays the next one.
@@ -50,6 +51,7 @@ class InboxWatcher:
         self._source = source
         self._submit = submit
         self._next_entry_id = next_entry_id
+        self._wait_s = WAIT_S
 
     async def run(self) -> None:
         """Work until cancelled. Ends by itself only through a bug, and then with its error."""
@@ -80,7 +82,9 @@ class InboxWatcher:
             if refusal is not None:
                 check(refusal.code in TEMPORARY, f"inbox: the engine refused entry {at}: {refusal.message}")
                 log.info("inbox entry waits", entry=at, reason=refusal.message)
-                await asyncio.sleep(WAIT_S)
+                await asyncio.sleep(self._wait_s)
+                self._wait_s = min(2 * self._wait_s, LAST_WAIT_S)
                 return True
+            self._wait_s = WAIT_S
             metrics.ENTRIES_READ.set(at)
         return bool(entries)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from evermark.protocol.batch import FIRST_USER_ACCOUNT
 from evermark.protocol.orders import SIDE_TEXT, Side
 from sequencer.engine.commands import WithdrawRequest
 from sequencer.engine.events import (
@@ -275,7 +276,8 @@ class MarketData:
                 continue
             order = "0x" + order_hash.hex() if order_hash else ""
             about = {"market": feed.symbol, "side": SIDE_TEXT[side], "fee": wire_int(fee), "role": role}
-            change.fills.append(tick | about | {"order_hash": order})
+            deleveraged = not order and account >= FIRST_USER_ACCOUNT and account != trade.liquidated
+            change.fills.append(tick | about | {"order_hash": order, "deleveraged": deleveraged})
             if order_hash:
                 change.orders[order_hash] = None
 

@@ -75,11 +75,25 @@ class Pipeline:
         self._normal_of: Counter[int] = Counter()  # commands in the normal queue by account
         self._arrived = asyncio.Event()
         self._stopping = False
+        self._holds: dict[str, tuple[Reject, tuple[type[AnyCommand], ...]]] = {}
         self._subscribers: list[Subscriber] = []
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call `subscriber` for every applied command, in order, before its submitter hears of it."""
         self._subscribers.append(subscriber)
+
+    def hold(self, name: str, reject: Reject, passing: tuple[type[AnyCommand], ...] = URGENT) -> None:
+        """From now on refuse with `reject` whatever is not `passing`, before it is journaled."""
+        self._holds[name] = (reject, passing)
+
+    def release(self, name: str) -> None:
+        """End the hold of this name, if there is one."""
+        self._holds.pop(name, None)
+
+    @property
+    def holds(self) -> list[str]:
+        """Names of the holds in force."""
+        return list(self._holds)
 
     @property
     def waiting(self) -> int:
@@ -89,18 +103,20 @@ class Pipeline:
     def submit(self, command: AnyCommand) -> "asyncio.Future[list[Event]]":
         """Queue a command; the future gives its events once they are durable and applied.
 
-        With the queue full it gives a CommandRejected at once, and nothing is journaled.
+        With the queue full, or while it is held, it gives a CommandRejected at once, and nothing is journaled.
         """
         done: asyncio.Future[list[Event]] = asyncio.get_running_loop().create_future()
         limit = self._capacity + (self._urgent_reserve if isinstance(command, URGENT) else 0)
         if self._stopping:
-            done.set_result([_refusal(command, RejectCode.NOT_READY, "the sequencer is stopping", {})])
+            done.set_result([_refusal(command, _STOPPING)])
+        elif (held := self._held(command)) is not None:
+            done.set_result([_refusal(command, held)])
         elif self.waiting >= limit:
             metrics.OVERLOADED.inc()
             details: dict[str, int | str] = {"waiting": self.waiting, "limit": limit}
-            done.set_result(
-                [_refusal(command, RejectCode.OVERLOADED, "the sequencer is overloaded", details)]
-            )
+            message = "the sequencer is overloaded"
+            overloaded = Reject(code=RejectCode.OVERLOADED, message=message, details=details)
+            done.set_result([_refusal(command, overloaded)])
         else:
             self._enqueue(_Waiting(command, encode_command(command), done))
         return done
@@ -132,6 +148,12 @@ class Pipeline:
         finally:
             self._stopping = True
             self._abandon([*(durable[0] if durable else ()), *group, *self._urgent, *self._normal])
+
+    def _held(self, command: AnyCommand) -> Reject | None:
+        for reject, passing in self._holds.values():
+            if not isinstance(command, passing):
+                return reject
+        return None
 
     def _enqueue(self, item: _Waiting) -> None:
         """Urgent commands overtake, but never an earlier one of the same account: a cancel stays behind its
@@ -205,12 +227,13 @@ class Pipeline:
                 item.done.set_exception(PipelineStopped("pipeline: stopped before the outcome was known"))
 
 
-def _refusal(
-    command: AnyCommand, code: RejectCode, message: str, details: dict[str, int | str]
-) -> CommandRejected:
+_STOPPING = Reject(code=RejectCode.NOT_READY, message="the sequencer is stopping")
+
+
+def _refusal(command: AnyCommand, reject: Reject) -> CommandRejected:
     return CommandRejected(
         account=getattr(command, "account", 0),
-        reject=Reject(code=code, message=message, details=details),
+        reject=reject,
         order_hash=getattr(command, "order_hash", b""),
         client_id=getattr(command, "client_id", ""),
     )

@@ -2,9 +2,9 @@
 """
 @title fills
 @license Apache-2.0
-@notice Section 4 of a batch: order fills, book liquidations, take-overs and fills against the insurance fund, in order.
-@dev Every fill has an active side (a taker row, or a liquidation target) and a passive side (a maker row, or the fund):
-     orders: row, row; liquidation: target, row; take-over: target, fund; fund: row, fund.
+@notice Section 4 of a batch: order fills, liquidations, take-overs, deleveraging and fills against the insurance fund, in order.
+@dev Every fill has an active side (a taker row, or a liquidation target) and a passive side (a maker row, the fund, or a counterparty):
+     orders: row, row; liquidation: target, row; take-over: target, fund; deleveraging: target, counterparty; fund: row, fund.
      Fills move running positions in the pair table; storage follows in `closing`.
 """
 
@@ -24,13 +24,20 @@ uses: tables
 
 interface IBackstop:
     def close_target(
-        kind: uint256, pair: uint256, size: uint256, price: uint256, keeper: uint256, has_keeper: bool
+        kind: uint256,
+        pair: uint256,
+        passive: uint256,
+        size: uint256,
+        price: uint256,
+        keeper: uint256,
+        has_keeper: bool,
     ) -> (bool, int256, int256): nonpayable
 
 
 ORDERS: constant(uint256) = 0
 LIQUIDATION: constant(uint256) = 1
 TAKEOVER: constant(uint256) = 2
+DELEVERAGING: constant(uint256) = 3
 FUND: constant(uint256) = 4
 NO_INDEX: constant(uint256) = 65535
 MAX_FILLS: constant(uint256) = 2048
@@ -207,7 +214,7 @@ def _notional(size: uint256, price: uint256, market: uint256) -> int256:
 @internal
 def _other(start: uint256, fill: uint256, context: uint256) -> (uint256, int256):
     """
-    @dev A target against a maker row or the fund, or a taker row against the fund. Returns where the fill ends and what a row pays.
+    @dev The kinds that are not an order against an order. Returns where the fill ends and the fee of its row.
     """
     kind: uint256 = fill >> KIND & 15
     keeper: uint256 = NO_INDEX
@@ -215,7 +222,7 @@ def _other(start: uint256, fill: uint256, context: uint256) -> (uint256, int256)
     if kind == LIQUIDATION or kind == TAKEOVER:
         keeper = fill >> 200 & units.U16
         at = unsafe_add(at, 2)
-    elif kind != FUND:
+    elif kind != FUND and kind != DELEVERAGING:
         reasons.fail(reasons.FILL_KIND_RESERVED)
     width: uint256 = fill >> WIDTH
     size: uint256 = fill << (unsafe_sub(at, start) << 3) >> (unsafe_sub(31, width) << 3)
@@ -270,7 +277,7 @@ def _close_out(
     kind: uint256, active: uint256, second: uint256, size: uint256, keeper: uint256, context: uint256
 ) -> int256:
     """
-    @dev A target against a maker row or the insurance fund. Returns the maker's fee.
+    @dev A target against a maker row, the insurance fund or a counterparty. Returns the maker's fee.
     """
     target: uint256 = tables.pair_at(active, context)
     market: uint256 = target & 63
@@ -278,8 +285,9 @@ def _close_out(
         reasons.fail(reasons.CLAMPED_PRICE)
     p: uint256 = ledger.words[ledger.MARKET_P | market]
     price: uint256 = tables.markets[market] >> 32 & units.U32
-    if kind == TAKEOVER:
-        return self._take_over(target, active, second, size, price, p, keeper, context)
+    if kind != LIQUIDATION:
+        self._move(kind, target, active, second, size, price, p, keeper, context)
+        return 0
     row: uint256 = orders.row_at(second, context)
     making: uint256 = orders.head_of(row)
     passive: uint256 = making >> orders.PAIR & units.U16
@@ -296,7 +304,7 @@ def _close_out(
     sells: bool = False
     debit: int256 = 0
     passive_debit: int256 = 0
-    sells, debit, passive_debit = self._close_target(kind, target, size, price, keeper, context)
+    sells, debit, passive_debit = self._close_target(kind, target, 0, size, price, keeper, context)
     if (making & orders.SELL != 0) == sells:
         reasons.fail(reasons.SAME_SIDE)
     rate: int256 = convert(convert(orders.rates_of(making >> orders.FEE_CLASS & units.U8) << 224, bytes32), int256) >> 240
@@ -308,7 +316,8 @@ def _close_out(
 
 
 @internal
-def _take_over(
+def _move(
+    kind: uint256,
     target: uint256,
     active: uint256,
     passive: uint256,
@@ -317,24 +326,30 @@ def _take_over(
     p: uint256,
     keeper: uint256,
     context: uint256,
-) -> int256:
+):
     """
-    @dev A target against the insurance fund, at the mark.
+    @dev A target against the insurance fund or a counterparty, at the mark.
     """
-    if tables.pair_at(passive, context) & units.U38 != ledger.INSURANCE_FUND << 6 | target & 63:
-        reasons.fail(reasons.NOT_THE_FUNDS_PAIR)
+    other: uint256 = tables.pair_at(passive, context)
+    role: uint256 = tables.ROLE_TARGET
+    if kind == TAKEOVER:
+        role = tables.ROLE_FUND
+        if other & units.U38 != ledger.INSURANCE_FUND << 6 | target & 63:
+            reasons.fail(reasons.NOT_THE_FUNDS_PAIR)
+    elif tables.accounts[0] & units.U32 != ledger.INSURANCE_FUND:
+        # The backstop asks what the fund could still take; accounts ascend, so it comes first.
+        reasons.fail(reasons.POSITIONS_NOT_NAMED)
     notional: int256 = self._notional(size, mark, p)
     sells: bool = False
     debit: int256 = 0
     passive_debit: int256 = 0
-    sells, debit, passive_debit = self._close_target(TAKEOVER, target, size, mark, keeper, context)
-    self._exchange(active, passive, size, sells, notional, debit, passive_debit, tables.ROLE_TARGET, tables.ROLE_FUND)
-    return 0
+    sells, debit, passive_debit = self._close_target(kind, target, other, size, mark, keeper, context)
+    self._exchange(active, passive, size, sells, notional, debit, passive_debit, tables.ROLE_TARGET, role)
 
 
 @internal
 def _close_target(
-    kind: uint256, pair: uint256, size: uint256, price: uint256, keeper: uint256, context: uint256
+    kind: uint256, pair: uint256, other: uint256, size: uint256, price: uint256, keeper: uint256, context: uint256
 ) -> (bool, int256, int256):
     """
     @dev The backstop's to decide: whether the target may be closed and at what loss, and the liquidation fee, which it also pays.
@@ -346,7 +361,9 @@ def _close_target(
         tables.note_base(keeper)
     if tables.accounts[0] & units.U32 == ledger.INSURANCE_FUND:
         tables.note_base(0)
-    return extcall IBackstop(closing.BACKSTOP).close_target(kind, pair, size, price, keeper_account, keeper != NO_INDEX)
+    return extcall IBackstop(closing.BACKSTOP).close_target(
+        kind, pair, other, size, price, keeper_account, keeper != NO_INDEX
+    )
 
 
 @internal

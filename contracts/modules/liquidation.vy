@@ -21,6 +21,15 @@ def loss_bound(
 
 @pure
 @internal
+def deleveraging_loss(bound: int256) -> int256:
+    """
+    @dev What a deleveraged target loses against the mark: nothing with equity; below zero it gains `loss_bound`.
+    """
+    return min(0, bound)
+
+
+@pure
+@internal
 def book_loss_bound(bound: int256, position_maintenance: int256, closed: int256, size_abs: int256) -> int256:
     """
     @dev On the book: `loss_bound`, and at most a third of the closed part's maintenance.

@@ -70,6 +70,7 @@ PRICE_BEYOND_LIMIT: constant(uint256) = 56
 NOTIONAL_TOO_LARGE: constant(uint256) = 57
 HIGH_S: constant(uint256) = 58
 NO_SIGNER: constant(uint256) = 59
+FROZEN: constant(uint256) = 60
 MARKET_CLOSED: constant(uint256) = 70
 CLAMPED_PRICE: constant(uint256) = 71
 
@@ -208,6 +209,8 @@ def text(code: uint256) -> String[32]:
         return "vault: high s"
     if code == NO_SIGNER:
         return "vault: no signer"
+    if code == FROZEN:
+        return "vault: frozen"
     if code == MARKET_CLOSED:
         return "vault: market closed to trades"
     if code == CLAMPED_PRICE:

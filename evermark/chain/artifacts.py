@@ -14,6 +14,7 @@ CONTRACTS = {
     "clerk": "Clerk",
     "backstop": "Backstop",
     "reasons": "Reasons",
+    "exit": "Exit",
     "inbox": "Inbox",
     "vault": "MarginVault",
 }

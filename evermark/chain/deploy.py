@@ -17,6 +17,8 @@ from evermark.chain.transactions import TransactionReverted, TransactionSender
 from evermark.protocol.markets import Market, load_markets
 from evermark.protocol.units import USDC
 
+# Of the bonds that inbox entries post. Fixed, so that a bond can be quoted; what gas costs beyond it anybody may add.
+BOND_GAS_PRICE_WEI = 10**9
 DEFAULT_PARAMETERS = Parameters(round_seconds=3, oracle_quorum=3, funding_quorum=3)
 
 
@@ -128,10 +130,11 @@ async def _create(
         roles.sequencer,
     )
     helpers = {name: await _create_one(sender, name) for name in ("clerk", "backstop", "reasons")}
-    # Inbox and vault name each other: the vault's address follows from the deployer's next nonce but one.
+    # Exit, inbox and vault name each other: the vault's address follows from the deployer's third nonce from here.
     nonce = await w3.eth.get_transaction_count(sender.address, "latest")
-    predicted = create_address(sender.address, nonce + 1)
-    inbox = await _create_one(sender, "inbox", token, predicted)
+    predicted = create_address(sender.address, nonce + 2)
+    helpers["exit"] = await _create_one(sender, "exit", predicted)
+    inbox = await _create_one(sender, "inbox", token, predicted, helpers["exit"], BOND_GAS_PRICE_WEI)
     configs = [market_config(market) for market in markets]
     vault = await _create_one(
         sender, "vault", token, oracle, inbox, *helpers.values(), roles.sequencer, configs

@@ -1,5 +1,6 @@
 """Typed reads of vault, inbox and oracle, and the calls that an owner or the sequencer makes."""
 
+import enum
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -79,8 +80,19 @@ class VaultTotals(msgspec.Struct, frozen=True):
     credited: int
 
 
+class InboxKind(enum.IntEnum):
+    """Kinds of inbox entries that owners add, as the Inbox contract numbers them."""
+
+    DEPOSIT = 1
+    DONATION = 2
+    WITHDRAWAL = 3
+    CANCEL = 5
+    APPROVE_AGENT = 6
+    REVOKE_AGENT = 7
+
+
 class InboxItem(msgspec.Struct, frozen=True):
-    """An inbox entry; times in unix seconds, amount in quote units."""
+    """An inbox entry; times in unix seconds, amount in quote units, bond in wei."""
 
     kind: int
     owner: str
@@ -88,6 +100,8 @@ class InboxItem(msgspec.Struct, frozen=True):
     amount: int
     created: int
     due: int
+    bond: int
+    data: int  # what the kind needs beyond that, packed as IInbox.vyi says
 
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -205,25 +219,52 @@ class ExchangeContracts:
         data = self.token.encode_abi("mint", args=[to_checksum_address(to), amount])
         return await sender.send(self.token.address, data)
 
+    async def bond(self, kind: InboxKind) -> int:
+        """Wei that an inbox entry of this kind posts, at least."""
+        return int(await self._read(self.inbox.functions.bond(kind), "latest"))
+
     async def deposit(self, sender: TransactionSender, amount: int, sub_account: int = 0) -> int:
         """Approve once where needed, deposit `amount` quote units; the inbox entry's id."""
-        return await self._give(sender, amount, self.inbox.encode_abi("deposit", args=[amount, sub_account]))
+        await self._allow(sender, amount)
+        return await self._ask(sender, InboxKind.DEPOSIT, "deposit", amount, sub_account)
 
     async def donate(self, sender: TransactionSender, amount: int) -> int:
         """Give `amount` quote units to the insurance fund; the inbox entry's id."""
-        return await self._give(sender, amount, self.inbox.encode_abi("donate", args=[amount]))
+        await self._allow(sender, amount)
+        return await self._ask(sender, InboxKind.DONATION, "donate", amount)
 
     async def request_withdrawal(self, sender: TransactionSender, amount: int, sub_account: int = 0) -> int:
         """Queue a withdrawal that needs no sequencer; the inbox entry's id."""
-        data = self.inbox.encode_abi("request_withdrawal", args=[sub_account, amount])
-        return self._entry_id(await sender.send(self.inbox.address, data))
+        return await self._ask(sender, InboxKind.WITHDRAWAL, "request_withdrawal", sub_account, amount)
 
-    async def _give(self, sender: TransactionSender, amount: int, data: Any) -> int:
+    async def request_cancel(
+        self, sender: TransactionSender, slot: int, sequence: int, sub_account: int = 0
+    ) -> int:
+        """Queue the void of a slot (65535: all) up to a sequence; the inbox entry's id."""
+        return await self._ask(sender, InboxKind.CANCEL, "request_cancel", sub_account, slot, sequence)
+
+    async def approve_agent(
+        self, sender: TransactionSender, agent: str, expiry: int, transfer_cap: int = 0, sub_account: int = 0
+    ) -> int:
+        """Queue a session key's approval; the inbox entry's id."""
+        arguments = (sub_account, to_checksum_address(agent), expiry, transfer_cap)
+        return await self._ask(sender, InboxKind.APPROVE_AGENT, "approve_agent", *arguments)
+
+    async def revoke_agent(self, sender: TransactionSender, agent: str, sub_account: int = 0) -> int:
+        """Queue a session key's end; the inbox entry's id."""
+        agent = to_checksum_address(agent)
+        return await self._ask(sender, InboxKind.REVOKE_AGENT, "revoke_agent", sub_account, agent)
+
+    async def _allow(self, sender: TransactionSender, amount: int) -> None:
         allowed = self.token.functions.allowance(sender.address, self.inbox.address)
         if await self._read(allowed, "latest") < amount:
             approve = self.token.encode_abi("approve", args=[self.inbox.address, MAX_UINT256])
             await sender.send(self.token.address, approve)
-        return self._entry_id(await sender.send(self.inbox.address, data))
+
+    async def _ask(self, sender: TransactionSender, kind: InboxKind, call: str, *arguments: Any) -> int:
+        """Add an inbox entry with its bond; its id."""
+        data = self.inbox.encode_abi(call, args=list(arguments))
+        return self._entry_id(await sender.send(self.inbox.address, data, value=await self.bond(kind)))
 
     def _entry_id(self, receipt: TxReceipt) -> int:
         mine = [log for log in receipt["logs"] if log["address"] == self.inbox.address]

@@ -8,7 +8,7 @@ import sys  # noqa: E402
 
 import typer  # noqa: E402
 
-from evermark.cli import account, checks, money, output, services, status, trade, up  # noqa: E402
+from evermark.cli import account, checks, exit, money, output, services, status, trade, up  # noqa: E402
 from evermark.cli.errors import CliError  # noqa: E402
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command(rich_help_panel=TRADING)(trade.cancel)
 app.command(rich_help_panel=TRADING)(trade.positions)
 app.command(rich_help_panel=TRADING)(trade.withdraw)
 app.command(rich_help_panel=TRADING)(money.transfer)
+app.add_typer(exit.app, name="exit", rich_help_panel=TRADING)
 app.command(rich_help_panel=PARTS)(services.devnet)
 app.command(rich_help_panel=PARTS)(checks.deploy)
 app.command(rich_help_panel=PARTS)(services.sequencer)

@@ -9,7 +9,7 @@ A batch travels as the calldata of `settle()` behind the 4-byte selector. Intege
     pairs     count u16, then (account index u16, market id u8), strictly ascending
     orders    count u16, then rows, strictly ascending by (account, slot, sequence)
     section 1 inbox:    count u16, then account index u16 (NO_INDEX: entry is skipped or needs no account)
-    section 2 actions:  count u16, then tag u8 and body (1 approve agent, 2 cancel, 3 transfer)
+    section 2 actions:  count u16, then tag u8 and body (1 approve agent, 2 cancel, 3 transfer, 4 write-off)
     section 3 funding:  count u8, then tag u8 and body (1 funding hour u32; 2 trigger, 3 resolution reserved)
     section 4 fills:    count u16, then (kind | (size width - 1) << 4) u8 and body
     section 5 withdrawals: count u16, then body
@@ -26,6 +26,7 @@ from evermark.protocol.batch_types import (
     ACTION_APPROVE_AGENT,
     ACTION_CANCEL,
     ACTION_TRANSFER,
+    ACTION_WRITE_OFF,
     FEE_ACCOUNT,
     FILL_DELEVERAGE,
     FILL_FUND,
@@ -54,12 +55,14 @@ from evermark.protocol.batch_types import (
     OrderRow,
     SlotCancel,
     Withdrawal,
+    WriteOff,
 )
 
 __all__ = [
     "ACTION_APPROVE_AGENT",
     "ACTION_CANCEL",
     "ACTION_TRANSFER",
+    "ACTION_WRITE_OFF",
     "FEE_ACCOUNT",
     "FILL_DELEVERAGE",
     "FILL_FUND",
@@ -90,6 +93,7 @@ __all__ = [
     "OrderRow",
     "SlotCancel",
     "Withdrawal",
+    "WriteOff",
     "byte_width",
     "decode_batch",
     "encode_batch",

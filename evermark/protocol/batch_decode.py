@@ -9,6 +9,8 @@ from evermark.protocol.batch_types import (
     ACTION_APPROVE_AGENT,
     ACTION_CANCEL,
     ACTION_TRANSFER,
+    ACTION_WRITE_OFF,
+    FILL_DELEVERAGE,
     FILL_FUND,
     FILL_LIQUIDATION,
     FILL_ORDERS,
@@ -33,6 +35,7 @@ from evermark.protocol.batch_types import (
     OrderRow,
     SlotCancel,
     Withdrawal,
+    WriteOff,
 )
 from evermark.protocol.orders import (
     ApproveAgent,
@@ -185,7 +188,9 @@ def _trigger(value: int) -> Trigger:
         raise MalformedBatch(f"batch: trigger {value}") from None
 
 
-def _decode_action(read: _Reader, owner_at: OwnerAt) -> AgentApproval | SlotCancel | CollateralTransfer:
+def _decode_action(
+    read: _Reader, owner_at: OwnerAt
+) -> AgentApproval | SlotCancel | CollateralTransfer | WriteOff:
     tag, index = read.uint(1), read.uint(2)
     owner = owner_at(index)
     if tag == ACTION_CANCEL:
@@ -223,6 +228,8 @@ def _decode_action(read: _Reader, owner_at: OwnerAt) -> AgentApproval | SlotCanc
             deadline=deadline,
         )
         return CollateralTransfer(index, target, transfer, read.signature())
+    if tag == ACTION_WRITE_OFF:
+        return WriteOff(index)
     raise MalformedBatch(f"batch: action tag {tag}")
 
 
@@ -236,7 +243,7 @@ def _decode_funding(read: _Reader) -> int:
 def _decode_fill(read: _Reader) -> Fill:
     head, first, second = read.uint(1), read.uint(2), read.uint(2)
     kind = head & 15
-    if kind not in (FILL_ORDERS, FILL_LIQUIDATION, FILL_TAKEOVER, FILL_FUND):
+    if kind not in (FILL_ORDERS, FILL_LIQUIDATION, FILL_TAKEOVER, FILL_DELEVERAGE, FILL_FUND):
         raise MalformedBatch(f"batch: fill kind {kind}")
     keeper = read.uint(2) if kind in (FILL_LIQUIDATION, FILL_TAKEOVER) else NO_INDEX
     return Fill(kind, first, second, read.uint((head >> 4) + 1), keeper)

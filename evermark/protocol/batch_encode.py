@@ -7,6 +7,7 @@ from evermark.protocol.batch_types import (
     ACTION_APPROVE_AGENT,
     ACTION_CANCEL,
     ACTION_TRANSFER,
+    ACTION_WRITE_OFF,
     FILL_LIQUIDATION,
     FILL_TAKEOVER,
     FLAG_AMEND,
@@ -26,6 +27,7 @@ from evermark.protocol.batch_types import (
     OrderRow,
     SlotCancel,
     Withdrawal,
+    WriteOff,
 )
 from evermark.protocol.orders import Order, Side
 
@@ -114,7 +116,9 @@ def _encode_extension(order: Order) -> bytes:
     )
 
 
-def _encode_action(entry: AgentApproval | SlotCancel | CollateralTransfer) -> bytes:
+def _encode_action(entry: AgentApproval | SlotCancel | CollateralTransfer | WriteOff) -> bytes:
+    if isinstance(entry, WriteOff):
+        return _uint(ACTION_WRITE_OFF, 1) + _uint(entry.account_index, 2)
     signature = entry.signature.to_bytes()
     if isinstance(entry, SlotCancel):
         cancel = entry.cancel

@@ -13,12 +13,13 @@ FIRST_USER_ACCOUNT = 3
 ACTION_APPROVE_AGENT = 1
 ACTION_CANCEL = 2
 ACTION_TRANSFER = 3
+ACTION_WRITE_OFF = 4
 FUNDING_HOUR = 1
 
 FILL_ORDERS = 0  # maker order against taker order, at the maker's price
 FILL_LIQUIDATION = 1  # a liquidated position against a maker order
 FILL_TAKEOVER = 2  # the insurance fund takes a position over
-FILL_DELEVERAGE = 3  # reserved
+FILL_DELEVERAGE = 3  # a liquidated position against the opposite position of another account
 FILL_FUND = 4  # a taker order against the fund's position, at the mark
 
 FLAG_SELL = 1 << 0
@@ -73,11 +74,18 @@ class CollateralTransfer(msgspec.Struct, frozen=True, tag=True):
     signature: Signature
 
 
+class WriteOff(msgspec.Struct, frozen=True, tag=True):
+    """Section 2: the insurance fund pays the debt of an account without positions. Nobody signs it."""
+
+    account_index: int
+
+
 class Fill(msgspec.Struct, frozen=True):
     """Section 4. What `first`, `second` and `keeper` index depends on `kind`:
 
     orders: maker row, taker row; liquidation: target pair, maker row, keeper account;
-    take-over: target pair, fund pair, keeper account; fund: taker row, fund pair.
+    take-over: target pair, fund pair, keeper account; deleveraging: target pair, counterparty pair;
+    fund: taker row, fund pair.
     """
 
     kind: int
@@ -110,7 +118,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     pairs: tuple[tuple[int, int], ...]  # (account index, market id)
     orders: tuple[OrderRow, ...]
     inbox: tuple[InboxUse, ...] = ()
-    actions: tuple[AgentApproval | SlotCancel | CollateralTransfer, ...] = ()
+    actions: tuple[AgentApproval | SlotCancel | CollateralTransfer | WriteOff, ...] = ()
     funding_hours: tuple[int, ...] = ()
     fills: tuple[Fill, ...] = ()
     withdrawals: tuple[Withdrawal, ...] = ()

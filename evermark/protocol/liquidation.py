@@ -41,6 +41,25 @@ def takeover_allowed(equity: int, maintenance: int) -> bool:
     return equity * 3 < maintenance * 2
 
 
+def deleveraging_loss(
+    equity: int, maintenance: int, position_maintenance: int, closed: int, size_abs: int
+) -> int:
+    """What a deleveraged target loses against the mark: nothing with equity, below zero it gains
+    `loss_bound`."""
+    return min(0, loss_bound(equity, maintenance, position_maintenance, closed, size_abs))
+
+
+def deleveraging_score(profit: int, cost: int, notional: int, equity: int) -> int:
+    """How early a position is deleveraged, in ppm: profit on its cost times leverage, divided by it for a
+    loss.
+
+    `profit` and `cost` > 0 are the position's, `notional` and `equity` > 0 the account's; floor.
+    """
+    if profit > 0:
+        return floor_div(profit * notional * PPM, cost * equity)
+    return floor_div(profit * equity * PPM, cost * max(notional, 1))
+
+
 def slice_lots(market: Market, size_abs: int, mark_ticks: int) -> int:
     """Lots that one book liquidation closes: all, or a fifth (rounded up) above the slice threshold."""
     if market.notional(size_abs, mark_ticks) <= market.slice_notional:

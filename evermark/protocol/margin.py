@@ -15,10 +15,41 @@ def initial_margin(market: Market, notional: int) -> int:
 
     N * fraction_n - deduction_n for the highest tier whose lower bound is at most N (protocol, section 7).
     """
-    for tier in reversed(market.tiers):
+    tiers = market.tiers
+    at = len(tiers) - 1
+    while at >= 0:
+        tier = tiers[at]
         if notional >= tier.lower_notional:
             return ceil_div(notional * tier.initial_fraction_ppm, PPM) - tier.deduction
+        at -= 1
     raise ValueError("notional below zero")
+
+
+class MarginTable:
+    """One market's tiers as plain integers, for who asks often: `initial` is `initial_margin` of that market."""
+
+    __slots__ = ("deduction", "fraction_ppm", "higher", "second_notional")
+
+    def __init__(self, market: Market) -> None:
+        first, *above = market.tiers
+        self.fraction_ppm = first.initial_fraction_ppm
+        self.deduction = first.deduction
+        # Nearly every position is within the first tier: one comparison says so.
+        self.second_notional = above[0].lower_notional if above else -1
+        self.higher = [
+            (tier.lower_notional, tier.initial_fraction_ppm, tier.deduction) for tier in reversed(above)
+        ]
+
+    def initial(self, notional: int) -> int:
+        """Initial margin in quote units of one position of `notional` >= 0, rounded up."""
+        if self.second_notional < 0 or notional < self.second_notional:
+            if notional < 0:
+                raise ValueError("notional below zero")
+            return -(-(notional * self.fraction_ppm) // PPM) - self.deduction
+        for lower, fraction_ppm, deduction in self.higher:
+            if notional >= lower:
+                return -(-(notional * fraction_ppm) // PPM) - deduction
+        raise ValueError("tiers do not ascend")
 
 
 def maintenance_margin(market: Market, notional: int) -> int:

@@ -61,6 +61,7 @@ class RejectCode(enum.IntEnum):
     NOT_READY = 505
     OVERLOADED = 506
     UNSETTLED_LIMIT = 507
+    STORAGE_LOW = 510
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True):

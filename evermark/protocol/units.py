@@ -3,17 +3,19 @@
 quote amounts: 1e-6 USDC; sizes: lots; prices: ticks; notional = lots * ticks * lot_tick_value, always exact.
 """
 
-PPM = 1_000_000  # margin fractions and fees
-PPB = 1_000_000_000  # hourly funding rates
-FUNDING_SCALE = 10**12  # cumulative funding is quote units per lot, scaled by this
-USDC = 1_000_000  # one whole USDC in quote units
-MIN_FIRST_DEPOSIT = 10 * USDC  # what opens an account: no dust accounts
+from typing import Final
 
-MAX_SIZE_LOTS = 2**62 - 1  # sums of two sizes still fit a signed 64-bit word
-MAX_PRICE_TICKS = 2**32 - 1
-MAX_NOTIONAL = 2**90 - 1
-MAX_COLLATERAL = 2**95 - 1
-MAX_SEQUENCE = 2**48 - 1
+PPM: Final = 1_000_000  # margin fractions and fees
+PPB: Final = 1_000_000_000  # hourly funding rates
+FUNDING_SCALE: Final = 10**12  # cumulative funding is quote units per lot, scaled by this
+USDC: Final = 1_000_000  # one whole USDC in quote units
+MIN_FIRST_DEPOSIT: Final = 10 * USDC  # what opens an account: no dust accounts
+
+MAX_SIZE_LOTS: Final = 2**62 - 1  # sums of two sizes still fit a signed 64-bit word
+MAX_PRICE_TICKS: Final = 2**32 - 1
+MAX_NOTIONAL: Final = 2**90 - 1
+MAX_COLLATERAL: Final = 2**95 - 1
+MAX_SEQUENCE: Final = 2**48 - 1
 
 
 class BrokenInvariant(Exception):

@@ -38,15 +38,20 @@ def approve_agent(ctx: Context, command: AgentApproval) -> None:
     touch(state, account)
     batch.actions.append(OpenAction(command.account, approval, command.signature))
     account.action_sequence = approval.action_sequence
-    key = (command.account, approval.agent)
-    if approval.agent_expiry:
-        state.agents[key] = (approval.agent_expiry, approval.transfer_cap)
+    set_agent(ctx, account, approval.agent, approval.agent_expiry, approval.transfer_cap)
+
+
+def set_agent(ctx: Context, account: Account, agent: bytes, expiry: int, transfer_cap: int) -> None:
+    """Put a session key in force, or end it (expiry 0); the orders of one that ends are cancelled."""
+    key = (account.account_id, agent)
+    if expiry:
+        ctx.state.agents[key] = (expiry, transfer_cap)
     else:
-        state.agents.pop(key, None)
+        ctx.state.agents.pop(key, None)
         for order in list(account.orders.values()):
-            if order.signer == approval.agent:
+            if order.signer == agent:
                 cancel(ctx, order, CancelReason.AGENT_REVOKED)
-    ctx.emit(AgentChanged(account=command.account, agent=approval.agent, expiry=approval.agent_expiry))
+    ctx.emit(AgentChanged(account=account.account_id, agent=agent, expiry=expiry))
 
 
 def withdraw(ctx: Context, command: WithdrawRequest) -> None:

@@ -3,6 +3,8 @@
 Fees round up once per order row and batch, so where batches end is part of the engine's state.
 """
 
+from typing import Final
+
 from evermark.protocol.batch import (
     FILL_FUND,
     FILL_LIQUIDATION,
@@ -16,6 +18,7 @@ from evermark.protocol.batch import (
     InboxUse,
     OrderRow,
     Withdrawal,
+    WriteOff,
 )
 from evermark.protocol.margin import AccountMargin
 from evermark.protocol.markets import Market
@@ -23,27 +26,27 @@ from evermark.protocol.oracle import Round, prices_hash
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 
 # Sections in the order in which the vault works through them.
-STAGE_EMPTY = 0
-STAGE_INBOX = 1
-STAGE_ACTIONS = 2
-STAGE_FUNDING = 3
-STAGE_FILLS = 4
-STAGE_WITHDRAWALS = 5
+STAGE_EMPTY: Final = 0
+STAGE_INBOX: Final = 1
+STAGE_ACTIONS: Final = 2
+STAGE_FUNDING: Final = 3
+STAGE_FILLS: Final = 4
+STAGE_WITHDRAWALS: Final = 5
 
 # Bounds of a batch: the embedded chain settles one within a second, and each stays far below the gas cap.
-MAX_ROWS = 120
-MAX_FILLS = 128
-MAX_ACCOUNTS = 96
-MAX_PAIRS = 256
-MAX_INBOX = 32  # the Inbox contract hands out no more at once
-MAX_ACTIONS = 32
-MAX_WITHDRAWALS = 32
-MAX_FUNDING_HOURS = 24
+MAX_ROWS: Final = 120
+MAX_FILLS: Final = 128
+MAX_ACCOUNTS: Final = 96
+MAX_PAIRS: Final = 256
+MAX_INBOX: Final = 32  # the Inbox contract hands out no more at once
+MAX_ACTIONS: Final = 32
+MAX_WITHDRAWALS: Final = 32
+MAX_FUNDING_HOURS: Final = 24
 
-FILL_CAP = 32  # fills of one command: all of them lie in one batch
+FILL_CAP: Final = 32  # fills of one command: all of them lie in one batch
 ROOM_ROWS = FILL_CAP + 1
 ROOM_ACCOUNTS = FILL_CAP + 4  # taker, fund, fee account and keeper beside the makers
-ROOM_PAIRS = 128  # a command that needs more pairs stops early instead
+ROOM_PAIRS: Final = 128  # a command that needs more pairs stops early instead
 
 RowKey = tuple[int, int, int]  # account, slot, sequence
 PairKey = tuple[int, int]  # account, market
@@ -62,14 +65,16 @@ class Row:
 
 
 class Baseline:
-    """An account's margin when section 4 first touched it, and the sizes before each position changed."""
+    """An account's margin when section 4 first touched it, and size and entry mark before each position
+    changed."""
 
-    __slots__ = ("equity", "maintenance", "sizes")
+    __slots__ = ("entry_marks", "equity", "maintenance", "sizes")
 
     def __init__(self, equity: int, maintenance: int) -> None:
         self.equity = equity
         self.maintenance = maintenance
         self.sizes: dict[int, int] = {}
+        self.entry_marks: dict[int, int] = {}
 
     def margin(self) -> AccountMargin:
         """As the closing check wants it; the initial margin before does not matter there."""
@@ -94,12 +99,15 @@ class OpenFill:
 
 
 class OpenAction:
-    """An action of section 2 before its accounts have an index; `target` receives a transfer, else 0."""
+    """An action of section 2 before its accounts have an index; `target` receives a transfer, else 0.
+
+    `signed` None is a write-off, whose signature means nothing.
+    """
 
     __slots__ = ("account", "signature", "signed", "target")
 
     def __init__(
-        self, account: int, signed: ApproveAgent | Transfer, signature: Signature, target: int = 0
+        self, account: int, signed: ApproveAgent | Transfer | None, signature: Signature, target: int = 0
     ) -> None:
         self.account = account
         self.signed = signed
@@ -114,6 +122,7 @@ class OpenBatch:
         "accounts",
         "actions",
         "baselines",
+        "deleveraged",
         "fills",
         "funding_hours",
         "funding_markets",
@@ -145,6 +154,7 @@ class OpenBatch:
         self.baselines: dict[int, Baseline] = {}
         self.row_accounts: set[int] = set()
         self.targets: set[int] = set()
+        self.deleveraged = False  # some target's orders may still wait in the book
         self.notional = 0
 
     @property
@@ -210,8 +220,10 @@ def build(
     )
 
 
-def _action(action: OpenAction, account_at: dict[int, int]) -> AgentApproval | CollateralTransfer:
+def _action(action: OpenAction, account_at: dict[int, int]) -> AgentApproval | CollateralTransfer | WriteOff:
     index, signed = account_at[action.account], action.signed
+    if signed is None:
+        return WriteOff(index)
     if isinstance(signed, Transfer):
         return CollateralTransfer(index, account_at[action.target], signed, action.signature)
     return AgentApproval(index, signed, action.signature)

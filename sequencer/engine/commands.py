@@ -9,7 +9,15 @@ import msgspec
 
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Transfer, Withdraw
+from evermark.protocol.orders import (
+    NO_ADDRESS,
+    ApproveAgent,
+    Cancel,
+    Order,
+    Signature,
+    Transfer,
+    Withdraw,
+)
 
 
 class MarketMode(enum.IntEnum):
@@ -58,16 +66,24 @@ class InboxEntryKind(enum.IntEnum):
     DEPOSIT = 1
     DONATION = 2
     WITHDRAWAL = 3
+    CANCEL = 5
+    APPROVE_AGENT = 6
+    REVOKE_AGENT = 7
 
 
 class InboxEntry(Command, frozen=True):
-    """The next confirmed inbox entry, in queue order."""
+    """The next confirmed inbox entry, in queue order. The fields from `created` on are what its kind needs."""
 
     entry_id: int
     entry_kind: InboxEntryKind
     owner: bytes
     sub_account: int
-    amount: int
+    amount: int  # quote units; of an approval the agent's transfer cap
+    created: int = 0  # unix seconds
+    slot: int = 0  # of a cancel; ALL_SLOTS: every slot
+    order_sequence: int = 0  # of a cancel: everything up to it
+    agent: bytes = NO_ADDRESS
+    agent_expiry: int = 0
 
 
 class PlaceOrder(Command, frozen=True):

@@ -183,7 +183,8 @@ class AgentChanged(Event, frozen=True):
 
 
 class Liquidated(Event, frozen=True):
-    """A step of a liquidation: on the book or taken over by the fund. `loss` is against the mark."""
+    """A step of a liquidation: on the book, taken over by the fund, or against a deleveraged position. `loss`
+    is against the mark."""
 
     account: int
     market_id: int
@@ -192,6 +193,30 @@ class Liquidated(Event, frozen=True):
     loss: int
     fee: int
     taken_over: bool
+    deleveraged: bool = False
+
+
+class Deleveraged(Event, frozen=True):
+    """An account's position shrank against a liquidated one, at the mark or at the target's bankruptcy amount.
+
+    It stood at `place` of `of` in its market's queue on its side, with this score.
+    """
+
+    account: int
+    market_id: int
+    size: int
+    price: int
+    target: int
+    place: int
+    of: int
+    score_ppm: int
+
+
+class WrittenOff(Event, frozen=True):
+    """The insurance fund paid `amount` of the debt of an account without positions."""
+
+    account: int
+    amount: int
 
 
 class EntryApplied(Event, frozen=True):
@@ -251,6 +276,8 @@ AnyEvent = (
     | MarketModeChanged
     | AgentChanged
     | Liquidated
+    | Deleveraged
+    | WrittenOff
     | EntryApplied
     | EntrySkipped
     | WithdrawalClaimed

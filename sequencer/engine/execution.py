@@ -58,7 +58,7 @@ def _trade_with_fund(ctx: Context, at: MarketState, taker: RestingOrder, lots: i
     fund = state.accounts[INSURANCE_FUND]
     taker_fee = _take(ctx, at, taker, at.mark, lots)
     change_position(ctx, fund, at, -taker.sign * lots, at.mark)
-    fund_pair = (INSURANCE_FUND, at.market.market_id)
+    fund_pair = (INSURANCE_FUND, at.market_id)
     batch.fills.append(OpenFill(FILL_FUND, row_key(taker), fund_pair, lots))
     maker = (INSURANCE_FUND, b"", 0)
     tell_trade(ctx, at, at.mark, lots, taker.side, maker, (taker.account, taker.order_hash, taker_fee))
@@ -72,7 +72,7 @@ def _take(ctx: Context, at: MarketState, taker: RestingOrder, price: int, lots: 
     row = row_of(ctx, account, taker)
     taker.filled += lots
     note_filled(account, taker)
-    return charge_fee(ctx, account, row, at.market.notional(lots, price), at.market.taker_fee_ppm)
+    return charge_fee(ctx, account, row, at.notional(lots, price), at.market.taker_fee_ppm)
 
 
 def make_trade(ctx: Context, at: MarketState, maker: RestingOrder, lots: int) -> int:
@@ -80,7 +80,7 @@ def make_trade(ctx: Context, at: MarketState, maker: RestingOrder, lots: int) ->
     account = ctx.state.accounts[maker.account]
     change_position(ctx, account, at, maker.sign * lots, maker.price)
     row = row_of(ctx, account, maker)
-    return charge_fee(ctx, account, row, at.market.notional(lots, maker.price), at.market.maker_fee_ppm)
+    return charge_fee(ctx, account, row, at.notional(lots, maker.price), at.market.maker_fee_ppm)
 
 
 def fill_liquidation(
@@ -90,7 +90,7 @@ def fill_liquidation(
     batch = ctx.state.batch
     change_position(ctx, target, at, -maker.sign * lots, maker.price)
     fee = make_trade(ctx, at, maker, lots)
-    pair = (target.account_id, at.market.market_id)
+    pair = (target.account_id, at.market_id)
     batch.fills.append(OpenFill(FILL_LIQUIDATION, pair, row_key(maker), lots, keeper))
     fill_waiting(ctx, ctx.state.accounts[maker.account], maker, lots)
     return fee
@@ -109,11 +109,11 @@ def tell_trade(
     """Count and publish one fill; `maker` and `taker` are (account, order hash, fee)."""
     state: EngineState = ctx.state
     state.trade_count += 1
-    state.batch.notional += at.market.notional(lots, price)
+    state.batch.notional += at.notional(lots, price)
     ctx.emit(
         Trade(
             trade_id=state.trade_count,
-            market_id=at.market.market_id,
+            market_id=at.market_id,
             price=price,
             size=lots,
             taker_side=taker_side,

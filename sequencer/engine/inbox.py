@@ -1,34 +1,42 @@
-"""InboxEntry: deposits, donations and withdrawals that come through the chain, in queue order, each exactly
-once."""
+"""InboxEntry: what comes through the chain's queue, in its order, each entry exactly once.
+
+What can never apply is consumed without effect; what cannot apply yet is refused here and stays the next
+entry, as it stays at the head of the queue on the chain.
+"""
 
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.orders import NO_ADDRESS
 from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import MAX_COLLATERAL
+from sequencer.engine.actions import set_agent
 from sequencer.engine.batch_builder import MAX_INBOX, STAGE_INBOX
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.engine.context import Context, no
-from sequencer.engine.events import EntryApplied, EntrySkipped
+from sequencer.engine.events import CancelReason, EntryApplied, EntrySkipped
 from sequencer.engine.ledger import change_collateral, register
+from sequencer.engine.open_orders import cancel
 from sequencer.engine.risk import margin_of, prices_fresh
 from sequencer.engine.sealing import enter, round_is_old, seal, touch, touch_positions
-from sequencer.engine.state import Account, EngineState
+from sequencer.engine.state import Account, EngineState, SlotState
+
+ALL_SLOTS = 0xFFFF
+VOIDED_LOTS = 2**62 - 1  # what the vault counts as filled of a voided slot
 
 
 def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     """Apply the next entry, or consume it without effect where the vault does the same."""
     state = ctx.state
     account = state.accounts.get(state.account_ids.get((entry.owner, entry.sub_account), 0))
-    needs_prices = entry.entry_kind is InboxEntryKind.WITHDRAWAL and account is not None
-    refusal = _check(ctx, entry, needs_prices)
+    withdrawing = account if entry.entry_kind is InboxEntryKind.WITHDRAWAL else None
+    refusal = _check(ctx, entry, withdrawing)
     if refusal is not None:
         ctx.refuse(refusal)
         return
     batch = state.batch
-    pairs = account.open_positions if needs_prices and account is not None else 0
+    pairs = withdrawing.open_positions if withdrawing is not None else 0
     if len(batch.inbox) >= MAX_INBOX or not batch.has_room_for_account(pairs):
         seal(ctx)
-    enter(ctx, STAGE_INBOX, priced=needs_prices)
+    enter(ctx, STAGE_INBOX, priced=withdrawing is not None)
     state.entry_count += 1
     if entry.entry_kind is InboxEntryKind.DEPOSIT:
         _deposit(ctx, entry, account or register(ctx, entry.owner, entry.sub_account))
@@ -38,10 +46,11 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
         state.batch.inbox.append(0)
         ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="unknown account"))
     else:
-        _withdraw(ctx, entry, account)
+        state.batch.inbox.append(account.account_id)
+        REQUESTS[entry.entry_kind](ctx, entry, account)
 
 
-def _check(ctx: Context, entry: InboxEntry, needs_prices: bool) -> Reject | None:
+def _check(ctx: Context, entry: InboxEntry, withdrawing: Account | None) -> Reject | None:
     state = ctx.state
     if entry.entry_id != state.next_entry_id:
         return no(
@@ -54,8 +63,12 @@ def _check(ctx: Context, entry: InboxEntry, needs_prices: bool) -> Reject | None
         return no(RejectCode.OUT_OF_RANGE, "amount is out of range", "amount", entry=entry.entry_id)
     if entry.entry_kind is InboxEntryKind.DEPOSIT and entry.owner == NO_ADDRESS:
         return no(RejectCode.OUT_OF_RANGE, "a deposit needs an owner", "owner", entry=entry.entry_id)
-    if needs_prices and round_is_old(state, ctx.stamp_ms):
+    if withdrawing is not None and round_is_old(state, ctx.stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round: try again", round_s=state.now)
+    if withdrawing is not None and not prices_fresh(state, withdrawing):
+        return no(
+            RejectCode.STALE_PRICE, "the price of an open position is stale: try again", entry=entry.entry_id
+        )
     old = state.now == 0 or round_is_old(state, ctx.stamp_ms)
     if old and not state.batch.priced and len(state.batch.inbox) >= MAX_INBOX:
         return no(RejectCode.NOT_READY, "no recent price round to seal with: try again", round_s=state.now)
@@ -75,10 +88,6 @@ def _deposit(ctx: Context, entry: InboxEntry, account: Account) -> None:
 def _withdraw(ctx: Context, entry: InboxEntry, account: Account) -> None:
     state: EngineState = ctx.state
     touch_positions(state, account)
-    state.batch.inbox.append(account.account_id)
-    if not prices_fresh(state, account):
-        ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="stale price"))
-        return
     amount = min(entry.amount, margin_of(state, account).withdrawable)
     if amount == 0:
         ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="nothing withdrawable"))
@@ -87,3 +96,50 @@ def _withdraw(ctx: Context, entry: InboxEntry, account: Account) -> None:
     state.claimed += amount
     state.claim_count += 1
     ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=amount))
+
+
+def _cancel(ctx: Context, entry: InboxEntry, account: Account) -> None:
+    """Void a slot or the whole account, in the engine and, when the batch settles, on the chain."""
+    sequence, slots = entry.order_sequence, account.slots
+    touch(ctx.state, account)
+    orders = [order for order in account.orders.values() if order.sequence <= sequence]
+    if entry.slot == ALL_SLOTS:
+        account.min_sequence = max(account.min_sequence, sequence)
+        account.action_sequence = max(account.action_sequence, sequence)
+    elif entry.slot == 0:
+        orders = []
+        account.taker_sequence = max(account.taker_sequence, sequence)
+        account.used_taker_sequence = max(account.used_taker_sequence, sequence)
+    else:
+        orders = [order for order in orders if order.slot == entry.slot]
+        slot = slots.setdefault(entry.slot, SlotState())
+        slot.sequence = max(slot.sequence, sequence)
+        if sequence > slot.used_sequence:
+            slot.used_sequence, slot.filled = sequence, VOIDED_LOTS
+            live = account.orders.get(entry.slot)
+            if live is not None and live not in orders and live.order.amend:
+                orders.append(live)  # its first fill would carry over what the void counts as filled
+    for order in orders:
+        cancel(ctx, order, CancelReason.USER)
+    ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
+
+
+def _approve_agent(ctx: Context, entry: InboxEntry, account: Account) -> None:
+    touch(ctx.state, account)
+    set_agent(ctx, account, entry.agent, entry.agent_expiry, entry.amount)
+    ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
+
+
+def _revoke_agent(ctx: Context, entry: InboxEntry, account: Account) -> None:
+    touch(ctx.state, account)
+    set_agent(ctx, account, entry.agent, 0, 0)
+    account.action_sequence = max(account.action_sequence, entry.created * 1000)
+    ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
+
+
+REQUESTS = {
+    InboxEntryKind.WITHDRAWAL: _withdraw,
+    InboxEntryKind.CANCEL: _cancel,
+    InboxEntryKind.APPROVE_AGENT: _approve_agent,
+    InboxEntryKind.REVOKE_AGENT: _revoke_agent,
+}

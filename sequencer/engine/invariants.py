@@ -16,7 +16,8 @@ def check_invariants(state: EngineState) -> None:
     collateral = sum(account.collateral for account in state.accounts.values())
     whole = collateral + state.funding_pool + state.claimed
     check(whole == state.credited, "invariant 1: collateral, pool and claims are not what was credited")
-    check(0 <= state.dust < FUNDING_SCALE, "invariant 1: dust holds a whole unit")
+    check(state.dust >= 0, "invariant 1: dust is negative")
+    check(state.dust < FUNDING_SCALE or state.batch.fills, "invariant 1: dust holds a whole unit")
     for at in state.markets:
         _check_market(state, at)
     for account_id, account in state.accounts.items():
@@ -42,12 +43,18 @@ def _check_market(state: EngineState, at: MarketState) -> None:
         for account in state.accounts.values()
         if market_id in account.positions
     ]
+    holders = {key for key, account in state.accounts.items() if _holds(account, market_id)}
+    check(at.holders == holders, "markets: the holders are miscounted")
     check(sum(sizes) == 0, "invariant 2: positions do not sum to zero")
     check(sum(size for size in sizes if size > 0) == at.open_interest, "invariant 2: open interest")
     bid, ask = at.book.bids.best(), at.book.asks.best()
     check(bid is None or ask is None or bid.price < ask.price, "book: crossed")
     for side in (at.book.bids, at.book.asks):
         _check_side(state, side)
+
+
+def _holds(account: Account, market_id: int) -> bool:
+    return market_id in account.positions and account.positions[market_id].size != 0
 
 
 def _check_side(state: EngineState, side: BookSide) -> None:

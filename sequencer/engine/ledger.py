@@ -1,8 +1,8 @@
 """Every movement of collateral and every change of a position. Integers as the vault computes them."""
 
-from evermark.protocol.batch import FEE_ACCOUNT, INSURANCE_FUND
+from evermark.protocol.batch import FEE_ACCOUNT
 from evermark.protocol.margin import fee_delta, funding_owed, funding_remainder
-from evermark.protocol.units import FUNDING_SCALE, check, floor_div
+from evermark.protocol.units import check, floor_div
 from sequencer.engine.batch_builder import Row
 from sequencer.engine.context import Context
 from sequencer.engine.events import AccountRegistered, CollateralChanged, PositionChanged
@@ -74,21 +74,29 @@ def charge_fee(ctx: Context, account: Account, row: Row, notional: int, rate_ppm
 
 def change_position(ctx: Context, account: Account, at: MarketState, delta: int, price: int) -> None:
     """Buy (`delta` > 0) or sell at `price` for cash; settles the position's funding first."""
-    state, market_id = ctx.state, at.market.market_id
+    state, market_id = ctx.state, at.market_id
     noted = baseline(state, account)
     touch_positions(state, account)
     state.batch.pairs.add((account.account_id, market_id))
     position = position_of(account, market_id)
     refresh(state, account)
-    noted.sizes.setdefault(market_id, position.size)
+    base_size = noted.sizes.setdefault(market_id, position.size)
+    base_mark = noted.entry_marks.setdefault(market_id, position.entry_mark)
     _settle_funding(ctx, account, at, position)
     before, after = position.size, position.size + delta
-    realized = _change_cost(position, delta, at.market.notional(delta, price))
-    position.entry_mark = _entry_mark(before, after, position.entry_mark, at.mark)
+    cost = at.notional(delta, price)
+    realized = _change_cost(position, delta, cost)
+    position.entry_mark = _entry_mark(base_size, after, base_mark, at.mark)
     position.size = after
+    if before == 0:
+        at.holders.add(account.account_id)
+    if after == 0:
+        at.holders.discard(account.account_id)
     account.open_positions += (after != 0) - (before != 0)
+    if not account.open_positions:
+        state.debtors.add(account.account_id)
     at.open_interest += max(after, 0) - max(before, 0)
-    change_collateral(ctx, account, -at.market.notional(delta, price), "trade")
+    change_collateral(ctx, account, -cost, "trade")
     revalue(state, account, market_id)
     ctx.emit(
         PositionChanged(
@@ -108,10 +116,6 @@ def _settle_funding(ctx: Context, account: Account, at: MarketState, position: P
         state.dust += funding_remainder(position.size, at.cumulative, position.entry_cumulative)
         state.funding_pool += owed
         change_collateral(ctx, account, -owed, "funding")
-        if state.dust >= FUNDING_SCALE:
-            state.dust -= FUNDING_SCALE
-            state.funding_pool -= 1
-            move_in_fills(ctx, state.accounts[INSURANCE_FUND], 1, "dust")
     position.entry_cumulative = at.cumulative
 
 
@@ -132,8 +136,8 @@ def _change_cost(position: Position, delta: int, cost: int) -> int:
 
 
 def _entry_mark(before: int, after: int, entry_mark: int, mark: int) -> int:
-    """Mark at entry: the current one on opening or flipping, size-weighted (floor) on growing, else
-    unchanged."""
+    """Mark at entry, from before the batch to now: the current mark on opening or flipping, size-weighted
+    (floor) on growing, else unchanged."""
     if after == 0 or (before and (before > 0) == (after > 0) and abs(after) <= abs(before)):
         return entry_mark
     if before == 0 or (before > 0) != (after > 0):

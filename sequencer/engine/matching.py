@@ -5,6 +5,7 @@ there.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.margin import fee_delta
@@ -16,6 +17,11 @@ from sequencer.engine.order_book import Level, RestingOrder
 from sequencer.engine.parties import Party
 from sequencer.engine.risk import prices_fresh
 from sequencer.engine.state import Account, EngineState, MarketState
+
+# Looking a member up in its enumeration costs compiled code more than the comparison that wants it.
+_REDUCE_ONLY_MODE: Final = MarketMode.REDUCE_ONLY
+_MARGIN: Final = CancelReason.MARGIN
+_REDUCE_ONLY: Final = CancelReason.REDUCE_ONLY
 
 
 class Step:
@@ -56,7 +62,7 @@ def agent_is_live(state: EngineState, account: Account, signer: bytes) -> bool:
 
 def fund_meets(state: EngineState, at: MarketState, order: RestingOrder) -> int:
     """Lots of the insurance fund's position that the order would take over at the mark, 0 when none."""
-    position = state.accounts[INSURANCE_FUND].positions.get(at.market.market_id)
+    position = state.accounts[INSURANCE_FUND].positions.get(at.market_id)
     sign = order.sign
     if position is None or position.size * sign <= 0 or at.stale or order.order.post_only:
         return 0
@@ -81,13 +87,13 @@ def maker_refusal(
 
 def maker_lots(state: EngineState, party: Party, maker: RestingOrder, lots: int) -> tuple[int, CancelReason]:
     """Lots that a waiting order may trade, at most `lots`; with 0 the reason to cancel it."""
-    only_reduces = maker.reduce_only or party.at.effective_mode == MarketMode.REDUCE_ONLY
+    only_reduces = maker.reduce_only or party.at.effective_mode == _REDUCE_ONLY_MODE
     if only_reduces:
         lots = min(lots, party.opposes(maker.sign))
-        return lots, CancelReason.REDUCE_ONLY
+        return lots, _REDUCE_ONLY
     if lots > party.opposes(maker.sign) and not prices_fresh(state, party.account):
-        return 0, CancelReason.MARGIN
-    return lots, CancelReason.MARGIN
+        return 0, _MARGIN
+    return lots, _MARGIN
 
 
 class Planner:
@@ -143,7 +149,7 @@ class Planner:
 
     def _crossed_levels(self) -> Iterator[Level]:
         sign, limit = self.order.sign, self.order.price
-        for level in self.at.book.opposite(self.order.side).best_first():
+        for level in self.at.book.facing(self.order).best_first():
             if sign * (limit - level.price) < 0:
                 return
             yield level
@@ -176,7 +182,7 @@ class Planner:
 
     def _trade(self, maker: RestingOrder, party: Party, lots: int) -> None:
         plan, sign, market = self.plan, self.order.sign, self.at.market
-        notional = market.notional(lots, maker.price)
+        notional = self.at.notional(lots, maker.price)
         numerator, taker_fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
         row = self.batch.rows.get((maker.account, maker.slot, maker.sequence))
         _, maker_fee = fee_delta(row.numerator if row is not None else 0, notional, market.maker_fee_ppm)
@@ -204,7 +210,7 @@ class Planner:
         party = self._party(self.state.accounts[INSURANCE_FUND])
         if lots == 0 or plan.stop is not None:
             return
-        notional = market.notional(lots, self.at.mark)
+        notional = self.at.notional(lots, self.at.mark)
         numerator, fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
         if not self.taker.allows(self.state, sign * lots, -sign * notional - fee):
             plan.stop = CancelReason.MARGIN
@@ -236,11 +242,9 @@ class Planner:
         return wanted
 
     def _open_interest_change(self, party: Party, lots: int) -> int:
-        sign = self.order.sign
-        return sum(
-            max(side.size + delta, 0) - max(side.size, 0)
-            for side, delta in ((self.taker, sign * lots), (party, -sign * lots))
-        )
+        delta, taker_size, maker_size = self.order.sign * lots, self.taker.size, party.size
+        change = max(taker_size + delta, 0) - max(taker_size, 0)
+        return change + max(maker_size - delta, 0) - max(maker_size, 0)
 
     def _party(self, account: Account) -> Party:
         """The account's party; a full pair table stops the plan, so that the batch stays within its
@@ -268,5 +272,5 @@ def may_trade(state: EngineState, at: MarketState, order: RestingOrder) -> bool:
 
 def crosses_book(at: MarketState, order: RestingOrder) -> bool:
     """Whether the best waiting order meets the limit."""
-    best = at.book.opposite(order.side).best()
+    best = at.book.facing(order).best()
     return best is not None and order.sign * (order.price - best.price) >= 0

@@ -56,7 +56,7 @@ class RestingOrder:
         self.client_id = client_id
         self.filled = filled
         self.side = order.side
-        self.sign = 1 if order.side == 0 else -1  # +1 buys; positions move this way
+        self.sign = -1 if order.side else 1  # +1 buys; positions move this way
         self.price = order.limit_price
         self.size = order.size
         self.slot = order.slot
@@ -118,7 +118,11 @@ class BookSide:
         level = self.levels.get(price)
         if level is None:
             level = self.levels[price] = Level(price)
-            insort(self.keys, price * self.sign)
+            key, keys = price * self.sign, self.keys
+            if not keys or key > keys[-1]:
+                keys.append(key)
+            else:
+                insort(keys, key)
         return level
 
     def drop(self, level: Level) -> None:
@@ -142,20 +146,28 @@ class OrderBook:
 
     def side(self, side: Side) -> BookSide:
         """The side on which orders of `side` wait."""
-        return self.bids if side == Side.BUY else self.asks
+        return self.asks if side else self.bids
 
     def opposite(self, side: Side) -> BookSide:
         """The side that an order of `side` trades with."""
-        return self.asks if side == Side.BUY else self.bids
+        return self.bids if side else self.asks
+
+    def facing(self, order: RestingOrder) -> BookSide:
+        """The side that the order trades with."""
+        return self.asks if order.sign > 0 else self.bids
 
     def add(self, order: RestingOrder) -> None:
         """Queue behind all orders of the same price."""
-        level = self.side(order.side).level_at(order.price)
-        order.level, order.previous, order.next = level, level.tail, None
-        if level.tail is None:
+        side = self.bids if order.sign > 0 else self.asks
+        level = side.level_at(order.price)
+        last = level.tail
+        order.level = level
+        order.previous = last
+        order.next = None
+        if last is None:
             level.head = order
         else:
-            level.tail.next = order
+            last.next = order
         level.tail = order
         level.total += order.size - order.filled
         level.count += 1
@@ -175,11 +187,13 @@ class OrderBook:
             level.tail = before
         else:
             after.previous = before
-        order.level = order.previous = order.next = None
+        order.level = None
+        order.previous = None
+        order.next = None
         level.total -= order.size - order.filled
         level.count -= 1
         if level.count == 0:
-            self.side(order.side).drop(level)
+            (self.bids if order.sign > 0 else self.asks).drop(level)
 
     def fill(self, order: RestingOrder, lots: int) -> None:
         """Count `lots` of a waiting order as traded; a finished order leaves."""

@@ -1,7 +1,7 @@
 """A party of planned fills: one account in one market, with the vault's closing check on what it would
 become."""
 
-from evermark.protocol.margin import AccountMargin, closing_check, initial_margin
+from evermark.protocol.margin import AccountMargin, closing_check
 from evermark.protocol.markets import MAX_OPEN_MARKETS
 from evermark.protocol.units import ceil_div
 from sequencer.engine.batch_builder import Baseline, OpenBatch
@@ -27,7 +27,7 @@ class Party:
 
     def __init__(self, state: EngineState, account: Account, at: MarketState, batch: OpenBatch) -> None:
         refresh(state, account)
-        market_id = at.market.market_id
+        market_id = at.market_id
         self.account = account
         self.at = at
         self.cash = 0  # collateral change of the planned fills
@@ -37,7 +37,7 @@ class Party:
         position = account.positions.get(market_id)
         self.size = position.size if position is not None else 0
         if position is not None:
-            self.equity -= at.market.notional(position.size, at.mark)
+            self.equity -= at.notional(position.size, at.mark)
             self.initial -= position.initial
             self.maintenance -= position.maintenance
         noted = batch.baselines.get(account.account_id)
@@ -51,12 +51,12 @@ class Party:
 
     def allows(self, state: EngineState, delta: int, cash: int) -> bool:
         """Whether the vault accepts the account after `delta` more lots and `cash` more collateral."""
-        market, after_size = self.at.market, self.size + delta
+        at, after_size = self.at, self.size + delta
         if after_size and not self.size and self.account.open_positions >= MAX_OPEN_MARKETS:
             return False
-        value = market.notional(after_size, self.at.mark)
+        value = at.notional(after_size, at.mark)
         after = AccountMargin(self.equity + self.cash + cash + value)
-        initial = initial_margin(market, abs(value))
+        initial = at.margin.initial(abs(value))
         after.initial = self.initial + initial
         if after.equity >= after.initial:
             return True

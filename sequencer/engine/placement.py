@@ -60,7 +60,7 @@ def _must_seal(state: EngineState, draft: Draft, meets: bool) -> bool:
         return True  # a liquidation target has no order in its batch
     if not meets:
         return False
-    if batch.stage > STAGE_FILLS or not batch.has_room_for_fills():
+    if batch.stage > STAGE_FILLS or not batch.has_room_for_fills() or batch.deleveraged:
         return True
     # An account that grew in this batch may not shrink below its initial margin in it: give it a fresh
     # baseline.

@@ -5,7 +5,7 @@ larger of |position + buys| and |position - sells|, the loss of waiting orders a
 fees.
 """
 
-from evermark.protocol.margin import AccountMargin, funding_owed, initial_margin
+from evermark.protocol.margin import AccountMargin, funding_owed
 from evermark.protocol.units import PPM, ceil_div
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position
@@ -16,17 +16,19 @@ def refresh(state: EngineState, account: Account) -> None:
     if account.epoch == state.epoch:
         return
     account.epoch = state.epoch
-    account.value = account.initial = account.maintenance = account.notional = account.worst = 0
-    account.order_loss = 0
+    value = initial = maintenance = notional = worst = loss = 0
     for market_id, position in account.positions.items():
         _value(state.markets[market_id], position)
-        account.value += position.value
-        account.initial += position.initial
-        account.maintenance += position.maintenance
-        account.notional += position.notional
-        account.worst += position.worst
+        value += position.value
+        initial += position.initial
+        maintenance += position.maintenance
+        notional += position.notional
+        worst += position.worst
     for order in account.orders.values():
-        account.order_loss += order_loss(state.markets[order.market_id], order)
+        loss += order_loss(state.markets[order.market_id], order)
+    account.value, account.notional = value, notional
+    account.initial, account.maintenance = initial, maintenance
+    account.worst, account.order_loss = worst, loss
 
 
 def revalue(state: EngineState, account: Account, market_id: int) -> None:
@@ -55,13 +57,17 @@ def rework_orders(state: EngineState, account: Account, market_id: int) -> None:
 
 
 def _value(at: MarketState, position: Position) -> None:
-    market, mark, size = at.market, at.price.mark_ticks, position.size
-    value = size * mark * market.lot_tick_value
+    size = position.size
     if size:
-        position.notional = abs(value)
-        position.initial = initial_margin(market, position.notional)
-        position.maintenance = ceil_div(position.initial, 2)
-        position.value = value - funding_owed(size, at.cumulative, position.entry_cumulative)
+        value = size * at.mark * at.lot_tick_value
+        notional = value if value >= 0 else -value
+        initial = at.margin.initial(notional)
+        position.notional = notional
+        position.initial = initial
+        position.maintenance = (initial + 1) // 2  # rounded up, of what is not negative
+        if at.cumulative != position.entry_cumulative:
+            value -= funding_owed(size, at.cumulative, position.entry_cumulative)
+        position.value = value
     else:
         position.notional = position.initial = position.maintenance = position.value = 0
     position.worst = worst_initial(at, size, position.buy_lots, position.sell_lots)
@@ -69,10 +75,12 @@ def _value(at: MarketState, position: Position) -> None:
 
 def worst_initial(at: MarketState, size: int, buy_lots: int, sell_lots: int) -> int:
     """Initial margin of the largest position that the waiting orders could make."""
-    largest = max(size + buy_lots, sell_lots - size, abs(size))
-    return (
-        initial_margin(at.market, largest * at.price.mark_ticks * at.market.lot_tick_value) if largest else 0
-    )
+    largest = size if size >= 0 else -size
+    if size + buy_lots > largest:
+        largest = size + buy_lots
+    if sell_lots - size > largest:
+        largest = sell_lots - size
+    return at.margin.initial(largest * at.mark * at.lot_tick_value) if largest else 0
 
 
 def order_loss(at: MarketState, order: RestingOrder) -> int:
@@ -85,12 +93,13 @@ def order_loss(at: MarketState, order: RestingOrder) -> int:
 
 def loss_at(at: MarketState, sign: int, price: int, lots: int) -> int:
     """Loss against the mark of trading `lots` at `price` (`sign` +1 buys), not below zero."""
-    return max(0, sign * (price - at.price.mark_ticks)) * lots * at.market.lot_tick_value
+    worse = sign * (price - at.mark)
+    return worse * lots * at.lot_tick_value if worse > 0 else 0
 
 
 def order_fee(at: MarketState, price: int, lots: int, rate_ppm: int) -> int:
     """Fee that trading `lots` at `price` may cost; a rebate is not counted on."""
-    return max(0, ceil_div(lots * price * at.market.lot_tick_value * rate_ppm, PPM))
+    return ceil_div(lots * price * at.lot_tick_value * rate_ppm, PPM) if rate_ppm > 0 else 0
 
 
 def margin_of(state: EngineState, account: Account) -> AccountMargin:

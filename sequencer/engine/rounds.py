@@ -8,6 +8,7 @@ from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import MAX_PRICE_TICKS
 from sequencer.engine.commands import OracleRound
 from sequencer.engine.context import Context, no
+from sequencer.engine.debts import write_off_debts
 from sequencer.engine.events import CancelReason, MarketModeChanged, RoundApplied
 from sequencer.engine.open_orders import cancel
 from sequencer.engine.sealing import seal
@@ -40,6 +41,7 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
         _update_staleness(ctx, at.market.market_id)
     seal(ctx, ctx.sequence)
     _expire_orders(ctx)
+    write_off_debts(ctx)
 
 
 def _check(state: EngineState, command: OracleRound) -> Reject | None:

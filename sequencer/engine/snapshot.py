@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from evermark.protocol.batch import FILL_DELEVERAGE
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 from evermark.protocol.units import check
@@ -19,7 +20,7 @@ from sequencer.engine.open_orders import reserve
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 2  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 3  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -95,6 +96,7 @@ def _load(fields: list[Any]) -> EngineState:
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)
     state.unsettled = [(moment, notional) for moment, notional in unsettled]
+    state.unsettled_sealed = sum(notional for _, notional in state.unsettled)
     state.agents = {(account, agent): (expiry, cap) for account, agent, expiry, cap in agents}
     listed = state.genesis.markets if state.genesis is not None else ()
     for market, price, values in zip(listed, state.round.prices, markets, strict=True):
@@ -110,6 +112,11 @@ def _load(fields: list[Any]) -> EngineState:
         state.accounts[account.account_id] = account
         if account.account_id > 2:
             state.account_ids[account.owner, account.sub_account] = account.account_id
+        for market_id, position in account.positions.items():
+            if position.size:
+                state.markets[market_id].holders.add(account.account_id)
+        if not account.open_positions and account.collateral < 0:
+            state.debtors.add(account.account_id)
     for at, orders in zip(state.markets, books, strict=True):
         for values in orders:
             _load_order(state, at, values)
@@ -201,7 +208,13 @@ def _dump_batch(batch: OpenBatch) -> list[Any]:
         sorted(batch.accounts),
         sorted(batch.pairs),
         [
-            [account, noted.equity, noted.maintenance, sorted(noted.sizes.items())]
+            [
+                account,
+                noted.equity,
+                noted.maintenance,
+                sorted(noted.sizes.items()),
+                sorted(noted.entry_marks.items()),
+            ]
             for account, noted in sorted(batch.baselines.items())
         ],
         sorted(batch.row_accounts),
@@ -215,19 +228,22 @@ def _load_batch(values: list[Any]) -> OpenBatch:
     rows, fills, withdrawals, accounts, pairs, baselines, row_accounts, targets = values[8:]
     batch.inbox, batch.funding_hours, batch.funding_markets = list(inbox), list(hours), set(markets)
     for account, target, fields, signature in actions:
-        signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
+        signed: ApproveAgent | Transfer | None = None
+        if fields is not None:
+            signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
         batch.actions.append(OpenAction(account, signed, _signature(signature), target))
     for account, slot, sequence, market_id, numerator, order, signature in rows:
         row = Row(market_id, msgspec.convert(order, Order), _signature(signature), numerator)
         batch.rows[account, slot, sequence] = row
     for kind, first, second, size, keeper in fills:
         batch.fills.append(OpenFill(kind, tuple(first), tuple(second), size, keeper))
+        batch.deleveraged = batch.deleveraged or kind == FILL_DELEVERAGE
     for account, signed, fee, signature in withdrawals:
         batch.withdrawals.append((account, msgspec.convert(signed, Withdraw), fee, _signature(signature)))
     batch.accounts, batch.pairs = set(accounts), {(account, market) for account, market in pairs}
-    for account, equity, maintenance, sizes in baselines:
+    for account, equity, maintenance, sizes, entry_marks in baselines:
         noted = batch.baselines[account] = Baseline(equity, maintenance)
-        noted.sizes = dict(sizes)
+        noted.sizes, noted.entry_marks = dict(sizes), dict(entry_marks)
     batch.row_accounts, batch.targets = set(row_accounts), set(targets)
     return batch
 

@@ -3,6 +3,7 @@
 Only `apply` changes it. A gateway may read it between two commands (see `views.py`).
 """
 
+from evermark.protocol.margin import MarginTable
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
 from evermark.protocol.units import USDC
@@ -118,24 +119,64 @@ class Account:
 
 
 class MarketState:
-    """One market: its parameters, mode, funding index, open interest and book."""
+    """One market: its parameters, mode, funding index, open interest, book, and who holds a position."""
 
-    __slots__ = ("book", "cumulative", "funding_hour", "market", "mode", "open_interest", "price", "stale")
+    __slots__ = (
+        "_market",
+        "_price",
+        "book",
+        "cumulative",
+        "funding_hour",
+        "holders",
+        "lot_tick_value",
+        "margin",
+        "mark",
+        "market_id",
+        "mode",
+        "open_interest",
+        "stale",
+    )
 
     def __init__(self, market: Market, price: MarketPrice) -> None:
+        self.mark = 0
+        self.lot_tick_value = 0
+        self.market_id = market.market_id
+        self.margin = MarginTable(market)
         self.market = market
-        self.mode = MarketMode.NORMAL  # as commanded; `stale` restricts it further
         self.price = price
+        self.mode = MarketMode.NORMAL  # as commanded; `stale` restricts it further
         self.stale = True
         self.cumulative = 0
         self.funding_hour = 0
         self.open_interest = 0
         self.book = OrderBook()
+        self.holders: set[int] = set()  # a cache: accounts with a position here
 
     @property
-    def mark(self) -> int:
-        """Mark price in ticks, 0 before the first price."""
-        return self.price.mark_ticks
+    def market(self) -> Market:
+        """The parameters in force."""
+        return self._market
+
+    @market.setter
+    def market(self, market: Market) -> None:
+        self._market = market
+        self.market_id = market.market_id
+        self.lot_tick_value = market.lot_tick_value
+        self.margin = MarginTable(market)
+
+    @property
+    def price(self) -> MarketPrice:
+        """The last accepted price."""
+        return self._price
+
+    @price.setter
+    def price(self, price: MarketPrice) -> None:
+        self._price = price
+        self.mark = price.mark_ticks  # in ticks, 0 before the first price
+
+    def notional(self, size_lots: int, price_ticks: int) -> int:
+        """Exact notional in quote units; sign follows `size_lots`."""
+        return size_lots * price_ticks * self.lot_tick_value
 
     @property
     def effective_mode(self) -> MarketMode:
@@ -147,6 +188,7 @@ class EngineState:
     """Everything. A new one accepts nothing but Genesis."""
 
     __slots__ = (
+        "_round",
         "account_ids",
         "accounts",
         "agents",
@@ -155,6 +197,7 @@ class EngineState:
         "claimed",
         "confirmed_batch",
         "credited",
+        "debtors",
         "dust",
         "entry_count",
         "epoch",
@@ -164,13 +207,14 @@ class EngineState:
         "genesis",
         "market_ids",
         "markets",
-        "round",
+        "now",
         "sealed_batch",
         "sequence",
         "stale_markets",
         "stamp_ms",
         "trade_count",
         "unsettled",
+        "unsettled_sealed",
     )
 
     def __init__(self) -> None:
@@ -182,6 +226,7 @@ class EngineState:
         self.agents: dict[tuple[int, bytes], tuple[int, int]] = {}  # (expiry, transfer cap)
         self.markets: list[MarketState] = []
         self.market_ids: dict[str, int] = {}
+        self.now = 0  # engine time in unix seconds: the last round's
         self.round = Round(0, 0, ())
         self.funding_hour = 0  # last applied
         self.funding_pool = 0
@@ -196,14 +241,22 @@ class EngineState:
         self.confirmed_batch = 0
         # (round time, notional) of each batch after `confirmed_batch`
         self.unsettled: list[tuple[int, int]] = []
+        self.unsettled_sealed = 0  # sum of their notional
         self.epoch = 0  # counts changes of prices and funding; a cache key, not part of the hash
         self.expiries: list[tuple[int, int, int, int]] = []  # heap of (expiry, account, slot, sequence), lazy
         self.stale_markets = 0
+        # a cache: users whose last position closed and whose debts, if any, were not looked at since
+        self.debtors: set[int] = set()
 
     @property
-    def now(self) -> int:
-        """Engine time in unix seconds: the last round's."""
-        return self.round.timestamp
+    def round(self) -> Round:
+        """The prices in force."""
+        return self._round
+
+    @round.setter
+    def round(self, round_: Round) -> None:
+        self._round = round_
+        self.now = round_.timestamp
 
     @property
     def next_entry_id(self) -> int:
@@ -213,7 +266,7 @@ class EngineState:
     @property
     def unsettled_notional(self) -> int:
         """Traded and not confirmed on the chain, the open batch included, quote units."""
-        return sum(notional for _, notional in self.unsettled) + self.batch.notional
+        return self.unsettled_sealed + self.batch.notional
 
     @property
     def unsettled_age_s(self) -> int:

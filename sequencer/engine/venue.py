@@ -59,7 +59,9 @@ def confirm_batch(ctx: Context, command: BatchConfirmed) -> None:
             )
         )
         return
-    del state.unsettled[: command.batch_id - state.confirmed_batch]
+    settled = command.batch_id - state.confirmed_batch
+    state.unsettled_sealed -= sum(notional for _, notional in state.unsettled[:settled])
+    del state.unsettled[:settled]
     state.confirmed_batch = command.batch_id
 
 

@@ -108,6 +108,7 @@ class _Gateway:
             account: reads.account,
             account + "/orders": reads.account_orders,
             account + "/fills": reads.account_fills,
+            account + "/deleveraging": reads.account_deleveraging,
             account + "/funding": reads.account_funding,
             account + "/ledger": reads.account_ledger,
             "/v1/orders": reads.order_of_client,

@@ -91,6 +91,7 @@ class KeeperDesk:
             "size": wire_int(event.size),
             "price": event.price,
             "taken_over": event.taken_over,
+            "deleveraged": event.deleveraged,
         }
 
 

@@ -10,6 +10,7 @@ from evermark.protocol.batch import FIRST_USER_ACCOUNT
 from evermark.protocol.reject import RejectCode
 from sequencer.engine.risk import margin_of
 from sequencer.engine.state import Account
+from sequencer.gateway.deleveraging import DeleveragingQueues
 from sequencer.gateway.desk import Answer, unknown_market
 from sequencer.gateway.refusal import refuse
 from sequencer.gateway.services import Services
@@ -36,6 +37,7 @@ class Reads:
         self._services = services
         self._state = services.state
         self._history = services.history
+        self._queues = DeleveragingQueues(services.state)
 
     async def exchange(self, _: web.Request) -> Answer:
         """GET /v1/exchange."""
@@ -83,6 +85,10 @@ class Reads:
     async def account(self, request: web.Request) -> Answer:
         """GET /v1/accounts/{owner}/{sub_account}."""
         return Answer.of(account_json(self._state, self._account(request)))
+
+    async def account_deleveraging(self, request: web.Request) -> Answer:
+        """GET /v1/accounts/{owner}/{sub_account}/deleveraging."""
+        return Answer.of(self._queues.of(self._account(request)))
 
     async def account_orders(self, request: web.Request) -> Answer:
         """GET /v1/accounts/{owner}/{sub_account}/orders."""

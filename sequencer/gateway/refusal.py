@@ -16,6 +16,7 @@ GATE_STATUS = {
     RejectCode.RATE_LIMITED: 429,
     RejectCode.NOT_READY: 503,
     RejectCode.OVERLOADED: 503,
+    RejectCode.STORAGE_LOW: 503,
     RejectCode.HEALTHY_ACCOUNT: 422,
 }
 ENGINE_STATUS = 422
@@ -51,7 +52,7 @@ def refuse(code: RejectCode, message: str, field: str = "", **details: int | str
 
 def engine_refusal(reject: Reject, order_hash: bytes = b"") -> Refusal:
     """The engine's or the pipeline's refusal: 422, except where waiting helps."""
-    waits = reject.code in (RejectCode.NOT_READY, RejectCode.OVERLOADED, RejectCode.RATE_LIMITED)
+    waits = GATE_STATUS.get(reject.code) in (429, 503)
     return Refusal(reject, None if waits else ENGINE_STATUS, order_hash)
 
 

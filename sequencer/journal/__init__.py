@@ -1,8 +1,9 @@
-"""The journal: append-only, hash-chained, durable before any answer. `Journal` is the seam to a replicated
-one.
+"""The journal: append-only, hash-chained, durable before any answer. `Journal` is the seam: SQLite embedded,
+PostgreSQL replicated.
 """
 
 from sequencer.journal.codec import decode_command, encode_command
+from sequencer.journal.opening import open_journal
 from sequencer.journal.records import (
     GENESIS_HASH,
     Appended,
@@ -31,4 +32,5 @@ __all__ = [
     "chain_hash",
     "decode_command",
     "encode_command",
+    "open_journal",
 ]

@@ -92,6 +92,8 @@ def check_record(record: Record, expected_sequence: int, previous: bytes) -> Non
 class Journal(Protocol):
     """An append-only log with one owner at a time, told apart by its epoch."""
 
+    name: str  # where it is, for messages; nothing secret
+
     def append(
         self, entries: Sequence[Entry], expected_sequence: int, epoch: int
     ) -> Appended | Fenced | Unknown:

@@ -55,6 +55,7 @@ class SqliteJournal:
         """Open or create. Raises JournalRefused when another process owns it or it is no journal of this
         format."""
         self.path = path
+        self.name = str(path)
         self.read_only = read_only
         self._lock_file = None if read_only else _lock(path)
         try:

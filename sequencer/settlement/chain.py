@@ -5,6 +5,7 @@ Every failure is one of two kinds. `Unreachable`: nobody knows, try again. `Refu
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 from hexbytes import HexBytes
@@ -13,7 +14,7 @@ from web3.types import EventData
 
 from evermark.chain import Manifest, TransactionReverted, TransactionSender
 from evermark.chain.rpc import UNREACHABLE, Web3
-from evermark.chain.vault import ExchangeContracts
+from evermark.chain.vault import ExchangeContracts, InboxItem
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import Refused, Unreachable
@@ -137,13 +138,7 @@ class ExchangeChain:
 
     async def _entry(self, entry_id: int, block: int) -> InboxEntry:
         item = await self._contracts.inbox_entry(entry_id, block)
-        return InboxEntry(
-            entry_id=entry_id,
-            entry_kind=InboxEntryKind(item.kind),
-            owner=bytes.fromhex(item.owner[2:]),
-            sub_account=item.sub_account,
-            amount=item.amount,
-        )
+        return inbox_command(entry_id, item)
 
     async def _settled_log(self, batch_id: int) -> EventData:
         async with _asking():
@@ -162,6 +157,26 @@ class ExchangeChain:
         async with _asking():
             receipt = await self._sender.send(to, data, gas=MAX_GAS)
         return Receipt(int(receipt["blockNumber"]), int(receipt["gasUsed"]))
+
+
+def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:
+    """The entry as the engine takes it: its data word unpacked by kind, as IInbox.vyi says."""
+    kind = InboxEntryKind(item.kind)
+    fields: dict[str, Any] = {}
+    if kind is InboxEntryKind.CANCEL:
+        fields = {"slot": item.data & 0xFFFF, "order_sequence": item.data >> 16}
+    elif kind in (InboxEntryKind.APPROVE_AGENT, InboxEntryKind.REVOKE_AGENT):
+        agent = (item.data & (1 << 160) - 1).to_bytes(20, "big")
+        fields = {"agent": agent, "agent_expiry": item.data >> 160}
+    return InboxEntry(
+        entry_id=entry_id,
+        entry_kind=kind,
+        owner=bytes.fromhex(item.owner[2:]),
+        sub_account=item.sub_account,
+        amount=item.amount,
+        created=item.created,
+        **fields,
+    )
 
 
 @asynccontextmanager

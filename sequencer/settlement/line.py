@@ -25,6 +25,7 @@ from sequencer.settlement.claims import ClaimPayer
 from sequencer.settlement.errors import Refused, Unreachable
 
 HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
+FROZEN_BATCH_ID = 2**48 - 1  # the vault's last batch id once it is frozen
 POLL_S = 0.5  # wall time between looks at the chain while nothing happens
 FIRST_RETRY_S, LAST_RETRY_S = 0.25, 15.0
 STOPPED_RETRY_S = (
@@ -107,6 +108,9 @@ class SettlementLine:
         """
         self._settled, final = await self._chain.last_batch_ids()
         self.reached = True
+        if FROZEN_BATCH_ID in (self._settled, final):
+            await self._claims.step()
+            raise Refused("the exchange is frozen: nothing settles any more, users leave through Exit")
         confirmed = await self._confirm(final)
         sealed = self._backlog.sealed(self._settled + 1)
         if sealed is not None:

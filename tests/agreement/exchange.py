@@ -28,7 +28,6 @@ from sequencer.engine.commands import (
     FundingHour,
     Genesis,
     InboxEntry,
-    InboxEntryKind,
     OracleRound,
     PlaceOrder,
     TransferRequest,
@@ -37,22 +36,14 @@ from sequencer.engine.commands import (
 )
 from sequencer.engine.events import BatchSealed
 from sequencer.engine.state import EngineState
+from tests.agreement.inbox_calls import InboxCalls, hex_address, signer
 
 ROUND_SECONDS = 5
 CHAIN_ID = 31337
 ROUNDS_A_DAY = 86_400
 
 
-def signer(role: str) -> Signer:
-    """A key by its role."""
-    return Signer(keccak(role.encode()))
-
-
-def hex_address(raw: bytes) -> str:
-    return "0x" + raw.hex()
-
-
-class Exchange:
+class Exchange(InboxCalls):
     """`send` applies a command to the engine; sealed batches go to the vault in the same call."""
 
     def __init__(self, markets: tuple[Market, ...], start_s: int) -> None:
@@ -66,6 +57,7 @@ class Exchange:
         self.posted: set[int] = set()
         self.reports: dict[int, tuple[SignedPriceReport, ...]] = {}
         self.entries = 0
+        self.waiting: list[InboxEntry] = []
         self.clock_ms = 0
         self._deploy()
         self.separator = domain_separator(CHAIN_ID, self._raw(self.vault))
@@ -101,8 +93,9 @@ class Exchange:
         )
         helpers = [boa.load(f"contracts/{name}.vy").address for name in ("Clerk", "Backstop", "Reasons")]
         nonce = env.evm.vm.state.get_nonce(deployer)
-        vault = keccak(rlp_encode([deployer, nonce + 1]))[12:]
-        self.inbox = boa.load("contracts/Inbox.vy", self.token.address, hex_address(vault))
+        vault = keccak(rlp_encode([deployer, nonce + 2]))[12:]
+        helpers.append(boa.load("contracts/Exit.vy", hex_address(vault)).address)
+        self.inbox = boa.load("contracts/Inbox.vy", self.token.address, hex_address(vault), helpers[-1], 0)
         configs = [
             (
                 market.symbol,
@@ -165,40 +158,6 @@ class Exchange:
                 self.vault.handle_error(result)
         self.settled.append(batch)
 
-    def deposit(self, owner: Signer, amount: int, sub_account: int = 0):
-        """Mint, deposit through the Inbox, and tell the engine."""
-        address = hex_address(owner.address)
-        self.token.mint(address, amount)
-        with boa.env.prank(address):
-            self.token.approve(self.inbox.address, amount)
-            self.inbox.deposit(amount, sub_account)
-        return self._entry(InboxEntryKind.DEPOSIT, owner.address, sub_account, amount)
-
-    def donate(self, amount: int):
-        """Seed the insurance fund."""
-        donor = signer("donor")
-        self.token.mint(hex_address(donor.address), amount)
-        with boa.env.prank(hex_address(donor.address)):
-            self.token.approve(self.inbox.address, amount)
-            self.inbox.donate(amount)
-        return self._entry(InboxEntryKind.DONATION, donor.address, 0, amount)
-
-    def request_withdrawal(self, owner: Signer, amount: int):
-        """An inbox withdrawal, unless one is open."""
-        if self.inbox.open_withdrawal(hex_address(owner.address), 0):
-            return []
-        with boa.env.prank(hex_address(owner.address)):
-            self.inbox.request_withdrawal(0, amount)
-        return self._entry(InboxEntryKind.WITHDRAWAL, owner.address, 0, amount)
-
-    def _entry(self, kind, owner: bytes, sub_account: int, amount: int):
-        self.entries += 1
-        return self.send(
-            InboxEntry(
-                entry_id=self.entries, entry_kind=kind, owner=owner, sub_account=sub_account, amount=amount
-            )
-        )
-
     def round(self, prices, step_s: int = ROUND_SECONDS):
         """A new round `step_s` later; `prices` are (index, mark) or None (all keepers abstain) by market."""
         self.now += step_s
@@ -228,7 +187,8 @@ class Exchange:
         return self.send(FundingHour(reports=signed))
 
     def order(self, owner: Signer, market: int, side: Side, size: int, price: int, slot: int, **fields):
-        """A signed order; slot 0 is IOC unless told otherwise."""
+        """A signed order, by `by` instead of the owner when given; slot 0 is IOC unless told otherwise."""
+        by = fields.pop("by", owner)
         if slot == 0:
             fields.setdefault("time_in_force", TimeInForce.IOC)
         self.clock_ms = max(self.clock_ms + 1, self.now * 1000)
@@ -251,8 +211,8 @@ class Exchange:
                 account=self.state.account_ids[owner.address, sub_account],
                 order=order,
                 order_hash=struct_hash(order),
-                signature=owner.sign(digest(self.separator, order)),
-                signer=owner.address,
+                signature=by.sign(digest(self.separator, order)),
+                signer=by.address,
             )
         )
 
@@ -361,6 +321,7 @@ class Exchange:
             assert on_chain.collateral == account.collateral, f"collateral of account {account.account_id}"
             assert on_chain.open_positions == account.open_positions
             assert on_chain.action_sequence == account.action_sequence
+            assert on_chain.min_sequence <= account.min_sequence
             assert on_chain.sub_account == account.sub_account
             if account.account_id >= FIRST_USER_ACCOUNT:
                 assert str(on_chain.owner).lower() == hex_address(account.owner)

@@ -9,8 +9,10 @@ import pytest
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side, TimeInForce
-from sequencer.engine.events import CommandRejected, Liquidated, Trade, Transferred
+from sequencer.engine.events import CommandRejected, Liquidated, Trade, Transferred, WrittenOff
+from sequencer.engine.risk import free_equity, margin_of
 from tests.agreement.exchange import Exchange, signer
+from tests.agreement.three_ways import ThreeWays
 
 SEED_USDC = 2_000_000
 START = 1_760_129_400  # 10 October 2025, 20:50 UTC
@@ -20,7 +22,7 @@ PRICES = [(1_136_000, 1_136_200), (383_000, 383_100), (19_500, 19_510), (22_100,
 @pytest.fixture
 def exchange():
     with boa.swap_env(boa.Env()):
-        made = Exchange(load_markets(), START)
+        made = ThreeWays(load_markets(), START)
         made.donate(SEED_USDC * 10**6)
         made.round(PRICES)
         yield made
@@ -117,10 +119,14 @@ def test_transfers_and_an_agents_cap_agree(exchange):
 class RandomTraders:
     """Seeded traders with every kind of order, deposits, withdrawals, price moves, funding and liquidations."""
 
-    def __init__(self, exchange: Exchange, seed: int) -> None:
+    def __init__(self, exchange: Exchange, seed: int, violence: int = 1) -> None:
         self.exchange = exchange
+        self.violence = (
+            violence  # how much further prices jump; above 1 each round is followed by liquidations
+        )
         self.random = random.Random(seed)
         self.traders = [signer(f"trader {i}") for i in range(8)]
+        self.agent = signer("agent")
         self.prices = [list(price) for price in PRICES]
         self.seen = Counter()
         self.hour = START // 3600 - 1
@@ -135,18 +141,39 @@ class RandomTraders:
         elif choice < 0.85:
             trader = self.random.choice(self.traders)
             events = self.exchange.cancel(trader, self.random.randrange(1, 5), self.random.random() < 0.2)
-        elif choice < 0.88:
+        elif choice < 0.89:
             events = self._money()
-        elif choice < 0.90 and (self.hour + 2) * 3600 <= self.exchange.now:
+        elif choice < 0.91 and (self.hour + 2) * 3600 <= self.exchange.now:
             self.hour += 1
             events = self.exchange.funding(
                 self.hour, [self.random.randrange(-30_000_000, 30_000_000) for _ in PRICES]
             )
-        elif choice < 0.92:
+        elif choice < 0.925:
             events = self._liquidate()
         else:
             events = self._round()
+            if self.violence > 1:
+                events += self._escape() + self._liquidate()
         self._count(events)
+
+    def pair_up(self) -> None:
+        """Each trader takes the other side of the next one's order, at up to 15 times what both have free."""
+        for maker, taker in zip(self.traders, self.traders[1:], strict=False):
+            market = self.random.randrange(len(PRICES))
+            mark = self.prices[market][1]
+            accounts = [self.exchange.state.accounts[self.exchange.account(who)] for who in (maker, taker)]
+            free = min(free_equity(self.exchange.state, account) - account.worst for account in accounts)
+            size = free * self.random.randrange(5, 16) // self.exchange.markets[market].notional(1, mark)
+            if size > 0:
+                side = self.random.choice([Side.BUY, Side.SELL])
+                self._count(self.exchange.order(maker, market, side.opposite, size, mark, slot=5))
+                self._count(self.exchange.order(taker, market, side, size, mark, slot=0))
+
+    def finish_batches(self) -> None:
+        """Rounds at the same prices until nothing is open: a round may begin a batch of its own with write-offs."""
+        self._count(self.exchange.round([tuple(price) for price in self.prices]))
+        while not self.exchange.state.batch.is_empty:
+            self._count(self.exchange.round([tuple(price) for price in self.prices]))
 
     def _order(self):
         trader = self.random.choice(self.traders)
@@ -169,16 +196,26 @@ class RandomTraders:
             away = -side.sign * self.random.randrange(-5, 60)
             fields["post_only"] = self.random.random() < 0.1
         price = mark + mark * away // 10_000
+        if (account.account_id, self.agent.address) in self.exchange.state.agents:
+            fields["by"] = self.agent
         return self.exchange.order(trader, market, side, size, price, slot, **fields)
 
     def _money(self):
         trader = self.random.choice(self.traders)
         amount = self.random.randrange(1, 3_000 * 10**6)
-        kind = self.random.randrange(3)
+        kind = self.random.randrange(6)
         if kind == 0:
             return self.exchange.deposit(trader, amount)
         if kind == 1:
             return self.exchange.request_withdrawal(trader, amount)
+        if kind == 2:
+            sequence = self.exchange.clock_ms - self.random.choice((0, 0, 5, 3_000))
+            slot = self.random.choice((0, 1, 2, 3, 4, 65_535))
+            return self.exchange.request_cancel(trader, slot, sequence)
+        if kind == 3:
+            if self.random.random() < 0.4:
+                return self.exchange.revoke_by_inbox(trader, self.agent)
+            return self.exchange.approve_by_inbox(trader, self.agent, self.exchange.now + 5_000, amount)
         return self.exchange.withdraw(trader, amount, fee=min(amount, self.random.randrange(10**6)))
 
     def _between_accounts(self):
@@ -194,6 +231,28 @@ class RandomTraders:
             return exchange.transfer(other, 0, amount, trader)
         return exchange.transfer(account, to, amount, by)
 
+    def _escape(self):
+        """Half of those below zero equity close a position at a price better than the mark, against a rich bidder, and stay
+        in debt; the fund is given something now and then."""
+        events, bidder = [], signer("bidder")
+        for trader in self.traders:
+            account = self.exchange.state.accounts[self.exchange.account(trader)]
+            held = [market for market, position in account.positions.items() if position.size]
+            if not held or margin_of(self.exchange.state, account).equity >= 0 or self.random.random() < 0.5:
+                continue
+            if not self.exchange.account(bidder):
+                events += self.exchange.deposit(bidder, 10**12)
+            for market in held:
+                size, mark = account.positions[market].size, self.exchange.state.markets[market].mark
+                side = Side.SELL if size > 0 else Side.BUY
+                price = mark - side.sign * (mark // 250)
+                events += self.exchange.order(bidder, market, side.opposite, abs(size), price, slot=7)
+                events += self.exchange.order(trader, market, side, abs(size), price, 0, reduce_only=True)
+                events += self.exchange.cancel(bidder, 7)
+        if self.random.random() < 0.3:
+            events += self.exchange.donate(self.random.randrange(1, 200 * 10**6))
+        return events
+
     def _liquidate(self):
         """A trigger on every position, healthy or not."""
         events = []
@@ -205,7 +264,7 @@ class RandomTraders:
 
     def _round(self):
         for price in self.prices:
-            move = self.random.randrange(-250, 251) * (4 if self.random.random() < 0.1 else 1)
+            move = self.random.randrange(-250, 251) * (4 * self.violence if self.random.random() < 0.1 else 1)
             price[0] = max(1000, price[0] + price[0] * move // 10_000)
             price[1] = price[0] + price[0] * self.random.randrange(-20, 21) // 10_000
         given = [None if self.random.random() < 0.05 else tuple(price) for price in self.prices]
@@ -218,8 +277,16 @@ class RandomTraders:
             self.seen["transfers"] += isinstance(event, Transferred)
             if isinstance(event, CommandRejected):
                 self.seen[event.reject.code.name] += 1
+            self.seen["written off"] += isinstance(event, WrittenOff)
             if isinstance(event, Liquidated):
-                self.seen["takeovers" if event.taken_over else "liquidations"] += 1
+                kind = (
+                    "takeovers"
+                    if event.taken_over
+                    else "deleveraged"
+                    if event.deleveraged
+                    else "liquidations"
+                )
+                self.seen[kind] += 1
 
 
 @pytest.mark.safety("C02", "contract")
@@ -235,9 +302,43 @@ def test_random_streams_agree_after_every_batch(exchange, seed):
             traders._count(traders._between_accounts())
         exchange.confirm()
         if len(exchange.settled) > batches and not exchange.state.batch.fills:
-            traders._count(exchange.round([tuple(price) for price in traders.prices]))
+            traders.finish_batches()
             exchange.compare()
             batches = len(exchange.settled)
+        exchange.retry_entry()
     assert traders.seen["trades"] > 40, traders.seen
     assert traders.seen["transfers"] > 0, traders.seen
     assert batches > 20
+
+
+def test_inbox_requests_agree(exchange):
+    """Cancels, agents and a withdrawal that waits for a price: the same words in engine and vault."""
+    maker, taker, agent = signer("maker"), signer("taker"), signer("agent")
+    for owner in (maker, taker):
+        exchange.deposit(owner, 50_000 * 10**6)
+    exchange.round(PRICES)
+    exchange.approve_by_inbox(taker, agent, exchange.now + 500, 7)
+    exchange.order(maker, 0, Side.SELL, 1_000, 1_136_500, slot=1)
+    exchange.order(maker, 0, Side.SELL, 1_000, 1_136_500, slot=2)
+    exchange.order(taker, 0, Side.BUY, 500, 1_137_000, slot=0, by=agent)
+    exchange.request_cancel(maker, 1, exchange.clock_ms)
+    exchange.order(taker, 0, Side.BUY, 500, 1_137_000, slot=0, by=agent)
+    exchange.request_cancel(taker, 0, exchange.clock_ms + 10)
+    exchange.round([None, *PRICES[1:]], 70)
+    exchange.request_withdrawal(taker, 10**6)
+    exchange.deposit(maker, 10**6)
+    assert len(exchange.waiting) == 2
+    exchange.round(PRICES)
+    exchange.retry_entry()
+    assert not exchange.waiting
+    exchange.revoke_by_inbox(taker, agent)
+    exchange.request_cancel(maker, 65_535, exchange.clock_ms)
+    exchange.round(PRICES)
+    exchange.compare()
+    vault, slots = exchange.vault, exchange.state.accounts[exchange.account(maker)].slots
+    for slot in (1, 2):
+        assert vault.slot(exchange.account(maker), slot).sequence == slots[slot].used_sequence
+    assert (
+        vault.account(exchange.account(taker)).taker_sequence
+        == exchange.state.accounts[exchange.account(taker)].used_taker_sequence
+    )

@@ -48,6 +48,10 @@ def test_nobody_there_is_one_line_that_says_what_to_do() -> None:
         (("deposit", "1e3"), "is no plain decimal number"),
         (("withdraw", "0"), "above zero"),
         (("transfer", "0", "--to", "1"), "above zero"),
+        (("exit", "status"), "give --exit ADDRESS, or --manifest FILE"),
+        (("exit", "status", "--exit", "0x12"), "is no address"),
+        (("exit", "status", "--manifest", "/no/such.json"), "/no/such.json"),
+        (("exit", "status", "--exit", "0x" + "11" * 20, "--rpc-url", NOWHERE), "no chain answers at"),
         (("up", "--prices", "dice"), "--prices: 'dice'"),
         (("up", "--json"), "belong to --for"),
         (("sequencer", "--config", "/no/such/file.json"), "/no/such/file.json"),
@@ -74,6 +78,7 @@ def test_help_lists_every_command() -> None:
         "positions",
         "withdraw",
         "transfer",
+        "exit",
     ):
         assert f" {command} " in text
     for command in ("devnet", "deploy", "sequencer", "keeper"):

@@ -56,8 +56,9 @@ def vault(chain: Any) -> Any:
 
 
 @pytest.fixture
-def inbox(usdc: Any, vault: Any) -> Any:
-    return compiled("Inbox").deploy(usdc, vault)
+def inbox(usdc: Any, vault: Any, chain: Any) -> Any:
+    """Without bonds; `bonded` in test_inbox_requests.py has them."""
+    return compiled("Inbox").deploy(usdc, vault, chain.generate_address("exit"), 0)
 
 
 @pytest.fixture

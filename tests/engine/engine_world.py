@@ -141,7 +141,8 @@ class World:
             FundingHour(reports=tuple(SignedFundingReport(report, keeper, SIGNATURE) for keeper in KEEPERS))
         )
 
-    def entry(self, kind: InboxEntryKind, number: int, amount: int, sub_account: int = 0):
+    def entry(self, kind: InboxEntryKind, number: int, amount: int = 0, sub_account: int = 0, **fields):
+        """The next inbox entry; `fields` are those that its kind needs."""
         return self.apply(
             InboxEntry(
                 entry_id=self.state.next_entry_id,
@@ -149,6 +150,8 @@ class World:
                 owner=owner_of(number) if number else bytes(20),
                 sub_account=sub_account,
                 amount=amount,
+                created=fields.pop("created", self.now_s),
+                **fields,
             )
         )
 
@@ -277,7 +280,8 @@ class World:
         assert decode_batch(encode_batch(batch), owners, symbols) == batch
         self.sealed.append(sealed)
         if self.vault is not None:
-            entries = [command for command, _ in self.log if isinstance(command, InboxEntry)]
+            offered = [command for command, _ in self.log if isinstance(command, InboxEntry)]
+            entries = list({entry.entry_id: entry for entry in offered}.values())  # a refused one comes again
             funding = {
                 command.reports[0].report.hour: command.reports[0].report.rates_ppb
                 for command, _ in self.log
@@ -300,11 +304,14 @@ class World:
                     assert vault.slots[account_id, slot] == (seen.used_sequence, seen.filled)
             assert vault.taker_sequences.get(account_id, 0) == account.used_taker_sequence
             assert vault.action_sequences.get(account_id, 0) == account.action_sequence
+            assert vault.min_sequences.get(account_id, 0) <= account.min_sequence
             assert vault.ids.get((account.owner, account.sub_account), account_id) == account_id
         for key, (expiry, cap) in state.agents.items():
             assert vault.agents[key] == (expiry, cap)
         assert (vault.pool, vault.dust) == (state.funding_pool, state.dust)
         assert vault.claimed == state.claimed
+        live = {key for key, (expiry, _) in vault.agents.items() if expiry}
+        assert live == set(state.agents)
         for at in state.markets:
             assert vault.open_interest[at.market.market_id] == at.open_interest
             assert vault.cumulative[at.market.market_id] == at.cumulative

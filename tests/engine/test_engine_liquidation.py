@@ -154,22 +154,21 @@ def test_a_negative_account_costs_the_fund(world, debtor):
 
 @pytest.mark.safety("B06", "sequencer")
 def test_the_fund_keeps_its_own_margin_and_cap():
-    """The fund takes only what its cap and its own initial margin allow; with nothing it refuses, with
-    numbers."""
-    world = World(market(0, fund_position_cap_lots=700))
-    rich, debtor = world.trader(10), world.trader(11, 100)
-    world.order(rich, SELL, LOTS, 10_000)
-    world.order(debtor, BUY, LOTS, 10_000, IOC)
-    world.round([9_500])
-    refused = rejection(world.liquidate(debtor))
-    assert refused.code is RejectCode.NOT_LIQUIDATABLE
-    assert set(refused.details) == {"equity", "maintenance_margin"}
-    world.donate(1_000)
-    (taken,) = of_type(world.liquidate(debtor), Liquidated)
-    assert taken.size == 700
-    assert rejection(world.liquidate(debtor)).code is RejectCode.NOT_LIQUIDATABLE
-    world.next_round()
-    world.assert_settled()
+    """The fund takes only what its cap and its own initial margin allow, to the lot; deleveraging takes the rest."""
+    for donated, held in ((0, 0), (20, 441), (1_000, 700)):
+        world = World(market(0, fund_position_cap_lots=700))
+        rich, debtor = world.trader(10), world.trader(11, 100)
+        world.order(rich, SELL, LOTS, 10_000)
+        world.order(debtor, BUY, LOTS, 10_000, IOC)
+        world.round([9_500])
+        if donated:
+            world.donate(donated)
+        steps = of_type(world.liquidate(debtor), Liquidated)
+        assert world.size(INSURANCE_FUND) == held
+        assert steps[-1].deleveraged
+        assert rejection(world.liquidate(debtor)).code is RejectCode.HEALTHY_ACCOUNT
+        world.next_round()
+        world.assert_settled()
 
 
 @pytest.mark.safety("B07", "sequencer")

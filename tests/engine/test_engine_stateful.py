@@ -104,6 +104,23 @@ class Exchange(RuleBasedStateMachine):
         if number != 99 or kind == 3:
             self.world.entry(InboxEntryKind(kind), number, amount)
 
+    @rule(
+        who=st.integers(0, 7),
+        kind=st.sampled_from((5, 5, 6, 7)),
+        slot=st.sampled_from((0, 1, 2, 3, 65_535)),
+        ahead=st.integers(-60, 3),
+    )
+    def request(self, who, kind, slot, ahead):
+        """Cancels around the sequences in use, agents that come and go, also of an unknown owner."""
+        self.world.entry(
+            InboxEntryKind(kind),
+            99 if who == 7 else 10 + who,
+            slot=slot,
+            order_sequence=max(1, START_S * 1000 + next(self.world.sequences) + ahead),
+            agent=owner_of(500 + who),
+            agent_expiry=self.world.now_s + 50,
+        )
+
     @rule(keeper=st.integers(0, 6), at=MARKETS)
     def liquidate(self, keeper, at):
         state = self.world.state
@@ -161,6 +178,8 @@ class Exchange(RuleBasedStateMachine):
     def teardown(self):
         if hasattr(self, "world"):
             self.world.next_round()
+            while not self.world.state.batch.is_empty:  # a round may begin a batch with write-offs
+                self.world.next_round()
             self.world.assert_settled()
 
 

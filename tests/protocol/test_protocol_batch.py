@@ -17,6 +17,7 @@ from protocol_strategies import (
 )
 
 from evermark.protocol.batch import (
+    FILL_DELEVERAGE,
     FILL_FUND,
     FILL_LIQUIDATION,
     FILL_ORDERS,
@@ -73,7 +74,9 @@ def batches(draw):
         return kind(index, message, draw(SIGNATURES))
 
     def fill():
-        kind = draw(st.sampled_from((FILL_ORDERS, FILL_LIQUIDATION, FILL_TAKEOVER, FILL_FUND)))
+        kind = draw(
+            st.sampled_from((FILL_ORDERS, FILL_LIQUIDATION, FILL_TAKEOVER, FILL_DELEVERAGE, FILL_FUND))
+        )
         keeper = draw(unsigned(16)) if kind in (FILL_LIQUIDATION, FILL_TAKEOVER) else NO_INDEX
         return Fill(kind, draw(unsigned(16)), draw(unsigned(16)), draw(unsigned(62, 1)), keeper)
 

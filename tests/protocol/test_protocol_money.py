@@ -23,6 +23,7 @@ from evermark.protocol.liquidation import (
 )
 from evermark.protocol.margin import (
     AccountMargin,
+    MarginTable,
     closing_check,
     fee_delta,
     funding_owed,
@@ -67,6 +68,17 @@ def test_tiers_are_continuous(market):
         at = tier.lower_notional
         lower = ceil_div(at * below.initial_fraction_ppm, PPM) - below.deduction
         assert abs(initial_margin(market, at) - lower) <= 1
+
+
+@given(MARKET, NOTIONALS, st.integers(-2, 2))
+def test_the_margin_table_is_the_same_formula(market, notional, offset):
+    """Anywhere, and around each step, the table gives what `initial_margin` gives; both refuse less than zero."""
+    table = MarginTable(market)
+    for at in (notional, *(max(0, tier.lower_notional + offset) for tier in market.tiers)):
+        assert table.initial(at) == initial_margin(market, at)
+    for refuse in (table.initial, lambda below: initial_margin(market, below)):
+        with pytest.raises(ValueError, match="below zero"):
+            refuse(-1)
 
 
 @given(MARKET, NOTIONALS)

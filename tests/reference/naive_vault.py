@@ -8,12 +8,12 @@ raises `Reverted`.
 from collections import defaultdict
 
 from naive_actions import Actions, ceil, require
+from naive_backstop import FEES, FUND, NO_INDEX, PPM, Backstop
 
 from evermark.protocol.oracle import prices_hash
-from evermark.protocol.orders import Side, TimeInForce
+from evermark.protocol.orders import TimeInForce
 
-FUND, FEES, NO_INDEX = 1, 2, 0xFFFF
-SCALE, PPM = 10**12, 10**6
+SCALE = 10**12
 
 
 class NaiveVault:
@@ -28,6 +28,7 @@ class NaiveVault:
         )  # (account, market) -> size, entry cumulative, entry mark
         self.slots = defaultdict(lambda: (0, 0))  # (account, slot) -> sequence, filled
         self.taker_sequences = defaultdict(int)
+        self.min_sequences = defaultdict(int)
         self.action_sequences = defaultdict(int)
         self.agents = {}  # (account, agent) -> expiry, transfer cap
         self.cumulative = defaultdict(int)
@@ -66,7 +67,7 @@ class NaiveVault:
         return ceil(notional * reached[-1].initial_fraction_ppm, PPM) - reached[-1].deduction
 
 
-class Settlement(Actions):
+class Settlement(Actions, Backstop):
     """One batch being applied."""
 
     def __init__(self, vault, batch, round_, entries, funding_rates):
@@ -90,6 +91,8 @@ class Settlement(Actions):
         for action in batch.actions:
             if hasattr(action, "transfer"):
                 self.transfer(action)
+            elif not hasattr(action, "approval"):
+                self.write_off(batch.accounts[action.account_index])
             else:
                 self.approve(batch.accounts[action.account_index], action.approval)
         for hour in batch.funding_hours:
@@ -99,8 +102,11 @@ class Settlement(Actions):
         self.base_positions = dict(vault.positions)
         self.base_interest = dict(vault.open_interest)
         for fill in batch.fills:
-            (self.orders, self.liquidation, self.takeover, None, self.with_fund)[fill.kind](fill)
+            (self.orders, self.liquidation, self.takeover, self.deleverage, self.with_fund)[fill.kind](fill)
         require(not self.targets & self.traded, "a target also trades")
+        whole, vault.dust = divmod(vault.dust, SCALE)
+        vault.pool -= whole
+        vault.collaterals[FUND] += whole
         for entry in batch.withdrawals:
             self.withdrawal(entry)
         self.close()
@@ -123,6 +129,8 @@ class Settlement(Actions):
             require(order.market == market.symbol, "market of a row")
             require(order.expiry >= self.now, "order expired")
             require(order.sequence <= (self.now + 86_400) * 1000, "sequence too far ahead")
+            least = self.vault.min_sequences[self.pair(row.pair)[0]]
+            require(order.sequence > least, "order voided")
             immediate = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
             require(order.slot > 0 or immediate, "slot 0 never rests")
 
@@ -159,22 +167,44 @@ class Settlement(Actions):
         elif entry.entry_kind == 1:
             account = vault.ids.setdefault(key, len(vault.ids) + 3)
         else:
-            self.forced_withdrawal(use, entry, vault.ids.get(key))
+            self.request(use, entry, vault.ids.get(key))
             return
         require(self.batch.accounts[use.account_index] == account, "entry of another account")
         vault.collaterals[account] += entry.amount
         vault.credited += entry.amount
 
-    def forced_withdrawal(self, use, entry, account):
+    def request(self, use, entry, account):
         if account is None:
             require(use.account_index == NO_INDEX, "nobody's entry")
             return
         require(self.batch.accounts[use.account_index] == account, "entry of another account")
-        equity, initial, _, notional = self.margin(account)
-        if self.all_fresh(account):
+        vault, agent = self.vault, (account, entry.agent)
+        if entry.entry_kind == 3:
+            equity, initial, _, notional = self.margin(account)
+            require(self.all_fresh(account), "stale price")
             amount = min(entry.amount, max(0, equity - max(initial, ceil(notional, 5))))
-            self.vault.collaterals[account] -= amount
-            self.vault.claimed += amount
+            vault.collaterals[account] -= amount
+            vault.claimed += amount
+        elif entry.entry_kind == 5:
+            self.void(account, entry.slot, entry.order_sequence)
+        elif entry.entry_kind == 6:
+            vault.agents[agent] = (entry.agent_expiry, entry.amount)
+        else:
+            vault.agents[agent] = (0, 0)
+            self.void_actions(account, entry.created * 1000)
+
+    def void(self, account, slot, sequence):
+        vault = self.vault
+        if slot == 0xFFFF:
+            vault.min_sequences[account] = max(vault.min_sequences[account], sequence)
+            self.void_actions(account, sequence)
+        elif slot == 0:
+            vault.taker_sequences[account] = max(vault.taker_sequences[account], sequence)
+        elif sequence > vault.slots[account, slot][0]:
+            vault.slots[account, slot] = (sequence, 2**62 - 1)
+
+    def void_actions(self, account, sequence):
+        self.vault.action_sequences[account] = max(self.vault.action_sequences[account], sequence)
 
     def fund_hour(self, hour):
         for market_id in self.batch.markets:
@@ -229,21 +259,18 @@ class Settlement(Actions):
         vault = self.vault
         require(market_id in self.named[account], "pair not named")
         market, mark = vault.markets[market_id], self.prices[market_id].mark_ticks
-        size, entry, entry_mark = vault.positions[account, market_id]
+        size, entry, _ = vault.positions[account, market_id]
         exact = size * (vault.cumulative[market_id] - entry)
         owed = ceil(exact, SCALE)
         vault.pool += owed
         vault.dust += owed * SCALE - exact
-        if vault.dust >= SCALE:
-            vault.dust -= SCALE
-            vault.pool -= 1
-            vault.collaterals[FUND] += 1
         vault.collaterals[account] -= owed + lots * price * market.lot_tick_value
         after = size + lots
-        if size == 0 or size * after < 0:
+        base, _, entry_mark = self.base_positions.get((account, market_id), (0, 0, 0))
+        if after and (base == 0 or base * after < 0):
             entry_mark = mark
-        elif abs(after) > abs(size):
-            entry_mark = (abs(size) * entry_mark + (abs(after) - abs(size)) * mark) // abs(after)
+        elif abs(after) > abs(base):
+            entry_mark = (abs(base) * entry_mark + (abs(after) - abs(base)) * mark) // abs(after)
         vault.positions[account, market_id] = (after, vault.cumulative[market_id], entry_mark)
         vault.open_interest[market_id] += max(after, 0) - max(size, 0)
 
@@ -275,55 +302,6 @@ class Settlement(Actions):
         account, _ = self.use_row(fill.first, fill.size, mark, False)
         self.trade(account, market_id, sign * fill.size, mark)
         self.trade(FUND, market_id, -sign * fill.size, mark)
-
-    def target(self, fill):
-        account, market_id = self.pair(fill.first)
-        market, mark = self.vault.markets[market_id], self.prices[market_id].mark_ticks
-        require(account > FEES and self.all_fresh(account), "target")
-        size = self.vault.positions[account, market_id][0]
-        require(0 < fill.size <= abs(size), "larger than the position")
-        self.targets.add(account)
-        equity, _, maintenance, _ = self.margin(account)
-        own = ceil(self.vault.initial(market, abs(size) * mark * market.lot_tick_value), 2)
-        bound = (equity * own * fill.size) // (maintenance * abs(size))
-        return account, market, mark, size, equity, maintenance, own, bound
-
-    def pay_reward(self, fill, fee):
-        if fill.keeper == NO_INDEX:
-            return 0
-        self.vault.collaterals[self.batch.accounts[fill.keeper]] += fee // 2
-        return fee // 2
-
-    def liquidation(self, fill):
-        account, market, mark, size, equity, maintenance, own, bound = self.target(fill)
-        require(0 <= equity < maintenance, "not liquidatable on the book")
-        maker = self.batch.orders[fill.second].order
-        price, sign = maker.limit_price, 1 if size > 0 else -1
-        require(maker.side == (Side.BUY if size > 0 else Side.SELL), "same side")
-        self.check_band(market.market_id, price)
-        loss = sign * (mark - price) * fill.size * market.lot_tick_value
-        require(loss <= min(bound, own * fill.size // (3 * abs(size))), "loss above bound")
-        notional = fill.size * price * market.lot_tick_value
-        fee = max(0, min(notional * market.liquidation_fee_ppm // PPM, bound - max(loss, 0)))
-        maker_account, _ = self.use_row(fill.second, fill.size, price, True)
-        self.trade(account, market.market_id, -sign * fill.size, price)
-        self.trade(maker_account, market.market_id, sign * fill.size, price)
-        self.vault.collaterals[account] -= fee
-        self.vault.collaterals[FUND] += fee - self.pay_reward(fill, fee)
-
-    def takeover(self, fill):
-        account, market, mark, size, equity, maintenance, _, bound = self.target(fill)
-        require(3 * equity < 2 * maintenance, "not below two thirds")
-        require(self.pair(fill.second) == (FUND, market.market_id), "not the fund's pair")
-        sign = 1 if size > 0 else -1
-        notional = fill.size * mark * market.lot_tick_value
-        fee = max(0, min(notional * market.liquidation_fee_ppm // PPM, bound))
-        self.trade(account, market.market_id, -sign * fill.size, mark)
-        self.trade(FUND, market.market_id, sign * fill.size, mark)
-        self.vault.collaterals[account] -= bound
-        self.vault.collaterals[FUND] += bound - self.pay_reward(fill, fee)
-        held = abs(self.vault.positions[FUND, market.market_id][0])
-        require(held <= market.fund_position_cap_lots, "fund position above cap")
 
     def withdrawal(self, entry):
         account, signed = self.batch.accounts[entry.account_index], entry.withdraw

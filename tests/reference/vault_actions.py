@@ -22,15 +22,13 @@ class Actions:
         if hasattr(action, "cancel"):
             cancel = action.cancel
             need(cancel.deadline >= self.now and cancel.sequence <= (self.now + 86_400) * 1000, "cancel")
-            if cancel.all_slots:
-                account.min_sequence = max(account.min_sequence, cancel.sequence)
-            elif cancel.slot == 0:
-                account.taker_sequence = max(account.taker_sequence, cancel.sequence)
-            elif cancel.sequence > account.slots.get(cancel.slot, (0, 0))[0]:
-                account.slots[cancel.slot] = (cancel.sequence, 2**62 - 1)
+            self.void(account, cancel.all_slots, cancel.slot, cancel.sequence)
             return
         if hasattr(action, "transfer"):
             self.transfer(self.batch.accounts[action.account_index], action)
+            return
+        if not hasattr(action, "approval"):
+            self.write_off(self.batch.accounts[action.account_index])
             return
         approval = action.approval
         need(approval.deadline >= self.now and approval.action_sequence > account.action_sequence, "approval")

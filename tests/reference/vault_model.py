@@ -12,14 +12,13 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Any
 
+from backstop_model import FEES, FUND, NO_INDEX, Backstop
 from vault_actions import Actions, Refused, need
 from vault_state import Account, Margin, Market, Position, Price
 
-FUND, FEES = 1, 2
-NO_INDEX = 65_535
-WHOLE = 10**12
-
 __all__ = ["Refused", "Vault"]
+
+WHOLE = 10**12
 
 
 @dataclass
@@ -67,7 +66,7 @@ class Vault:
             assert sum(size for size in sizes if size > 0) == market.open_interest
 
 
-class Run(Actions):
+class Run(Actions, Backstop):
     """One batch being applied."""
 
     def __init__(
@@ -96,12 +95,21 @@ class Run(Actions):
         self.before = copy.deepcopy(vault.accounts)
         interest = [market.open_interest for market in vault.markets]
         for fill in batch.fills:
-            kind = {0: self.orders, 1: self.liquidation, 2: self.take_over, 4: self.against_fund}.get(
-                fill.kind
-            )
+            kind = {
+                0: self.orders,
+                1: self.liquidation,
+                2: self.take_over,
+                3: self.deleverage,
+                4: self.against_fund,
+            }.get(fill.kind)
             need(kind is not None, "kind")
             need(0 < fill.size < 2**62, "size")
             kind(fill)
+        whole, vault.dust = divmod(vault.dust, WHOLE)
+        vault.pool -= whole
+        vault.accounts[FUND].collateral += whole
+        for state in vault.accounts.values():
+            need(len(state.open()) <= 16, "markets")
         for withdrawal in batch.withdrawals:
             self.withdrawal(withdrawal)
         for account in sorted(self.changed):
@@ -128,11 +136,30 @@ class Run(Actions):
             account.collateral += entry.amount
             self.vault.credited += entry.amount
             return
-        margin = self.margin(entry.account)
-        amount = min(entry.amount, self.withdrawable(margin)) if margin.fresh else 0
-        if amount:
-            account.collateral -= amount
-            self.vault.claims.append((entry.account, amount))
+        if entry.kind == 3:
+            margin = self.margin(entry.account)
+            need(margin.fresh, "stale")
+            amount = min(entry.amount, self.withdrawable(margin))
+            if amount:
+                account.collateral -= amount
+                self.vault.claims.append((entry.account, amount))
+        elif entry.kind == 5:
+            self.void(account, entry.slot == 65_535, entry.slot, entry.sequence)
+            if entry.slot == 65_535:
+                account.action_sequence = max(account.action_sequence, entry.sequence)
+        elif entry.kind == 6:
+            self.vault.agents[entry.account, entry.agent] = (entry.expiry, entry.amount)
+        elif entry.kind == 7:
+            self.vault.agents[entry.account, entry.agent] = (0, 0)
+            account.action_sequence = max(account.action_sequence, entry.created * 1000)
+
+    def void(self, account: Account, all_slots: bool, slot: int, sequence: int) -> None:
+        if all_slots:
+            account.min_sequence = max(account.min_sequence, sequence)
+        elif slot == 0:
+            account.taker_sequence = max(account.taker_sequence, sequence)
+        elif sequence > account.slots.get(slot, (0, 0))[0]:
+            account.slots[slot] = (sequence, 2**62 - 1)
 
     def funding(self, hour: int, rates: list[int]) -> None:
         for number in self.batch.markets:
@@ -234,18 +261,16 @@ class Run(Actions):
         state.collateral += money - owed
         vault.pool += owed
         vault.dust += owed * WHOLE - exact
-        if vault.dust >= WHOLE:
-            vault.dust -= WHOLE
-            vault.pool -= 1
-            vault.accounts[FUND].collateral += 1
         old, new, mark = position.size, position.size + lots, self.prices[number].mark
-        if old == 0 or old * new < 0:
+        first = self.before.get(account, Account()).positions.get(number, Position())
+        position.entry_mark = first.entry_mark
+        if new and (first.size == 0 or first.size * new < 0):
             position.entry_mark = mark
-        elif abs(new) > abs(old):
-            position.entry_mark = floor(Fraction(abs(old) * position.entry_mark + abs(lots) * mark, abs(new)))
+        elif abs(new) > abs(first.size):
+            weighted = abs(first.size) * first.entry_mark + (abs(new) - abs(first.size)) * mark
+            position.entry_mark = floor(Fraction(weighted, abs(new)))
         market.open_interest += max(new, 0) - max(old, 0)
         position.size, position.entry_cumulative = new, market.cumulative
-        need(len(state.open()) <= 16, "markets")
         self.changed.add(account)
 
     def margin(self, number: int, accounts: dict[int, Account] | None = None) -> Margin:
@@ -264,63 +289,6 @@ class Run(Actions):
             margin.notional += abs(value)
             margin.fresh &= self.fresh(key)
         return margin
-
-    def target(self, fill: Any) -> tuple[int, int, int, Margin, Fraction]:
-        """Account, market, position, margin, and the share of equity that the closed lots may lose."""
-        account, number = self.pairs[fill.first]
-        need(account > FEES and account not in self.traders, "target")
-        margin = self.margin(account)
-        position = self.vault.accounts[account].positions.get(number, Position()).size
-        need(margin.fresh and abs(position) >= fill.size, "target")
-        market = self.vault.markets[number]
-        own = market.maintenance(abs(position) * self.prices[number].mark * market.lot_tick_value)
-        part = Fraction(own * fill.size, abs(position))
-        self.targets.add(account)
-        return account, number, position, margin, part
-
-    def pay_keeper(self, fill: Any, fee: int) -> int:
-        if fill.keeper == NO_INDEX:
-            return 0
-        keeper = self.batch.accounts[fill.keeper]
-        need(keeper > FEES and keeper in self.vault.accounts, "keeper")
-        self.vault.accounts[keeper].collateral += fee // 2
-        return fee // 2
-
-    def liquidation(self, fill: Any) -> None:
-        account, number, position, margin, part = self.target(fill)
-        need(0 <= margin.equity < margin.maintenance, "healthy")
-        maker = self.batch.orders[fill.second]
-        owner, other = self.pairs[maker.pair]
-        sign = 1 if position > 0 else -1
-        need(number == other and (maker.order.side == 1) == (sign < 0), "maker")
-        price, market = maker.order.limit_price, self.vault.markets[number]
-        self.makes(maker)
-        self.checked_price(number, price)
-        notional = fill.size * price * market.lot_tick_value
-        loss = sign * (self.prices[number].mark - price) * fill.size * market.lot_tick_value
-        bound = floor(margin.equity * part / margin.maintenance)
-        need(loss <= min(bound, floor(part / 3)), "loss")
-        fee = max(0, min(notional * market.liquidation_fee_ppm // 10**6, bound - max(loss, 0)))
-        rate = self.rates(maker)[0]
-        need(rate >= 0, "rebate")
-        self.use(fill.second, fill.size, notional, rate)
-        share = self.pay_keeper(fill, fee)
-        self.vault.accounts[FUND].collateral += fee - share
-        self.move(account, number, -sign * fill.size, sign * notional - fee)
-        self.move(owner, number, sign * fill.size, -sign * notional)
-
-    def take_over(self, fill: Any) -> None:
-        account, number, position, margin, part = self.target(fill)
-        need(3 * margin.equity < 2 * margin.maintenance, "two thirds")
-        need(self.pairs[fill.second] == (FUND, number), "fund")
-        market, sign = self.vault.markets[number], 1 if position > 0 else -1
-        notional = fill.size * self.prices[number].mark * market.lot_tick_value
-        bound = floor(margin.equity * part / margin.maintenance)
-        fee = max(0, min(notional * market.liquidation_fee_ppm // 10**6, bound))
-        share = self.pay_keeper(fill, fee)
-        self.move(account, number, -sign * fill.size, sign * notional - bound)
-        self.move(FUND, number, sign * fill.size, bound - share - sign * notional)
-        need(abs(self.vault.accounts[FUND].positions[number].size) <= market.fund_cap, "cap")
 
     def against_fund(self, fill: Any) -> None:
         taker = self.batch.orders[fill.first]

@@ -17,7 +17,7 @@ import aiohttp
 from eth_account import Account
 from sequencer_world import World
 
-from evermark.chain import ChainClock, Manifest, Roles, TransactionSender, deploy
+from evermark.chain import ChainClock, ExchangeContracts, Manifest, Roles, TransactionSender, deploy
 from evermark.chain.rpc import connect, contract_of
 from evermark.devnet import Devnet, DevnetConfig, dev_key
 from evermark.protocol.signing import ORDER_FIELDS, WITHDRAW_FIELDS, Signer, order_values
@@ -76,11 +76,9 @@ class RealExchange:
     async def deposit(self, trader: int, usdc: int) -> None:
         """Mint test tokens and put them into the inbox."""
         sender = TransactionSender(self.w3, dev_key(TRADERS[trader]))
-        token, inbox = (contract_of(self.w3, self.manifest, name) for name in ("token", "inbox"))
-        amount = usdc * USDC
-        await sender.send(token.address, token.encode_abi("mint", args=[sender.address, amount]))
-        await sender.send(token.address, token.encode_abi("approve", args=[inbox.address, amount]))
-        await sender.send(inbox.address, inbox.encode_abi("deposit", args=[amount, 0]))
+        contracts = ExchangeContracts(self.w3, self.manifest)
+        await contracts.mint(sender, sender.address, usdc * USDC)
+        await contracts.deposit(sender, usdc * USDC)
 
     async def tokens_of(self, trader: int) -> int:
         """Tokens in a trader's wallet."""

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from pathlib import Path
+from typing import Any
 
 from sequencer_world import World, key
 
@@ -18,7 +19,7 @@ MAKER, TAKER = key(11), key(12)
 class SmallCore:
     """`async with SmallCore(directory)`; leaves gracefully. `world` says what everybody signs."""
 
-    def __init__(self, directory: Path, world: World | None = None, **settings: int) -> None:
+    def __init__(self, directory: Path, world: World | None = None, **settings: Any) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.world = world or World()

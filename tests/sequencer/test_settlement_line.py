@@ -307,6 +307,22 @@ async def test_foreign_batch_raises_the_alarm(tmp_path: Path, world: World, chai
             await house.line.step()
 
 
+async def test_a_frozen_exchange_raises_the_alarm(tmp_path: Path, world: World, chain: ChainModel) -> None:
+    """Nothing is sent or confirmed any more, whatever waits; claims are still paid."""
+
+    async def frozen() -> tuple[int, int]:
+        return 2**48 - 1, 2**48 - 1
+
+    async with House(tmp_path, world, chain) as house:
+        await house.fund_and_trade(3)
+        chain.claims = {1: 10}
+        chain.last_batch_ids = frozen  # type: ignore[method-assign]
+        with pytest.raises(Refused, match="the exchange is frozen"):
+            await house.line.step()
+        assert (chain.settled, chain.claims) == ([], {1: 0})
+        assert house.line.status().last_confirmed == 0
+
+
 async def test_heartbeat_posts_a_round_without_batches(
     tmp_path: Path, world: World, chain: ChainModel
 ) -> None:

@@ -7,6 +7,7 @@
 from contracts.interfaces import IERC20
 from contracts.interfaces import IInbox
 
+batch_id: public(uint256)
 ids: HashMap[address, HashMap[uint16, uint256]]
 
 
@@ -22,8 +23,19 @@ def account_of(owner: address, sub_account: uint16) -> uint256:
 
 
 @external
-def consume(inbox: address, count: uint256) -> DynArray[IInbox.Entry, 32]:
-    return extcall IInbox(inbox).consume(count)
+def freeze():
+    self.batch_id = 2**48 - 1
+
+
+@view
+@external
+def word(key: uint256) -> uint256:
+    return self.batch_id
+
+
+@external
+def consume(inbox: address, count: uint256):
+    extcall IInbox(inbox).consume(count, msg.sender)
 
 
 @external

@@ -91,7 +91,9 @@ class Party:
 class Exchange:
     """All contracts of an exchange, deployed on boa's current chain; time moves with `round`."""
 
-    def __init__(self, markets: tuple[Market, ...] = MARKETS, token: str = "TestUSDC") -> None:
+    def __init__(
+        self, markets: tuple[Market, ...] = MARKETS, token: str = "TestUSDC", bond_gas_price: int = 0
+    ) -> None:
         self.markets = markets
         self.sequencer = boa.env.generate_address("sequencer")
         self.clock = START_S
@@ -102,9 +104,12 @@ class Exchange:
         self.oracle = deployer("PriceOracle").deploy(
             ROUND_S, 1, len(markets), keeper, 1, funding_keeper, self.sequencer
         )
-        # Vault and inbox name each other, so the vault's address is chosen first.
+        # Vault, exit and inbox name each other, so the vault's address is chosen first.
         self.vault_address = boa.env.generate_address("vault")
-        self.inbox = deployer("Inbox").deploy(self.token.address, self.vault_address)
+        self.exit = deployer("Exit").deploy(self.vault_address)
+        self.inbox = deployer("Inbox").deploy(
+            self.token.address, self.vault_address, self.exit.address, bond_gas_price
+        )
         self.vault = self._deploy_vault()
         self.separator = bytes(self.vault.domain_separator())
         self.last = tuple(oracle.NO_PRICE for _ in markets)
@@ -116,7 +121,7 @@ class Exchange:
         self.clerk, self.backstop, self.reasons = (
             deployer(name).deploy() for name in ("Clerk", "Backstop", "Reasons")
         )
-        arguments = [self.token, self.oracle, self.inbox, self.clerk, self.backstop, self.reasons]
+        arguments = [self.token, self.oracle, self.inbox, self.clerk, self.backstop, self.reasons, self.exit]
         arguments = [contract.address for contract in arguments] + [self.sequencer]
         configs = [market_config(market) for market in self.markets]
         return deployer("MarginVault").deploy(*arguments, configs, override_address=self.vault_address)
@@ -152,6 +157,20 @@ class Exchange:
         self.pinned = oracle.aggregate([report], 1, self.last)
         self.last = self.pinned.prices
         return self.pinned
+
+    def post_public(self, marks: dict[int, int], abstain: Iterable[int] = (), seconds: int = ROUND_S) -> None:
+        """Moves time on and has anybody post a round in the public lane, which batches do not pin."""
+        self.clock += seconds
+        boa.env.timestamp = self.clock
+        given = dict(enumerate(price.mark_ticks for price in self.last)) | marks
+        prices = tuple(
+            0 if market in abstain else oracle.pack_price(mark, mark)
+            for market, mark in sorted(given.items())
+        )
+        report = signing.PriceReport(round=self.clock // ROUND_S, timestamp=self.clock, prices=prices)
+        signature = ORACLE_KEEPER.sign(signing.digest(bytes(self.oracle.domain_separator()), report))
+        entry = (report.round, report.timestamp, prices, signature.r, signature.s, 27 + signature.parity)
+        self.oracle.post_round_public([entry])
 
     def post_funding(self, hour: int, rates: dict[int, int]) -> None:
         """Posts one hour's rates, signed by the funding keeper."""
@@ -289,6 +308,10 @@ class Builder:
     def take_over(self, account: int, market: int, size: int, keeper: int | None = None) -> None:
         self.fills.append((codec.FILL_TAKEOVER, (account, market), (1, market), size, keeper))
 
+    def deleverage(self, account: int, market: int, counterparty: int, size: int) -> None:
+        self.name(1)
+        self.fills.append((codec.FILL_DELEVERAGE, (account, market), (counterparty, market), size, None))
+
     def fill_fund(self, taker: Row, size: int) -> None:
         self.fills.append((codec.FILL_FUND, taker, (1, taker.market), size, None))
 
@@ -397,9 +420,15 @@ class Builder:
         pair = table.index((at[row.account], row.market))
         return codec.OrderRow(pair, row.fee_class, row.order, row.signature)
 
+    def write_off(self, account: int) -> None:
+        self.name(1)
+        self.actions.append((account, None, signing.Signature(0, 0, 0)))
+
     def _packed_action(
         self, at: dict[int, int], account: int, message: Any, signature: signing.Signature
     ) -> Any:
+        if message is None:
+            return codec.WriteOff(at[account])
         if isinstance(message, Transfer):
             return codec.CollateralTransfer(at[account], at[self.targets[message]], message, signature)
         kind = codec.SlotCancel if isinstance(message, Cancel) else codec.AgentApproval

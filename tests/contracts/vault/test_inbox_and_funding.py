@@ -120,23 +120,40 @@ def test_a_forced_withdrawal_pays_what_is_withdrawable(
     assert (event.amount, event.account) == (5, maker.account)
 
 
-@pytest.mark.safety("E12", "contract")
 @pytest.mark.safety("A01", "contract")
-def test_a_forced_withdrawal_on_a_stale_price_is_skipped(
-    exchange: Exchange, maker: Party, taker: Party
-) -> None:
-    """The entry is consumed with its reason; it still names the account and its positions, so it is no excuse."""
+def test_a_forced_withdrawal_on_a_stale_price_waits(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """It is not consumable: it stays at the head, its clock runs, and with a price again it pays."""
     batch = exchange.batch()
     batch.trade(maker, taker, Side.BUY, 10, PRICE)
     batch.settle()
+    head = exchange.inbox.head()
     exchange.inbox.request_withdrawal(0, 5, sender=Address(taker.signer.address))
     exchange.round(seconds=70, abstain=[0])
     with refused("vault: no such account index"):
         consume(exchange, None)
     with refused("vault: positions not named"):
         consume(exchange, taker.account, pairs=(), markets=())
-    (skipped,) = events(exchange, consume(exchange, taker.account), "EntrySkipped")
-    assert skipped.reason == 2
+    with refused("vault: stale price"):
+        consume(exchange, taker.account)
+    assert exchange.inbox.head() == head
+    exchange.round()
+    (event,) = events(exchange, consume(exchange, taker.account), "ClaimCreated")
+    assert event.amount == 5
+
+
+@pytest.mark.safety("E12", "contract")
+def test_an_entry_that_can_never_apply_is_skipped(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """With its reason in an event; what stands behind it goes on."""
+    trader = exchange.deposit(60, 1_000 * USDC)
+    batch = exchange.batch()
+    batch.trade(maker, trader, Side.BUY, 60_000, PRICE)
+    batch.settle()
+    exchange.inbox.request_withdrawal(0, 5, sender=Address(trader.signer.address))
+    exchange.inbox.request_withdrawal(0, 5, sender=Address(maker.signer.address))
+    computation = consume(exchange, trader.account, maker.account)
+    (skipped,) = events(exchange, computation, "EntrySkipped")
+    assert (skipped.entry, skipped.reason) == (exchange.inbox.head() - 2, 3)
+    assert len(events(exchange, computation, "ClaimCreated")) == 1
 
 
 @pytest.mark.safety("E15", "contract")

@@ -7,14 +7,18 @@ from types import SimpleNamespace
 
 import boa
 import pytest
-from builders import USDC, Builder, Exchange, Party, Refused, signer
+from boa.util.abi import Address
+from builders import MARKETS, USDC, Builder, Exchange, Party, Refused, signer
+from msgspec import structs
 
 from evermark.protocol import signing
+from evermark.protocol.batch import FILL_DELEVERAGE, WriteOff
 from evermark.protocol.orders import Side, TimeInForce
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "reference"))
 import vault_model as model
 import vault_state as state
+from model_liquidations import fund_exits, some_debts, some_liquidations
 
 PRICES = {0: 600_000, 1: 250_000, 2: 15_000, 3: 30_000}
 
@@ -22,9 +26,11 @@ PRICES = {0: 600_000, 1: 250_000, 2: 15_000, 3: 30_000}
 class Twin:
     """An exchange and the model of its vault, moved together."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, poor: bool) -> None:
         self.random = random.Random(seed)
-        self.exchange = Exchange()
+        self.poor = poor  # a fund that may take next to nothing
+        listed = tuple(structs.replace(market, fund_position_cap_lots=2) for market in MARKETS)
+        self.exchange = Exchange(listed if self.poor else MARKETS)
         markets = [
             state.Market(
                 market.lot_tick_value,
@@ -45,7 +51,7 @@ class Twin:
         self.entries: list[SimpleNamespace] = []
         self.rates: dict[int, list[int]] = {}
         self.signers: dict[bytes, bytes] = {}  # of agents' signatures
-        self.settled = self.refused = 0
+        self.settled = self.refused = self.deleveraged = self.written_off = 0
         self.exchange.round(self.marks)
         self.resting: list = []
 
@@ -62,6 +68,34 @@ class Twin:
         party = Party(owner, account)
         self.exchange.parties[account] = party
         return party
+
+    def request(self, party: Party, batch: Builder) -> None:
+        """Queues a request of the account, of a kind that has none open, and has `batch` consume it."""
+        pick, inbox = self.random, self.exchange.inbox
+        sender, agent = Address(party.signer.address), signer(500 + pick.randint(0, 1)).address
+        created, sequence = self.exchange.clock, self.exchange.sequence() - pick.randint(0, 2_000)
+        slot, amount = pick.choice((0, 1, 2, 3, 65_535)), pick.choice((1, 40 * USDC, 10**13))
+        kind = pick.choice((3, 5, 5, 6, 7))
+        call, arguments = {
+            3: (inbox.request_withdrawal, (0, amount)),
+            5: (inbox.request_cancel, (0, slot, sequence)),
+            6: (inbox.approve_agent, (0, Address(agent), created + 50, amount)),
+            7: (inbox.revoke_agent, (0, Address(agent))),
+        }[kind]
+        call(*arguments, sender=sender)
+        batch.inbox(party.account)
+        self.entries.append(
+            SimpleNamespace(
+                kind=kind,
+                account=party.account,
+                amount=amount,
+                slot=slot,
+                sequence=sequence,
+                agent=agent,
+                expiry=created + 50,
+                created=created,
+            )
+        )
 
     def settle(self, builder: Builder) -> bool:
         """Both settle, or both refuse; afterwards they are equal."""
@@ -80,6 +114,8 @@ class Twin:
         assert settled == expected, why
         self.settled += settled
         self.refused += not settled
+        self.deleveraged += settled and sum(fill.kind == FILL_DELEVERAGE for fill in batch.fills)
+        self.written_off += settled and sum(isinstance(action, WriteOff) for action in batch.actions)
         if settled:
             self.entries = []
         self.compare()
@@ -193,48 +229,6 @@ def old_order(twin: Twin, batch: Builder, maker: Party, market: int, any_order: 
     return None
 
 
-def some_liquidations(twin: Twin, batch: Builder, parties: list[Party]) -> None:
-    """Triggers against whoever is near maintenance, on the book or by the fund."""
-    pick = twin.random
-    for party in parties:
-        margin = twin.exchange.margin(party.account)
-        if not margin.maintenance or margin.equity * 100 > margin.maintenance * 101:
-            continue
-        for market in range(4):
-            size = abs(twin.exchange.vault.position(party.account, market).size)
-            if not size or pick.random() < 0.2:
-                continue
-            closed = pick.choice((size, -(-size // 5), size + (pick.random() < 0.1)))
-            keeper = pick.choice((None, parties[0].account))
-            deep = margin.equity * 3 < margin.maintenance * 2
-            if pick.random() < (0.9 if deep else 0.1):
-                batch.take_over(party.account, market, closed, keeper)
-                continue
-            long = twin.exchange.vault.position(party.account, market).size > 0
-            mark = twin.exchange.last[market].mark_ticks
-            price = mark - (1 if long else -1) * pick.randint(-20, mark // 600)
-            side = Side.BUY if long else Side.SELL
-            maker = parties[0]
-            batch.liquidate(
-                party.account,
-                market,
-                batch.order(maker, side, closed, price, slot=9, market=market),
-                closed,
-                keeper,
-            )
-
-
-def fund_exits(twin: Twin, batch: Builder, parties: list[Party]) -> None:
-    """Orders against what the fund holds."""
-    for market in range(4):
-        held = twin.exchange.vault.position(1, market).size
-        if held and twin.random.random() < 0.7:
-            mark = twin.exchange.last[market].mark_ticks
-            side = Side.BUY if held > 0 else Side.SELL
-            size = max(1, abs(held) // twin.random.choice((1, 3)))
-            batch.fill_fund(batch.order(parties[1], side, size, mark, market=market), size)
-
-
 def some_actions(twin: Twin, batch: Builder, parties: list[Party]) -> None:
     """Transfers by owners and agents, some beyond what is free or capped; approvals; withdrawals; cancels."""
     pick, agent, vault = twin.random, signer(500), twin.exchange.vault
@@ -267,7 +261,7 @@ def recovered(twin: Twin, batch: Builder) -> bytes:
 def move_time(twin: Twin) -> None:
     """A round with new prices; sometimes a funding hour, sometimes a market without a price."""
     pick = twin.random
-    jump = 0.025 if pick.random() < 0.4 else 0.004
+    jump = (0.05 if twin.poor else 0.025) if pick.random() < (0.6 if twin.poor else 0.4) else 0.004
     twin.marks = {
         key: max(1_000, int(mark * (1 + pick.uniform(-jump, jump)))) for key, mark in twin.marks.items()
     }
@@ -288,14 +282,10 @@ def funding_hour(twin: Twin) -> list[int]:
     return [hour]
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.safety("C02", "contract")
-@pytest.mark.safety("B26", "contract")
-@pytest.mark.safety("B16", "contract")
-def test_vault_and_model_agree_on_random_batches(seed: int) -> None:
-    """60 rounds of trades, funding, liquidations, withdrawals: equal verdicts, equal states, conserved money."""
+def play(seed: int, poor: bool = False) -> Twin:
+    """60 rounds of trades, funding, liquidations, withdrawals on vault and model."""
     with boa.env.anchor():
-        twin = Twin(seed)
+        twin = Twin(seed, poor)
         pick = twin.random
         opening = twin.exchange.batch()
         twin.exchange.inbox.donate(
@@ -305,7 +295,8 @@ def test_vault_and_model_agree_on_random_batches(seed: int) -> None:
         twin.entries.append(SimpleNamespace(kind=2, amount=20_000 * USDC, account=None))
         assert twin.settle(opening)
         parties = []
-        for number, amount in enumerate((5_000_000, 500_000, 4_000, 2_000, 1_000, 600)):
+        poor_ones = (900, 800, 700) if poor else ()
+        for number, amount in enumerate((5_000_000, 500_000, 4_000, 2_000, 1_000, 600, *poor_ones)):
             batch = twin.exchange.batch()
             parties.append(twin.deposit(number, amount * USDC, batch))
             assert twin.settle(batch)
@@ -316,11 +307,37 @@ def test_vault_and_model_agree_on_random_batches(seed: int) -> None:
             batch.hours = hours
             if hours:
                 batch.markets = {0, 1, 2, 3}
-            some_liquidations(twin, batch, parties)
+            some_debts(twin, batch, parties)
+            if not batch.fills:
+                some_liquidations(twin, batch, parties)
             if not batch.fills:
                 pick.choice((some_trades, some_trades, fund_exits))(twin, batch, parties)
+            waiting = twin.entries and [entry.account for entry in twin.entries]
+            for account in waiting or []:
+                batch.inbox(account)  # of a batch that was refused
+            if not waiting and pick.random() < 0.25:
+                twin.request(pick.choice(parties), batch)
             some_actions(twin, batch, parties)
             twin.settle(batch)
-        assert twin.settled > 20
-        assert twin.refused > 3
         twin.exchange.check_invariants()
+    return twin
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.safety("C02", "contract")
+@pytest.mark.safety("B26", "contract")
+@pytest.mark.safety("B16", "contract")
+def test_vault_and_model_agree_on_random_batches(seed: int) -> None:
+    """Equal verdicts, equal states, conserved money."""
+    twin = play(seed)
+    assert twin.settled > 20
+    assert twin.refused > 3
+
+
+@pytest.mark.safety("C02", "contract")
+@pytest.mark.safety("B20", "contract")
+def test_vault_and_model_agree_on_random_deleveraging() -> None:
+    """The same where the fund may hold two lots a market: what else falls below two thirds is deleveraged."""
+    twins = [play(seed, poor=True) for seed in (3, 5)]
+    assert sum(twin.deleveraged for twin in twins) >= 3
+    assert sum(twin.written_off for twin in twins) >= 1

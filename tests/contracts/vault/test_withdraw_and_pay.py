@@ -190,4 +190,4 @@ def test_the_door_is_for_clerk_and_backstop_alone(exchange: Exchange, maker: Par
     with pytest.raises((Refused, boa.BoaError)):
         exchange.clerk.settle(sender=exchange.sequencer)
     with pytest.raises((Refused, boa.BoaError)):
-        exchange.backstop.close_target(1, maker.account << 6, 1, 1, 0, False, sender=exchange.sequencer)
+        exchange.backstop.close_target(1, maker.account << 6, 0, 1, 1, 0, False, sender=exchange.sequencer)

@@ -1,0 +1,38 @@
+"""Write-off: with each round the insurance fund pays the debts of users who have no position left."""
+
+from evermark.protocol.batch import FIRST_USER_ACCOUNT, INSURANCE_FUND
+from evermark.protocol.orders import Signature
+from sequencer.engine.batch_builder import MAX_ACTIONS, STAGE_ACTIONS, OpenAction
+from sequencer.engine.context import Context
+from sequencer.engine.events import WrittenOff
+from sequencer.engine.ledger import change_collateral
+from sequencer.engine.risk import margin_of, prices_fresh
+from sequencer.engine.sealing import enter, round_is_old, touch, touch_positions
+
+UNSIGNED = Signature(0, 0, 0)
+
+
+def write_off_debts(ctx: Context) -> None:
+    """Pay in the order of account ids, as far as the fund's equity exceeds its own initial margin.
+
+    The open batch is empty: actions come before everything that may follow.
+    """
+    state = ctx.state
+    fund = state.accounts[INSURANCE_FUND]
+    for account_id in sorted(state.debtors):
+        account = state.accounts[account_id]
+        if account_id < FIRST_USER_ACCOUNT or account.open_positions or account.collateral >= 0:
+            state.debtors.discard(account_id)
+            continue
+        margin = margin_of(state, fund)
+        amount = min(-account.collateral, margin.equity - margin.initial)
+        if amount <= 0 or not prices_fresh(state, fund) or round_is_old(state, ctx.stamp_ms):
+            return
+        if len(state.batch.actions) == MAX_ACTIONS:
+            return
+        enter(ctx, STAGE_ACTIONS).actions.append(OpenAction(account_id, None, UNSIGNED))
+        touch(state, account)
+        touch_positions(state, fund)
+        change_collateral(ctx, fund, -amount, "write_off")
+        change_collateral(ctx, account, amount, "write_off")
+        ctx.emit(WrittenOff(account=account_id, amount=amount))

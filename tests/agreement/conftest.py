@@ -1,0 +1,6 @@
+"""The reference models are plain modules beside these tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "reference"))

@@ -1,0 +1,104 @@
+"""What owners add to the inbox of an agreement test's exchange: on the chain, and as the engine's command."""
+
+import boa
+from eth_hash.auto import keccak
+
+from evermark.protocol.signing import Signer
+from sequencer.engine.commands import InboxEntry, InboxEntryKind
+from sequencer.engine.events import CommandRejected
+
+
+def signer(role: str) -> Signer:
+    """A key by its role."""
+    return Signer(keccak(role.encode()))
+
+
+def hex_address(raw: bytes) -> str:
+    return "0x" + raw.hex()
+
+
+class InboxCalls:
+    """The part of `exchange.Exchange` that queues; an entry that the engine cannot take yet waits in `waiting`."""
+
+    waiting: list[InboxEntry]
+
+    def deposit(self, owner: Signer, amount: int, sub_account: int = 0):
+        """Mint, deposit through the Inbox, and tell the engine."""
+        address = hex_address(owner.address)
+        self.token.mint(address, amount)
+        with boa.env.prank(address):
+            self.token.approve(self.inbox.address, amount)
+            self.inbox.deposit(amount, sub_account)
+        return self._entry(InboxEntryKind.DEPOSIT, owner.address, sub_account, amount)
+
+    def donate(self, amount: int):
+        """Seed the insurance fund."""
+        donor = signer("donor")
+        self.token.mint(hex_address(donor.address), amount)
+        with boa.env.prank(hex_address(donor.address)):
+            self.token.approve(self.inbox.address, amount)
+            self.inbox.donate(amount)
+        return self._entry(InboxEntryKind.DONATION, donor.address, 0, amount)
+
+    def request_withdrawal(self, owner: Signer, amount: int):
+        """An inbox withdrawal, unless one is open."""
+        return self._request(
+            InboxEntryKind.WITHDRAWAL, owner, self.inbox.request_withdrawal, (0, amount), amount=amount
+        )
+
+    def request_cancel(self, owner: Signer, slot: int, sequence: int):
+        """An inbox cancel of a slot, or of all with 65535."""
+        call = self.inbox.request_cancel
+        fields = {"slot": slot, "order_sequence": sequence}
+        return self._request(InboxEntryKind.CANCEL, owner, call, (0, slot, sequence), **fields)
+
+    def approve_by_inbox(self, owner: Signer, agent: Signer, expiry: int, cap: int):
+        """A session key without a signature."""
+        arguments = (0, hex_address(agent.address), expiry, cap)
+        fields = {"agent": agent.address, "agent_expiry": expiry, "amount": cap}
+        return self._request(
+            InboxEntryKind.APPROVE_AGENT, owner, self.inbox.approve_agent, arguments, **fields
+        )
+
+    def revoke_by_inbox(self, owner: Signer, agent: Signer):
+        """The end of a session key without a signature."""
+        arguments = (0, hex_address(agent.address))
+        kind, call = InboxEntryKind.REVOKE_AGENT, self.inbox.revoke_agent
+        return self._request(kind, owner, call, arguments, agent=agent.address)
+
+    def _request(self, kind, owner: Signer, call, arguments, **fields):
+        """What waits at the head goes first; an entry of the kind that is open refuses another."""
+        self.retry_entry()
+        if self.inbox.open_entry(hex_address(owner.address), 0, kind):
+            return []
+        boa.env.evm.patch.timestamp = self.now
+        with boa.env.prank(hex_address(owner.address)):
+            call(*arguments)
+        return self._entry(kind, owner.address, 0, **fields)
+
+    def retry_entry(self) -> None:
+        """Offer the engine the entries that it could not take yet, in order."""
+        while self.waiting:
+            if any(isinstance(event, CommandRejected) for event in self.send(self.waiting[0])):
+                return
+            self.waiting.pop(0)
+
+    def _entry(self, kind, owner: bytes, sub_account: int, amount: int = 0, **fields):
+        self.entries += 1
+        command = InboxEntry(
+            entry_id=self.entries,
+            entry_kind=kind,
+            owner=owner,
+            sub_account=sub_account,
+            amount=amount,
+            created=self.now,
+            **fields,
+        )
+        if self.waiting:
+            self.waiting.append(command)
+            self.retry_entry()
+            return []
+        events = self.send(command)
+        if any(isinstance(event, CommandRejected) for event in events):
+            self.waiting.append(command)
+        return events

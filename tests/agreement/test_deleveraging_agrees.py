@@ -1,0 +1,76 @@
+"""Auto-deleveraging agrees between engine, vault and naive model, by hand and on random streams."""
+
+from collections import Counter
+
+import boa
+import pytest
+
+from evermark.protocol.markets import load_markets
+from evermark.protocol.orders import Side
+from sequencer.engine.events import Liquidated
+from tests.agreement.exchange import signer
+from tests.agreement.test_engine_and_vault import PRICES, START, RandomTraders, fallen
+from tests.agreement.three_ways import ThreeWays
+
+
+@pytest.fixture
+def exchange_without_a_fund():
+    with boa.swap_env(boa.Env()):
+        made = ThreeWays(load_markets(), START)
+        made.round(PRICES)
+        yield made
+
+
+def test_deleveraging_agrees(exchange_without_a_fund):
+    """With equity at the mark, below zero at the bankruptcy amount, against two accounts of the queue."""
+    exchange = exchange_without_a_fund
+    long, short, other = signer("long"), signer("short"), signer("other")
+    for owner, usdc in ((long, 2_000), (short, 50_000), (other, 3_000)):
+        exchange.deposit(owner, usdc * 10**6)
+    for owner, lots in ((short, 20_000), (other, 40_000)):
+        exchange.order(owner, 0, Side.SELL, lots, 1_136_300, slot=1)
+        exchange.order(long, 0, Side.BUY, lots, 1_137_000, slot=0)
+    for share, wanted in ((26_000, False), (40_000, True)):
+        exchange.round(fallen(share))
+        exchange.confirm()
+        events = exchange.liquidate(exchange.account(long), 0, keeper_account=exchange.account(short))
+        steps = [event for event in events if isinstance(event, Liquidated)]
+        assert steps
+        assert all(step.deleveraged and (step.loss < 0) == wanted for step in steps)
+        exchange.round(fallen(share))
+        exchange.compare()
+    assert exchange.state.accounts[exchange.account(long)].positions[0].size == 0
+    assert exchange.state.markets[0].open_interest == 0
+
+
+@pytest.mark.safety("C02", "contract")
+@pytest.mark.safety("C02", "sequencer")
+@pytest.mark.safety("B20", "contract")
+def test_random_streams_without_a_fund_agree():
+    """Prices that jump and a fund that has next to nothing: deleveraging and write-offs, equal after every batch."""
+    seen = Counter()
+    for seed in (11, 12):
+        with boa.swap_env(boa.Env()):
+            exchange = ThreeWays(load_markets(), START)
+            exchange.round(PRICES)
+            seen += run_stream(exchange, seed)
+    assert seen["deleveraged"] >= 10, seen
+    assert seen["written off"] >= 2, seen
+    assert seen["batches"] > 20, seen
+
+
+def run_stream(exchange: ThreeWays, seed: int) -> Counter:
+    """150 steps of eight traders; what was seen."""
+    traders = RandomTraders(exchange, seed, violence=6)
+    exchange.round(PRICES)
+    batches = 0
+    for step in range(150):
+        if step % 30 == 0:
+            traders.pair_up()
+        traders.step()
+        exchange.confirm()
+        if len(exchange.settled) > batches and not exchange.state.batch.fills:
+            traders.finish_batches()
+            exchange.compare()
+            batches = len(exchange.settled)
+    return traders.seen + Counter(batches=batches)

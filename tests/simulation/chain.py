@@ -1,0 +1,292 @@
+"""The chain: blocks at intervals, a mempool, reorganisations, and the exchange's contracts as the reference models say.
+
+Every answer passes an unreliable node: it may come late, not at all, or from an older block, and a transaction
+whose answer was lost may still be mined.
+"""
+
+import asyncio
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from naive_vault import NaiveVault
+
+from evermark.protocol.batch import AccountOwner, decode_batch
+from evermark.protocol.markets import Market
+from evermark.protocol.oracle import MAX_BATCH_AGE_S, NO_PRICE, Round, aggregate, median_rates, prices_hash
+from sequencer.engine.commands import InboxEntry, InboxEntryKind
+from sequencer.settlement.chain import LaneRound, Receipt
+from sequencer.settlement.errors import Refused, Unreachable
+
+BLOCK_S = 2
+LONGEST_OUTAGE_S = 40
+
+
+@dataclass
+class Ledger:
+    """Everything that the contracts store; a block is a copy of it."""
+
+    vault: NaiveVault
+    lane: Round
+    ring: dict[int, Round] = field(default_factory=dict)
+    hours: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    entries: list[InboxEntry] = field(default_factory=list)
+    batches: list[bytes] = field(default_factory=list)
+    settled_blocks: list[int] = field(default_factory=list)
+
+    def clone(self) -> "Ledger":
+        """A copy that shares only what never changes: markets, prices, entries, bytes."""
+        vault = copy.deepcopy(self.vault, {id(self.vault.markets): self.vault.markets})
+        lists = list(self.entries), list(self.batches), list(self.settled_blocks)
+        return Ledger(vault, self.lane, dict(self.ring), dict(self.hours), *lists)
+
+
+@dataclass
+class Faults:
+    """Chances per call or block; `until_s` ends them all."""
+
+    until_s: float
+    unreachable: float = 0.03
+    lost_answer: float = 0.05
+    stale: float = 0.05
+    reorg: float = 0.03
+    dropped: float = 0.1  # of a transaction in a reorganised block
+
+
+class Transaction:
+    """One call that waits to be mined: `run` raises Refused, or changes the ledger."""
+
+    def __init__(self, run: Callable[[Ledger, int, int], None], numbered: bool = False) -> None:
+        self.run = run
+        self.numbered = numbered  # of the sequencer's key: nothing with a higher nonce is mined before it
+        self.mined: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+
+
+class SimulatedChain:
+    """What `ExchangeChain` is to settlement and to the inbox watcher."""
+
+    def __init__(
+        self,
+        rng: Random,
+        markets: tuple[Market, ...],
+        now_s: Callable[[], int],
+        round_seconds: int,
+        confirmations: int,
+    ) -> None:
+        self._rng = rng
+        self._markets = markets
+        self.now_s = now_s
+        self.round_seconds = round_seconds
+        self.confirmations = confirmations
+        genesis = Ledger(NaiveVault(markets), Round(0, 0, (NO_PRICE,) * len(markets)))
+        self.blocks: list[tuple[Ledger, list[Transaction]]] = [(genesis, [])]
+        self.mempool: list[Transaction] = []
+        self.faults = Faults(until_s=0)
+        self.away_until_s = 0.0
+        self.reorgs = self.outages = self.lost_answers = self.refused = 0
+
+    @property
+    def head(self) -> Ledger:
+        """State after the newest block."""
+        return self.blocks[-1][0]
+
+    async def mine_forever(self) -> None:
+        """A block every two seconds; now and then the last ones are taken back first."""
+        while True:
+            await asyncio.sleep(BLOCK_S)
+            if self._happens(self.faults.reorg):
+                self._reorganise(self._rng.randint(1, self.confirmations))
+            self._mine()
+
+    async def fail_at_times(self) -> None:
+        """Now and then the node is away for longer than a retry."""
+        while True:
+            await asyncio.sleep(self._rng.expovariate(1 / 120))
+            now = asyncio.get_running_loop().time()
+            if now < self.faults.until_s:
+                self.outages += 1
+                self.away_until_s = now + self._rng.uniform(2, LONGEST_OUTAGE_S)
+
+    def enter(self, kind: InboxEntryKind, owner: bytes, sub_account: int, amount: int) -> None:
+        """A user's own transaction to the Inbox."""
+
+        def run(ledger: Ledger, _number: int, _time: int) -> None:
+            entry_id = len(ledger.entries) + 1
+            ledger.entries.append(
+                InboxEntry(
+                    entry_id=entry_id, entry_kind=kind, owner=owner, sub_account=sub_account, amount=amount
+                )
+            )
+
+        self.mempool.append(Transaction(run))
+
+    # ----------------------------------------------------------------------- what the sequencer asks of its node
+
+    async def last_batch_ids(self) -> tuple[int, int]:
+        """Settled batches in the newest block and in the confirmed one."""
+        await self._ask()
+        return len(self._seen().batches), len(self._final().batches)
+
+    async def settled_block(self, batch_id: int) -> int:
+        """The block that holds a batch."""
+        await self._ask()
+        if batch_id > len(self.head.settled_blocks):
+            raise Unreachable(f"batch {batch_id} is settled, but the node shows no log of it")
+        return self.head.settled_blocks[batch_id - 1]
+
+    async def last_round(self) -> LaneRound:
+        """The lane's newest round."""
+        await self._ask()
+        lane = self._seen().lane
+        return LaneRound(lane.round, lane.timestamp)
+
+    async def has_funding(self, hour: int) -> bool:
+        """Whether an hour is posted."""
+        await self._ask()
+        return hour in self._seen().hours
+
+    async def inbox_entries(self, first_id: int, limit: int) -> list[InboxEntry]:
+        """Confirmed entries."""
+        await self._ask()
+        return self._final().entries[first_id - 1 : first_id - 1 + limit]
+
+    async def claim_count(self) -> int:
+        """Claims are the real contracts' business (tests/contracts); here nobody has to pay any."""
+        await self._ask()
+        return 0
+
+    async def post_round(self, reports: Any) -> Receipt:
+        """PriceOracle.post_round."""
+
+        def run(ledger: Ledger, _number: int, _time: int) -> None:
+            made = self._aggregate([item.report for item in reports], ledger.lane)
+            if made.round <= ledger.lane.round:
+                raise Unreachable("oracle: round not newer")
+            ledger.lane = made
+            ledger.ring[made.round] = made
+
+        return await self._send(run)
+
+    async def post_funding(self, reports: Any) -> Receipt:
+        """PriceOracle.post_funding."""
+
+        def run(ledger: Ledger, _number: int, _time: int) -> None:
+            hour = reports[0].report.hour
+            if hour in ledger.hours:
+                raise Unreachable("oracle: hour already posted")
+            ledger.hours[hour] = median_rates([item.report for item in reports], len(self._markets))
+
+        return await self._send(run)
+
+    async def simulate_settle(self, batch: bytes) -> None:
+        """eth_call of settle on the newest block that the node shows."""
+        await self._ask()
+        self._settle(batch, self._seen().clone(), 0, self.now_s())
+
+    async def settle(self, batch: bytes) -> Receipt:
+        """MarginVault.settle."""
+        return await self._send(lambda ledger, number, time: self._settle(batch, ledger, number, time))
+
+    # ------------------------------------------------------------------------------------------------- contracts
+
+    def _aggregate(self, reports: list[Any], lane: Round) -> Round:
+        return aggregate(reports, 3, lane.prices)
+
+    def _settle(self, data: bytes, ledger: Ledger, number: int, time: int) -> None:
+        batch_id = int.from_bytes(data[:6], "big")
+        if batch_id != len(ledger.batches) + 1:
+            raise Unreachable("vault: batch id not next")
+        owners = self._owners(ledger)
+        batch = decode_batch(data, owners, [market.symbol for market in self._markets])
+        pinned = ledger.ring.get(batch.round)
+        if pinned is None:
+            raise Refused("oracle: no such round")
+        if prices_hash(pinned) != batch.prices_hash:
+            raise Refused("vault: prices hash differs")
+        if time > pinned.timestamp + MAX_BATCH_AGE_S:
+            raise Refused("vault: round too old")
+        if any(hour not in ledger.hours for hour in batch.funding_hours):
+            raise Refused("oracle: hour not posted")
+        ledger.vault.settle(batch, pinned, ledger.entries, ledger.hours)
+        ledger.batches.append(data)
+        ledger.settled_blocks.append(number)
+
+    def _owners(self, ledger: Ledger) -> dict[int, AccountOwner]:
+        """Accounts by id, those included that waiting deposits will register, in queue order."""
+        ids = dict(ledger.vault.ids)
+        for entry in ledger.entries:
+            if entry.entry_kind == InboxEntryKind.DEPOSIT:
+                ids.setdefault((entry.owner, entry.sub_account), len(ids) + 3)
+        owners = {number: AccountOwner(*key) for key, number in ids.items()}
+        return owners | {1: AccountOwner(bytes(20), 0), 2: AccountOwner(bytes(20), 0)}
+
+    # ---------------------------------------------------------------------------------------------------- blocks
+
+    def _mine(self) -> None:
+        ledger, number, time = self.head.clone(), len(self.blocks), self.now_s()
+        mined = []
+        for transaction in self.mempool:
+            kept = ledger.clone()
+            try:
+                transaction.run(ledger, number, time)
+            except (Refused, Unreachable) as error:
+                ledger = kept
+                self.refused += 1
+                if not transaction.mined.done():
+                    transaction.mined.set_exception(error)
+                    transaction.mined.exception()  # nobody may be listening
+                continue
+            mined.append(transaction)
+            if not transaction.mined.done():
+                transaction.mined.set_result(Receipt(number, 1))
+        self.mempool.clear()
+        self.blocks.append((ledger, mined))
+
+    def _reorganise(self, depth: int) -> None:
+        """Take back the last blocks; most of their transactions wait again.
+
+        Where one of the sequencer's is lost, those with higher nonces are worth nothing either.
+        """
+        depth = min(depth, len(self.blocks) - 1)
+        self.reorgs += depth > 0
+        for _ in range(depth):
+            _, transactions = self.blocks.pop()
+            self.mempool[:0] = transactions
+        waiting, self.mempool, gap = self.mempool, [], False
+        for transaction in waiting:
+            gap = gap or (transaction.numbered and self._happens(self.faults.dropped))
+            if not (gap and transaction.numbered):
+                self.mempool.append(transaction)
+            elif not transaction.mined.done():
+                transaction.mined.set_exception(Unreachable("the transaction is gone"))
+                transaction.mined.exception()  # nobody may be listening
+
+    def _seen(self) -> Ledger:
+        """What the node shows as newest: now and then a block behind."""
+        if len(self.blocks) > 1 and self._happens(self.faults.stale):
+            return self.blocks[-2][0]
+        return self.head
+
+    def _final(self) -> Ledger:
+        return self.blocks[max(0, len(self.blocks) - 1 - self.confirmations)][0]
+
+    async def _ask(self) -> None:
+        await asyncio.sleep(self._rng.uniform(0.001, 0.05))
+        away = asyncio.get_running_loop().time() < self.away_until_s
+        if away or self._happens(self.faults.unreachable):
+            raise Unreachable("node is away")
+
+    async def _send(self, run: Callable[[Ledger, int, int], None]) -> Receipt:
+        await self._ask()
+        transaction = Transaction(run, numbered=True)
+        self.mempool.append(transaction)
+        if self._happens(self.faults.lost_answer):
+            self.lost_answers += 1
+            await asyncio.sleep(self._rng.uniform(0.0, 3 * BLOCK_S))
+            raise Unreachable("connection reset before the receipt")
+        return await asyncio.shield(transaction.mined)
+
+    def _happens(self, chance: float) -> bool:
+        return asyncio.get_running_loop().time() < self.faults.until_s and self._rng.random() < chance
