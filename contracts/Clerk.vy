@@ -38,6 +38,7 @@ SKIPPED_UNKNOWN_ACCOUNT: constant(uint256) = 1
 SKIPPED_NOTHING_WITHDRAWABLE: constant(uint256) = 3
 SKIPPED_UNKNOWN_KIND: constant(uint256) = 4
 
+HOUR_S: constant(uint256) = 3_600
 AGENT_DAYS: constant(uint256) = 365  # longest life of a session key
 ALL_SLOTS: constant(uint256) = 65535
 PRICES: constant(uint256) = 1 << 64  # key of the batch's price of market 0
@@ -89,11 +90,82 @@ def settle() -> uint256:
     if packed >> 176 & 1 == 1:
         return self._withdrawals(task, at, count)
     first: uint256 = (staticcall vault.word(ledger.COUNTERS)) >> 48 & units.U64
+    overdue: bool = packed >> 177 & 1 == 1
+    if overdue:
+        self._only_overdue(inbox, first, at, count, packed >> 152 & units.U16)
     self._inbox(task, inbox, first, at, count)
     at = self._actions(task, at + 2 * count + 2) + 1
     count = codec.word(at) & units.U8
-    self._funding(task, oracle, at, count)
+    self._funding(task, oracle, at, count, overdue)
     return at + 5 * count
+
+
+# ------------------------------------------------------------------------------------------------- batches of anybody
+
+
+@view
+@external
+def newest_lane(oracle: address, round: uint256) -> uint8:
+    """
+    @dev The lane that holds this round, which must be the newest of both: what a batch of anybody pins.
+    """
+    sequencer_round: uint256 = staticcall IPriceOracle(oracle).last_round(0)
+    public_round: uint256 = staticcall IPriceOracle(oracle).last_round(1)
+    if round != max(sequencer_round, public_round):
+        units.fail("vault: not the newest round")
+    if public_round > sequencer_round:
+        return 1
+    return 0
+
+
+@view
+@internal
+def _only_overdue(inbox: address, first: uint256, start: uint256, count: uint256, rows: uint256):
+    """
+    @dev A batch that is not the sequencer's holds overdue inbox entries, overdue funding hours, and nothing else; it
+         speaks for no journal. Entries are due in their order, so the last one decides.
+    """
+    at: uint256 = start + 2 * count + 2
+    actions: uint256 = codec.word(at) & units.U16
+    end: uint256 = at + 5 * (codec.word(at + 1) & units.U8) + 5
+    if rows != 0 or actions != 0 or end != len(msg.data) or codec.word(end) & units.U32 != 0:
+        units.fail("vault: not only overdue work")
+    if codec.word(53) & units.U48 != 0 or codec.word(85) != 0:
+        units.fail("vault: speaks for a journal")
+    if count != 0 and block.timestamp <= convert(
+        (staticcall IInbox(inbox).entry(first + count - 1)).due, uint256
+    ):
+        units.fail("vault: entry is not overdue")
+
+
+@view
+@internal
+def _check_hour(task: Task, oracle: address, hour: uint256):
+    """
+    @dev Anybody applies an hour that was posted within an hour of its end, an hour after its end, to all markets at once, and
+         after every such hour before it.
+    """
+    if not self._posted_in_time(oracle, hour):
+        units.fail("vault: funding hour was missed")
+    if block.timestamp <= (hour + 2) * HOUR_S:
+        units.fail("vault: hour is not overdue")
+    markets: uint256 = codec.word(task.markets_at) & units.U8
+    if markets != staticcall IMarginVault(task.vault.address).market_count():
+        units.fail("vault: hour of some markets only")
+    for market: uint256 in range(markets, bound=64):
+        last: uint256 = (staticcall task.vault.word(ledger.MARKET_S | market)) >> ledger.S_LAST_HOUR & units.U32
+        for back: uint256 in range(1, 25):
+            if hour <= last + back:
+                break
+            if self._posted_in_time(oracle, hour - back):
+                units.fail("vault: funding hour not next")
+
+
+@view
+@internal
+def _posted_in_time(oracle: address, hour: uint256) -> bool:
+    at: uint256 = staticcall IPriceOracle(oracle).funding_posted_at(hour)
+    return at != 0 and at <= (hour + 2) * HOUR_S
 
 
 # ---------------------------------------------------------------------------------------------------------- section 1, inbox
@@ -460,7 +532,7 @@ def _spend_cap(task: Task, account: uint256, b: uint256, agent: uint256, transfe
 
 
 @internal
-def _funding(task: Task, oracle: address, start: uint256, count: uint256):
+def _funding(task: Task, oracle: address, start: uint256, count: uint256, overdue: bool):
     """
     @dev Each funding hour moves the cumulative index of every market of the batch's market table.
     """
@@ -469,6 +541,8 @@ def _funding(task: Task, oracle: address, start: uint256, count: uint256):
         if entry >> 32 & units.U8 != FUNDING_HOUR:
             units.fail("vault: funding tag reserved")
         hour: uint256 = entry & units.U32
+        if overdue:
+            self._check_hour(task, oracle, hour)
         rates: DynArray[int256, 64] = staticcall IPriceOracle(oracle).funding_rates(hour)
         for k: uint256 in range(codec.word(task.markets_at) & units.U8, bound=64):
             market: uint256 = codec.word(task.markets_at + k + 1) & units.U8

@@ -22,6 +22,10 @@ from .modules import tables
 from .modules import reasons
 from .modules import units
 
+interface IClerk:
+    def newest_lane(oracle: address, round: uint256) -> uint8: view
+
+
 # What the vault calls of IInbox.
 interface IQueue:
     def consume(count: uint256, submitter: address): nonpayable
@@ -126,6 +130,7 @@ SEQUENCER_LANE: constant(uint8) = 0
 HEADER_END: constant(uint256) = 85  # selector and header
 
 WITHDRAWALS: constant(uint256) = 1 << 144  # in the context: the clerk's second task
+OVERDUE: constant(uint256) = 1 << 145  # the batch is not the sequencer's: the clerk admits only overdue work
 
 # The clerk's task: offset u32, then the context.
 task: transient(uint256)
@@ -196,8 +201,6 @@ def pay(claim_id: uint256):
 @external
 @nonreentrant
 def settle():
-    if msg.sender != SEQUENCER:
-        reasons.fail(reasons.NOT_THE_SEQUENCER)
     size: uint256 = len(msg.data)
     if size > MAX_BATCH_BYTES:
         reasons.fail(reasons.BATCH_TOO_LARGE)
@@ -251,6 +254,8 @@ def _settle(round: uint256, batch_id: uint256):
     # Sections 1 to 3 are the clerk's, unless their three counts are zero.
     if codec.word(at) & units.U40 != 0:
         at = self._clerk(unsafe_sub(at, 5), context)
+    elif msg.sender != SEQUENCER:
+        reasons.fail(reasons.NOT_THE_SEQUENCER)
     orders.load(rows_at, rows, context)
     at = unsafe_add(at, 2)
     fees: int256 = 0
@@ -276,6 +281,8 @@ def _clerk(at: uint256, context: uint256) -> uint256:
     if inbox_count != 0 and context & WITHDRAWALS == 0:
         extcall IQueue(INBOX).consume(inbox_count, msg.sender)
     self.task = context << 32 | at
+    if msg.sender != SEQUENCER:
+        self.task |= OVERDUE << 32
     tables.name_accounts(context & ~WITHDRAWALS)
     return convert(raw_call(CLERK, msg.data, max_outsize=32), uint256)
 
@@ -283,9 +290,13 @@ def _clerk(at: uint256, context: uint256) -> uint256:
 @internal
 def _load_prices(round: uint256, batch_id: uint256, markets: uint256) -> uint256:
     """
-    @dev Pins the round in the sequencer's lane and writes the table of markets. Returns the context: now and batch id.
+    @dev Pins the round in the sequencer's lane, for anybody else the newest of both lanes, and writes the table of markets.
+         Returns the context: now and batch id.
     """
-    words: DynArray[uint256, 33] = staticcall IPriceOracle(ORACLE).round_words(SEQUENCER_LANE, round)
+    lane: uint8 = SEQUENCER_LANE
+    if msg.sender != SEQUENCER:
+        lane = staticcall IClerk(CLERK).newest_lane(ORACLE, round)
+    words: DynArray[uint256, 33] = staticcall IPriceOracle(ORACLE).round_words(lane, round)
     if keccak256(slice(abi_encode(words), 64, 32 * len(words))) != convert(codec.word(47), bytes32):
         reasons.fail(reasons.PRICES_HASH_DIFFERS)
     now: uint256 = words[0] >> 40

@@ -34,12 +34,12 @@ from sequencer.gateway.services import ExchangeFacts, Services
 from sequencer.inbox import InboxWatcher
 from sequencer.journal import JournalRefused
 from sequencer.settlement.chain import ExchangeChain
-from sequencer.settlement.errors import Unreachable
+from sequencer.settlement.errors import Ended, Unreachable
 from sequencer.settlement.line import SettlementLine
 from sequencer.settlement.witness import check_witness
 from sequencer.storage import StorageWatch, free_bytes
 
-REFUSALS = (ConfigRefused, DeployRefused, JournalRefused, ManifestRefused)
+REFUSALS = (ConfigRefused, DeployRefused, Ended, JournalRefused, ManifestRefused)
 
 log = structlog.get_logger("sequencer")
 

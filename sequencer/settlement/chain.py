@@ -17,7 +17,7 @@ from evermark.chain.rpc import UNREACHABLE, Web3
 from evermark.chain.vault import ExchangeContracts, InboxItem
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
-from sequencer.settlement.errors import Refused, Unreachable
+from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen
 from sequencer.settlement.witness import Settled
 
 MAX_GAS = 2**24  # the cap of EIP-7825; what is not used is not paid
@@ -72,10 +72,15 @@ class ExchangeChain:
         return int((await self._settled_log(batch_id))["blockNumber"])
 
     async def newest_settled(self) -> Settled | None:
-        """The newest settled batch with the journal position in its event, None before the first."""
+        """The newest settled batch with the journal position in its event, None before the first.
+
+        Raises Ended when the exchange is frozen.
+        """
         latest, _ = await self.last_batch_ids()
         if not latest:
             return None
+        if latest == FROZEN_BATCH_ID:
+            raise frozen()
         args = (await self._settled_log(latest))["args"]
         return Settled(latest, int(args["journal_sequence"]), bytes(args["journal_hash"]))
 

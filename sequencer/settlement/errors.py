@@ -1,4 +1,4 @@
-"""The two ways in which the chain disappoints."""
+"""The ways in which the chain disappoints."""
 
 
 class Unreachable(RuntimeError):
@@ -7,3 +7,27 @@ class Unreachable(RuntimeError):
 
 class Refused(RuntimeError):
     """A contract said no, with its reason. Asking again changes nothing unless something else changes."""
+
+
+class Ended(RuntimeError):
+    """The exchange went on without this sequencer, for good; one line that says how and what to do. Fatal: trading on
+    could never settle."""
+
+
+FROZEN_BATCH_ID = 2**48 - 1  # the vault's last batch id once it is frozen
+
+
+def frozen() -> Ended:
+    """Somebody froze the exchange."""
+    return Ended(
+        "chain: the exchange is frozen: nothing settles any more, and users leave through Exit (docs/exit.md). "
+        "Do not start the sequencer again"
+    )
+
+
+def executed_by_others(batch_id: int) -> Ended:
+    """Somebody executed overdue work, and this journal's next batch can never settle."""
+    return Ended(
+        f"chain: batch {batch_id} is somebody else's, who executed overdue inbox entries or funding hours. This journal "
+        f"cannot go on from there: keep it as evidence of what did not settle, and point owners to docs/exit.md"
+    )

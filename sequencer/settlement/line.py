@@ -22,10 +22,15 @@ from sequencer.engine.events import Event
 from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.claims import ClaimPayer
-from sequencer.settlement.errors import Refused, Unreachable
+from sequencer.settlement.errors import (
+    FROZEN_BATCH_ID,
+    Refused,
+    Unreachable,
+    executed_by_others,
+    frozen,
+)
 
 HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
-FROZEN_BATCH_ID = 2**48 - 1  # the vault's last batch id once it is frozen
 POLL_S = 0.5  # wall time between looks at the chain while nothing happens
 FIRST_RETRY_S, LAST_RETRY_S = 0.25, 15.0
 STOPPED_RETRY_S = (
@@ -63,6 +68,7 @@ class SettlementLine:
         self._claims = ClaimPayer(chain)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
+        self._ours = 0  # the newest settled batch that is known to be this journal's
         self._alarm = ""
         self._retrying = ""
         self._gas = 0
@@ -81,7 +87,7 @@ class SettlementLine:
         )
 
     async def run(self) -> None:
-        """Work until cancelled. Ends by itself only through a bug, and then with its error."""
+        """Work until cancelled. Raises Ended; anything else that it raises is a bug."""
         delay = FIRST_RETRY_S
         while True:
             try:
@@ -104,13 +110,14 @@ class SettlementLine:
     async def step(self) -> bool:
         """One unit of work: confirm what is deep enough, then settle one batch or post a due round.
 
-        Returns False when there was nothing to do. Raises Unreachable or Refused.
+        Returns False when there was nothing to do. Raises Unreachable, Refused or Ended.
         """
         self._settled, final = await self._chain.last_batch_ids()
-        self.reached = True
         if FROZEN_BATCH_ID in (self._settled, final):
             await self._claims.step()
-            raise Refused("the exchange is frozen: nothing settles any more, users leave through Exit")
+            raise frozen()
+        await self._check_ours()
+        self.reached = True
         confirmed = await self._confirm(final)
         sealed = self._backlog.sealed(self._settled + 1)
         if sealed is not None:
@@ -123,6 +130,23 @@ class SettlementLine:
                 f"{self._backlog.last_sealed}: another journal settles here"
             )
         return bool(await self._claims.step()) or await self._heartbeat() or confirmed
+
+    async def _check_ours(self) -> None:
+        """A batch that the vault settled is the one that this journal sealed under its id. Raises Ended.
+
+        Anybody may execute overdue work in a batch of their own, which takes the next id and names no journal.
+        """
+        if self._settled <= self._ours:
+            self._ours = self._settled  # after a reorg what comes next is looked at again
+            return
+        newest = await self._chain.newest_settled()
+        if newest is None:
+            return
+        sealed = self._backlog.sealed(newest.batch_id)
+        ahead = newest.batch_id > self._backlog.last_sealed and newest.journal_sequence == 0
+        if ahead or (sealed is not None and sealed.batch.journal_hash != newest.journal_hash):
+            raise executed_by_others(newest.batch_id)
+        self._ours = newest.batch_id
 
     async def _confirm(self, final: int) -> bool:
         """Tell the engine of every batch that is deep enough, in order."""
@@ -142,6 +166,7 @@ class SettlementLine:
         data = encode_batch(batch)
         await self._chain.simulate_settle(data)
         receipt = await self._chain.settle(data)
+        self._ours = batch.batch_id
         self._gas, self._seconds = receipt.gas_used, time.monotonic() - began
         metrics.SETTLE_GAS.inc(receipt.gas_used)
         metrics.SETTLE_SECONDS.observe(self._seconds)

@@ -9,6 +9,7 @@ import msgspec
 
 from sequencer.engine.state import EngineState
 from sequencer.journal import JournalRefused, Record
+from sequencer.settlement.errors import executed_by_others
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -30,7 +31,8 @@ class Witness(Protocol):
 async def check_witness(
     chain: Witness, state: EngineState, record: Callable[[int], Record], head_sequence: int
 ) -> None:
-    """Raises JournalRefused with one line when the vault tells another story than the journal."""
+    """Raises JournalRefused with one line when the vault tells another story than the journal, Ended when it went on
+    without one."""
     settled = await chain.newest_settled()
     last = settled.batch_id if settled is not None else 0
     if last < state.confirmed_batch:
@@ -40,6 +42,8 @@ async def check_witness(
         )
     if settled is None:
         return
+    if settled.journal_sequence == 0:
+        raise executed_by_others(last)
     if last > state.sealed_batch or settled.journal_sequence > head_sequence:
         raise JournalRefused(
             f"chain: its vault has settled batch {last} at record {settled.journal_sequence}, but this journal "

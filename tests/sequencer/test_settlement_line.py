@@ -28,8 +28,9 @@ from sequencer.core import Core
 from sequencer.engine.commands import AnyCommand
 from sequencer.engine.events import Event
 from sequencer.settlement.chain import LaneRound, Receipt
-from sequencer.settlement.errors import Refused, Unreachable
+from sequencer.settlement.errors import Ended, Refused, Unreachable
 from sequencer.settlement.line import SettlementLine
+from sequencer.settlement.witness import Settled
 
 MAKER, TAKER = key(11), key(12)
 
@@ -67,6 +68,12 @@ class ChainModel:
     async def last_batch_ids(self) -> tuple[int, int]:
         self.point()
         return len(self.settled), max(0, len(self.settled) - self.depth_lag)
+
+    async def newest_settled(self) -> Settled | None:
+        if not self.settled:
+            return None
+        newest = self.settled[-1]
+        return Settled(len(self.settled), int.from_bytes(newest[43:49], "big"), newest[49:81])
 
     async def settled_block(self, batch_id: int) -> int:
         return 100 + batch_id
@@ -302,9 +309,27 @@ async def test_refused_batch_stands_still_with_an_alarm(
 async def test_foreign_batch_raises_the_alarm(tmp_path: Path, world: World, chain: ChainModel) -> None:
     """A vault that is ahead of the journal means that another journal settles there."""
     async with House(tmp_path, world, chain) as house:
-        chain.settled = [b"foreign"]
+        chain.settled = [b"\1" * 81]
         with pytest.raises(Refused, match="has settled batch 1, but this journal ends at batch 0"):
             await house.line.step()
+
+
+@pytest.mark.safety("E04", "sequencer")
+async def test_a_batch_of_somebody_else_ends_the_line(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """Who executed overdue work took the next id: nothing is confirmed or sent after it, whatever waits."""
+    for waiting in (True, False):
+        async with House(tmp_path / str(waiting), world, chain) as house:
+            if waiting:
+                await house.fund_and_trade(3)
+            chain.settled = [bytes(81)]
+            with pytest.raises(Ended, match="batch 1 is somebody else's"):
+                await house.line.run()
+            assert house.line.status().last_confirmed == 0
+            assert not house.line.reached
+        assert chain.settled == [bytes(81)]
+        chain.settled = []
 
 
 async def test_a_frozen_exchange_raises_the_alarm(tmp_path: Path, world: World, chain: ChainModel) -> None:
@@ -317,7 +342,7 @@ async def test_a_frozen_exchange_raises_the_alarm(tmp_path: Path, world: World, 
         await house.fund_and_trade(3)
         chain.claims = {1: 10}
         chain.last_batch_ids = frozen  # type: ignore[method-assign]
-        with pytest.raises(Refused, match="the exchange is frozen"):
+        with pytest.raises(Ended, match="the exchange is frozen"):
             await house.line.step()
         assert (chain.settled, chain.claims) == ([], {1: 0})
         assert house.line.status().last_confirmed == 0

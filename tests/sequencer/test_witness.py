@@ -10,6 +10,7 @@ from small_core import SmallCore
 from sequencer.core import Core
 from sequencer.engine.events import BatchSealed
 from sequencer.journal import JournalRefused
+from sequencer.settlement.errors import Ended
 from sequencer.settlement.witness import Settled, check_witness
 
 
@@ -94,3 +95,10 @@ def test_chain_that_another_journal_settled_is_refused(sealed: tuple[Core, list[
     last = batches[-1]
     with pytest.raises(JournalRefused, match="was settled by another journal"):
         check(core, Settled(last.batch_id, last.journal_sequence, b"x" * 32))
+
+
+def test_a_start_after_somebody_executed_overdue_work_is_refused(sealed: tuple[Core, list[Settled]]) -> None:
+    """Their batch names no journal; what this one sealed under the id can never settle."""
+    core, batches = sealed
+    with pytest.raises(Ended, match=f"batch {batches[-1].batch_id} is somebody else's"):
+        check(core, Settled(batches[-1].batch_id, 0, bytes(32)))

@@ -19,6 +19,7 @@ from evermark.protocol.oracle import MAX_BATCH_AGE_S, NO_PRICE, Round, aggregate
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.settlement.chain import LaneRound, Receipt
 from sequencer.settlement.errors import Refused, Unreachable
+from sequencer.settlement.witness import Settled
 
 BLOCK_S = 2
 LONGEST_OUTAGE_S = 40
@@ -128,6 +129,14 @@ class SimulatedChain:
         """Settled batches in the newest block and in the confirmed one."""
         await self._ask()
         return len(self._seen().batches), len(self._final().batches)
+
+    async def newest_settled(self) -> Settled | None:
+        """The newest batch, with the journal position in its header."""
+        await self._ask()
+        batches = self._seen().batches
+        if not batches:
+            return None
+        return Settled(len(batches), int.from_bytes(batches[-1][43:49], "big"), batches[-1][49:81])
 
     async def settled_block(self, batch_id: int) -> int:
         """The block that holds a batch."""

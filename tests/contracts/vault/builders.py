@@ -158,8 +158,10 @@ class Exchange:
         self.last = self.pinned.prices
         return self.pinned
 
-    def post_public(self, marks: dict[int, int], abstain: Iterable[int] = (), seconds: int = ROUND_S) -> None:
-        """Moves time on and has anybody post a round in the public lane, which batches do not pin."""
+    def post_public(
+        self, marks: dict[int, int], abstain: Iterable[int] = (), seconds: int = ROUND_S
+    ) -> oracle.Round:
+        """Moves time on and has anybody post a first round in the public lane, which the sequencer does not pin."""
         self.clock += seconds
         boa.env.timestamp = self.clock
         given = dict(enumerate(price.mark_ticks for price in self.last)) | marks
@@ -171,6 +173,7 @@ class Exchange:
         signature = ORACLE_KEEPER.sign(signing.digest(bytes(self.oracle.domain_separator()), report))
         entry = (report.round, report.timestamp, prices, signature.r, signature.s, 27 + signature.parity)
         self.oracle.post_round_public([entry])
+        return oracle.aggregate([report], 1, tuple(oracle.NO_PRICE for _ in self.markets))
 
     def post_funding(self, hour: int, rates: dict[int, int]) -> None:
         """Posts one hour's rates, signed by the funding keeper."""

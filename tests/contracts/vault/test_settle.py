@@ -141,9 +141,9 @@ def test_rows_name_pairs_that_exist(exchange: Exchange, maker: Party, taker: Par
         batch.settle()
 
 
-@pytest.mark.parametrize("kind", [3, 5, 15])
+@pytest.mark.parametrize("kind", [7, 15])
 def test_reserved_fill_kinds_are_refused(exchange: Exchange, maker: Party, taker: Party, kind: int) -> None:
-    """Deleveraging and unknown kinds have no rule yet."""
+    """Kinds without a rule."""
     batch = a_trade(exchange, maker, taker, fills=(codec.Fill(kind, 0, 1, 10),))
     with refused("vault: fill kind reserved"):
         batch.settle()
@@ -153,7 +153,7 @@ def test_reserved_sections_and_schemes_are_refused(exchange: Exchange, maker: Pa
     """Unknown actions, triggers and other signature schemes are tags without a rule yet."""
     empty = exchange.batch()
     data = empty.data()
-    unknown = data[:-7] + b"\0\x01\x04" + bytes(60) + b"\0" * 5
+    unknown = data[:-7] + b"\0\x01\x09" + bytes(60) + b"\0" * 5
     with refused("vault: action reserved"):
         exchange_with_account(exchange, unknown, maker)
     trigger = data[:-5] + b"\x01\x02" + bytes(4) + bytes(4)
