@@ -43,7 +43,8 @@ def close(context: uint256):
     @dev Per pair that moved: its funding, entry mark and word. Per account: collateral, open positions, and the closing check.
     """
     i: uint256 = context >> 104 & units.U16
-    market: uint256 = 64  # the one that the next four belong to
+    market: uint256 = 64  # the one that the next five belong to
+    interest: int256 = 0
     p: uint256 = 0
     s: uint256 = 0
     price: uint256 = 0
@@ -65,6 +66,8 @@ def close(context: uint256):
         stored: DynArray[uint256, MAX_NAMED] = []
         for _n: uint256 in range(MAX_NAMED):
             if pair & 63 != market:
+                self._add_interest(market, interest)
+                interest = 0
                 market = pair & 63
                 p = ledger.words[ledger.MARKET_P | market]
                 s = ledger.words[ledger.MARKET_S | market]
@@ -84,13 +87,18 @@ def close(context: uint256):
                     else:
                         worth = unsafe_sub(worth, due)
             if pair & tables.MOVED != 0:
-                self._write_position(pair, word, size, s, price)
+                interest = unsafe_add(interest, self._write_position(pair, word, size, s, price))
             roles |= pair & tables.ROLES
             if size != 0:
                 opened = unsafe_add(opened, 1)
-                value: int256 = unsafe_mul(size, convert(unsafe_mul(price >> 32 & units.U32, p & units.U32), int256))
+                value: int256 = unsafe_mul(size, convert(convert(unsafe_mul(price >> 32 & units.U32, p & units.U32), bytes32), int256))
                 worth = unsafe_add(worth, value)
-                initial = unsafe_add(initial, ledger.initial_margin(market, p, s, convert(abs(value), uint256)))
+                # Its absolute value, without a branch.
+                notional: uint256 = convert(convert(unsafe_sub(value ^ value >> 255, value >> 255), bytes32), uint256)
+                if notional >> (s >> ledger.S_FIRST_BITS & 127) == 0:
+                    initial = unsafe_add(initial, ledger.first_tier_margin(s, notional))
+                else:
+                    initial = unsafe_add(initial, ledger.initial_margin(market, p, notional))
                 if not fresh_market:
                     fresh = False
             i = unsafe_sub(i, 1)
@@ -109,8 +117,15 @@ def close(context: uint256):
             if (not fresh or equity < convert(initial, int256)) and roles != tables.ROLE_TARGET:
                 tables.name_accounts(context)
                 assert staticcall IBackstop(BACKSTOP).is_allowed(self._base(index, base), equity, initial, fresh, i, stored)
+    self._add_interest(market, interest)
     if self.owed | self.remainder != 0:
         ledger.credit(ledger.INSURANCE_FUND, self._settle_funding())
+
+
+@internal
+def _add_interest(market: uint256, change: int256):
+    if change != 0:
+        tables.markets[market] = unsafe_add(tables.markets[market], units.bits(change) << tables.INTEREST)
 
 
 @internal
@@ -128,29 +143,31 @@ def _due(word: uint256, s: uint256, paid: bool) -> int256:
 
 
 @internal
-def _write_position(pair: uint256, word: uint256, size: int256, s: uint256, price: uint256):
+def _write_position(pair: uint256, word: uint256, size: int256, s: uint256, price: uint256) -> int256:
     """
     @dev Entry mark: on opening or flipping, from before the batch to after it, the mark; on growing the size-weighted average, rounded
-         down; else unchanged. Open interest counts the long side.
+         down; else unchanged.
+    @return What open interest, counted on the long side, gains.
     """
     base: int256 = convert(convert(word << 192, bytes32), int256) >> 192
     entry_mark: uint256 = word >> 192
-    if size != 0:
-        if base == 0 or (size ^ base) < 0:
-            entry_mark = price >> 32 & units.U32
-        elif abs(size) > abs(base):
-            before: uint256 = convert(abs(base), uint256)
-            after: uint256 = convert(abs(size), uint256)
-            entry_mark = unsafe_div(
-                unsafe_add(unsafe_mul(before, entry_mark), unsafe_mul(unsafe_sub(after, before), price >> 32 & units.U32)), after
-            )
+    mark: uint256 = price >> 32 & units.U32
+    added: int256 = unsafe_sub(size, base)
+    if base == 0 or (size != 0 and (size ^ base) < 0):
+        if size != 0:
+            entry_mark = mark
+    elif (added ^ base) >= 0:
+        # Both products have the sign of the size, so truncation is the floor. 2^62 lots at 2^32 ticks stay far below 2^255.
+        weighted: int256 = unsafe_add(
+            unsafe_mul(base, convert(convert(entry_mark, bytes32), int256)),
+            unsafe_mul(added, convert(convert(mark, bytes32), int256)),
+        )
+        entry_mark = convert(convert(unsafe_div(weighted, size), bytes32), uint256)
     ledger.words[ledger.POSITIONS | pair & units.U38] = (
-        units.bits(size) & units.U64 | (s & units.U128) << 64 | entry_mark << 192
+        convert(convert(size, bytes32), uint256) & units.U64 | (s & units.U128) << 64 | entry_mark << 192
     )
-    change: int256 = unsafe_sub(max(size, 0), max(base, 0))
-    if change != 0:
-        market: uint256 = pair & 63
-        tables.markets[market] = unsafe_add(tables.markets[market], units.bits(change) << tables.INTEREST)
+    # The larger of a number and zero, without a branch: its sign, spread over the word, clears it.
+    return unsafe_sub(size & ((size >> 255) ^ -1), base & ((base >> 255) ^ -1))
 
 
 @internal
@@ -185,7 +202,7 @@ def _write_account(account: uint256, cost: int256, opened: uint256, named: uint2
     if convert(convert(unsafe_add(after, units.MAX_COLLATERAL), bytes32), uint256) > 2**96 - 2:
         reasons.fail(reasons.COLLATERAL_OUT_OF_RANGE)
     ledger.words[account] = (
-        unsafe_add(a, unsafe_sub(opened, named) << ledger.A_OPEN_POSITIONS) >> 96 << 96 | units.bits(after) & units.U96
+        unsafe_add(a, unsafe_sub(opened, named) << ledger.A_OPEN_POSITIONS) >> 96 << 96 | convert(convert(after, bytes32), uint256) & units.U96
     )
     return before, after
 

@@ -67,6 +67,7 @@ def apply(start: uint256, count: uint256, context: uint256) -> (uint256, int256)
     fees: int256 = 0
     market: uint256 = NO_MARKET
     fee_class: uint256 = 256
+    last_row: uint256 = unsafe_sub(context >> 120 & units.U16, 1)
     rates: uint256 = 0
     for i: uint256 in range(count, bound=MAX_FILLS):
         fill: uint256 = 0
@@ -82,12 +83,14 @@ def apply(start: uint256, count: uint256, context: uint256) -> (uint256, int256)
             continue
         size: uint256 = fill << 40 >> unsafe_sub(248, width << 3)
         at = unsafe_add(at, unsafe_add(6, width))
-        if unsafe_sub(size, 1) >= units.U62 or width > 7:
+        first: uint256 = fill >> FIRST & units.U16
+        second: uint256 = fill >> SECOND & units.U16
+        if unsafe_sub(size, 1) | fill >> 255 << 255 >= units.U62:
             reasons.fail(reasons.FILL_SIZE_OUT_OF_RANGE)
-        if max(fill >> FIRST & units.U16, fill >> SECOND & units.U16) >= context >> 120 & units.U16:
+        if (unsafe_sub(last_row, first) | unsafe_sub(last_row, second)) >> 255 != 0:
             reasons.fail(reasons.NO_SUCH_ORDER_ROW)
-        maker: uint256 = orders.rows[fill >> FIRST & units.U16]
-        taker: uint256 = orders.rows[fill >> SECOND & units.U16]
+        maker: uint256 = orders.rows[first]
+        taker: uint256 = orders.rows[second]
         making: uint256 = convert(slice(msg.data, maker >> orders.ROW_AT & units.U16, 32), uint256)
         taking: uint256 = convert(slice(msg.data, taker >> orders.ROW_AT & units.U16, 32), uint256)
         maker_pair: uint256 = tables.pairs[making >> orders.PAIR & units.U16]
@@ -101,11 +104,15 @@ def apply(start: uint256, count: uint256, context: uint256) -> (uint256, int256)
             self._refuse(making, taking)
         if unsafe_sub(price, market >> BAND_LOW & units.U32) > market >> BAND_WIDTH & units.U32:
             reasons.fail(reasons.PRICE_OUTSIDE_BAND)
-        self._check_limit(taking, price)
+        limit: uint256 = taking >> orders.LIMIT_PRICE & units.U32
+        if price != limit and (price < limit) == (taking & orders.SELL != 0):
+            reasons.fail(reasons.PRICE_BEYOND_LIMIT)
         if market & REDUCING != 0:
             orders.check_shrinks(maker_pair, making & orders.SELL != 0, size)
             orders.check_shrinks(taker_pair, taking & orders.SELL != 0, size)
-        notional: int256 = self._notional(size, price, market)
+        notional: uint256 = unsafe_mul(size, unsafe_mul(price, market & units.U32))
+        if notional > units.MAX_NOTIONAL:
+            reasons.fail(reasons.NOTIONAL_TOO_LARGE)
         if taking >> orders.FEE_CLASS & units.U8 != fee_class:
             fee_class = taking >> orders.FEE_CLASS & units.U8
             rates = orders.rates_of(fee_class)
@@ -115,20 +122,31 @@ def apply(start: uint256, count: uint256, context: uint256) -> (uint256, int256)
         rate: int256 = convert(convert(rates & units.U16, bytes32), int256)
         if unsafe_add(maker_rate, rate) < 0:
             reasons.fail(reasons.REBATE_ABOVE_TAKER_FEE)
-        taker_fee: int256 = orders.use(fill >> SECOND & units.U16, taker, taking, taker_pair, size, notional, rate)
-        maker_fee: int256 = orders.use(fill >> FIRST & units.U16, maker, making, maker_pair, size, notional, maker_rate)
+        cost: int256 = convert(convert(notional, bytes32), int256)
+        taker_fee: int256 = orders.use(second, taker, taking, taker_pair, size, cost, rate)
+        maker_fee: int256 = orders.use(first, maker, making, maker_pair, size, cost, maker_rate)
         fees = unsafe_add(fees, unsafe_add(taker_fee, maker_fee))
+        # Lots and their price, added to the buyer's running position and subtracted from the seller's; each pays its fee.
+        lots: uint256 = unsafe_add(size << tables.SIZE, notional << tables.COST)
         if (maker_pair ^ taker_pair) & units.U38 == 0:
+            # An order against an order of the same account: fees alone.
             tables.trade(making >> orders.PAIR & units.U16, maker_pair, tables.ROLE_FEES, 0, unsafe_add(taker_fee, maker_fee))
             continue
-        lots: int256 = convert(convert(size, bytes32), int256)
         if taking & orders.SELL != 0:
             lots = unsafe_sub(0, lots)
-            notional = unsafe_sub(0, notional)
-        tables.trade(taking >> orders.PAIR & units.U16, taker_pair, tables.ROLE_ORDER, lots, unsafe_add(taker_fee, notional))
-        tables.trade(
-            making >> orders.PAIR & units.U16, maker_pair, tables.ROLE_ORDER, unsafe_sub(0, lots), unsafe_sub(maker_fee, notional)
-        )
+        taker_pair = unsafe_add(
+            unsafe_add(taker_pair, lots), convert(convert(taker_fee, bytes32), uint256) << tables.COST
+        ) | tables.ROLE_ORDER
+        maker_pair = unsafe_add(
+            unsafe_sub(maker_pair, lots), convert(convert(maker_fee, bytes32), uint256) << tables.COST
+        ) | tables.ROLE_ORDER
+        bought: uint256 = taker_pair >> tables.SIZE & units.U64
+        sold: uint256 = maker_pair >> tables.SIZE & units.U64
+        # As in `tables.trade`, for both: neither zero nor above 63 bits.
+        if (bought | unsafe_sub(bought, 1) | sold | unsafe_sub(sold, 1)) >> 63 != 0:
+            reasons.fail(reasons.POSITION_TOO_LARGE)
+        tables.pairs[taking >> orders.PAIR & units.U16] = taker_pair
+        tables.pairs[making >> orders.PAIR & units.U16] = maker_pair
     return at, fees
 
 

@@ -136,17 +136,24 @@ def settle_funding(owed: int256, remainder: int256) -> int256:
 
 @view
 @internal
-def initial_margin(market: uint256, p: uint256, s: uint256, notional: uint256) -> uint256:
+def initial_margin(market: uint256, p: uint256, notional: uint256) -> uint256:
     """
-    @dev `margin.initial_margin`. The words of tiers are read only for a notional that may leave the first tier.
+    @dev `margin.initial_margin`, by the words of tiers.
     """
-    if notional >> (s >> S_FIRST_BITS & 127) == 0:
-        return unsafe_div(
-            unsafe_add(unsafe_mul(notional, s >> S_FIRST_FRACTION & units.U20), units.PPM - 1), units.PPM
-        )
     if self.reaches(p >> P_THIRD_TIER & units.U32, notional):
         return self.tiered(self.words[MARKET_T1 | market], notional)
     return self.tiered(self.words[MARKET_T0 | market], notional)
+
+
+@pure
+@internal
+def first_tier_margin(s: uint256, notional: uint256) -> uint256:
+    """
+    @dev The same by word S, for a notional whose bits are within those of the first tier.
+    """
+    return unsafe_div(
+        unsafe_add(unsafe_mul(notional, s >> S_FIRST_FRACTION & units.U20), units.PPM - 1), units.PPM
+    )
 
 
 @pure

@@ -49,6 +49,7 @@ REDUCE_ONLY: constant(uint256) = 1 << 244
 AMEND: constant(uint256) = 1 << 245
 PARITY: constant(uint256) = 246
 TRIGGER: constant(uint256) = 247  # u3
+TRIGGERS: constant(uint256) = 7 << 247
 SIZE_WIDTH: constant(uint256) = 250  # u3, bytes of the size less 1
 EXTENSION: constant(uint256) = 1 << 253
 SCHEME: constant(uint256) = 254  # u2
@@ -93,7 +94,8 @@ def load(start: uint256, count: uint256, context: uint256):
     last: uint256 = 0
     now: uint256 = context & units.U40
     latest: uint256 = unsafe_mul(unsafe_add(now, units.DAY_S), 1000)
-    separator: bytes32 = eip712.separator()
+    classes: uint256 = unsafe_sub(context >> 136 & units.U8, 1)
+    prefix: Bytes[34] = concat(b"\x19\x01", eip712.separator())
     # Of the last row's pair, since most rows share one with their neighbour.
     pair_index: uint256 = tables.MAX_PAIRS
     pair: uint256 = 0
@@ -120,27 +122,24 @@ def load(start: uint256, count: uint256, context: uint256):
                 symbol = ledger.words[ledger.MARKET_H | market]
         width: uint256 = head >> SIZE_WIDTH & 7
         size: uint256 = head << 184 >> unsafe_sub(248, width << 3)
+        sequence: uint256 = head >> SEQUENCE & units.U48
         order_key: uint256 = (pair >> 40 & units.U16) << 64 | (head >> SEQUENCE & units.U64)
-        if order_key <= last:
-            reasons.fail(reasons.ROWS_NOT_ASCENDING)
+        # All of them at once: what is too small or too large leaves a difference below zero.
+        if (
+            unsafe_sub(unsafe_sub(order_key, last), 1)
+            | unsafe_sub(head >> EXPIRY & units.U32, now)
+            | unsafe_sub(latest, sequence)
+            | unsafe_sub(unsafe_sub(sequence, void), 1)
+            | unsafe_sub(units.U62, size)
+            | unsafe_sub(classes, head >> FEE_CLASS & units.U8)
+        ) >> 255 != 0 or head & (NEVER_RESTS | units.U16 << SLOT) == 0:
+            self._refuse(order_key <= last, head, size, now, void)
         last = order_key
-        if head >> EXPIRY & units.U32 < now:
-            reasons.fail(reasons.ORDER_EXPIRED)
-        if head >> SEQUENCE & units.U48 > latest:
-            reasons.fail(reasons.SEQUENCE_TOO_FAR_AHEAD)
-        if head >> SEQUENCE & units.U48 <= void:
-            reasons.fail(reasons.ORDER_VOIDED)
-        if size > units.U62:
-            reasons.fail(reasons.ORDER_TOO_LARGE)
-        if head >> FEE_CLASS & units.U8 >= context >> 136 & units.U8:
-            reasons.fail(reasons.NO_SUCH_FEE_CLASS)
-        if head & (NEVER_RESTS | units.U16 << SLOT) == 0:
-            reasons.fail(reasons.SLOT_0_NEVER_RESTS)
         self.rows[i] = FEE_ZERO << FEE | at << ROW_AT
         at = unsafe_add(at, unsafe_add(HEAD_BYTES + SIGNATURE_BYTES + 1, width))
         s: uint256 = convert(slice(msg.data, unsafe_sub(at, 32), 32), uint256)
         signer: address = ecrecover(
-            keccak256(concat(b"\x19\x01", separator, self._struct_hash(head, size, symbol, b, at))),
+            keccak256(concat(prefix, self._struct_hash(head, size, symbol, b, at))),
             unsafe_add(27, head >> PARITY & 1),
             convert(slice(msg.data, unsafe_sub(at, 64), 32), uint256),
             s,
@@ -151,6 +150,28 @@ def load(start: uint256, count: uint256, context: uint256):
             self.check_agent(pair >> 6 & units.U32, signer, now)
         if head & EXTENSION != 0:
             at = unsafe_add(at, EXTENSION_BYTES)
+
+
+@view
+@internal
+def _refuse(repeated: bool, head: uint256, size: uint256, now: uint256, void: uint256):
+    """
+    @dev Names the rule that a row breaks.
+    """
+    sequence: uint256 = head >> SEQUENCE & units.U48
+    if repeated:
+        reasons.fail(reasons.ROWS_NOT_ASCENDING)
+    if head >> EXPIRY & units.U32 < now:
+        reasons.fail(reasons.ORDER_EXPIRED)
+    if size > units.U62:
+        reasons.fail(reasons.ORDER_TOO_LARGE)
+    if sequence <= void:
+        reasons.fail(reasons.ORDER_VOIDED)
+    if sequence > unsafe_mul(unsafe_add(now, units.DAY_S), 1000):
+        reasons.fail(reasons.SEQUENCE_TOO_FAR_AHEAD)
+    if head & (NEVER_RESTS | units.U16 << SLOT) == 0:
+        reasons.fail(reasons.SLOT_0_NEVER_RESTS)
+    reasons.fail(reasons.NO_SUCH_FEE_CLASS)
 
 
 @view
@@ -174,11 +195,11 @@ def _struct_hash(head: uint256, size: uint256, symbol: uint256, b: uint256, sign
     flags: uint256 = head >> FLAGS
     prices: uint256 = 0
     link: uint256 = 0
-    if head & EXTENSION != 0:
+    if flags >> 13 != 0:
+        if flags >> 14 != 0:
+            reasons.fail(reasons.SCHEME_RESERVED)
         prices = codec.word(unsafe_add(signature_end, 22))
         link = codec.word(unsafe_add(signature_end, EXTENSION_BYTES))
-    if flags >> 14 & 3 != 0:
-        reasons.fail(reasons.SCHEME_RESERVED)
     return keccak256(
         abi_encode(
             TYPE_HASH,
@@ -196,7 +217,7 @@ def _struct_hash(head: uint256, size: uint256, symbol: uint256, b: uint256, sign
             head >> EXPIRY & units.U32,
             flags >> 5 & 1,
             flags >> 4 & 1,
-            self._time_in_force(flags >> 1 & 3),
+            GTC if flags & 6 == 0 else self._time_in_force(flags >> 1 & 3),
             flags >> 3 & 1,
             NO_TRIGGER if flags >> 7 & 7 == 0 else self._trigger(flags >> 7 & 7),
             prices >> 144 & units.U32,
@@ -211,8 +232,6 @@ def _struct_hash(head: uint256, size: uint256, symbol: uint256, b: uint256, sign
 @pure
 @internal
 def _time_in_force(code: uint256) -> bytes32:
-    if code == 0:
-        return GTC
     if code == 2:
         return IOC
     return GTD if code == 1 else FOK
@@ -253,14 +272,41 @@ def use(
         reasons.fail(reasons.FEE_ABOVE_SIGNED_MAXIMUM)
     if head & REDUCE_ONLY != 0:
         self.check_shrinks(pair, head & SELL != 0, size)
-    used: uint256 = unsafe_add(row, units.bits(unsafe_mul(notional, rate)) << FEE)
+    # Two's complement: a rebate is subtracted. What is used up is added below to `filled`, which cannot reach the bit above it.
+    used: uint256 = unsafe_add(row, convert(convert(unsafe_mul(notional, rate), bytes32), uint256) << FEE)
+    slot: uint256 = head >> SLOT & units.U16
+    account: uint256 = pair >> 6 & units.U32
+    sequence: uint256 = head >> SEQUENCE & units.U48
     filled: uint256 = 0
-    if head >> SLOT & units.U16 == 0:
-        self._use_taker(pair >> 6 & units.U32, head, row & USED != 0)
+    if slot == 0:
+        # Its sequence rises with the row's first use; all its fills lie in this batch.
+        a: uint256 = ledger.words[account]
+        stored: uint256 = a >> ledger.A_TAKER_SEQUENCE & units.U48
+        if row & USED == 0:
+            if sequence <= stored:
+                reasons.fail(reasons.TAKER_SEQUENCE_TOO_LOW)
+            ledger.words[account] = a ^ (stored ^ sequence) << ledger.A_TAKER_SEQUENCE
+        elif sequence != stored:
+            reasons.fail(reasons.ORDER_REPLACED)
         used = unsafe_add(used, size) | USED
         filled = used & units.U64
     else:
-        filled = self._use_slot(pair >> 6 & units.U32, head, size)
+        # An equal sequence continues, a higher one replaces; with `amend` it keeps what was filled.
+        key: uint256 = ledger.SLOTS | account << 15 | slot >> 1
+        word: uint256 = ledger.words[key]
+        state: uint256 = word >> ((slot & 1) << 7) & units.U128
+        filled = unsafe_add(state >> 48 & units.U62, size)
+        kept: uint256 = state >> ledger.SLOT_TRIGGERED << ledger.SLOT_TRIGGERED
+        if sequence != state & units.U48:
+            if sequence < state & units.U48:
+                reasons.fail(reasons.SLOT_SEQUENCE_TOO_LOW)
+            if head & AMEND == 0:
+                filled = size
+            # It begins without the old one's triggered bit.
+            kept = state >> 111 << 111
+        if head & TRIGGERS != 0:
+            self._check_trigger(head, kept)
+        ledger.words[key] = word ^ (state ^ (sequence | (filled & units.U62) << 48 | kept)) << ((slot & 1) << 7)
     if filled > head << 184 >> unsafe_sub(248, (head >> SIZE_WIDTH & 7) << 3):
         reasons.fail(reasons.ORDER_OVERFILLED)
     self.rows[index] = used
@@ -269,50 +315,14 @@ def use(
     )
 
 
+@view
 @internal
-def _use_taker(account: uint256, head: uint256, used: bool):
+def _check_trigger(head: uint256, kept: uint256):
     """
-    @dev Slot 0: its sequence rises with the row's first use; all its fills lie in this batch.
+    @dev A mark trigger needs its slot's bit.
     """
-    sequence: uint256 = head >> SEQUENCE & units.U48
-    a: uint256 = ledger.words[account]
-    stored: uint256 = a >> ledger.A_TAKER_SEQUENCE & units.U48
-    if used:
-        if sequence != stored:
-            reasons.fail(reasons.ORDER_REPLACED)
-        return
-    if sequence <= stored:
-        reasons.fail(reasons.TAKER_SEQUENCE_TOO_LOW)
-    ledger.words[account] = a ^ (stored ^ sequence) << ledger.A_TAKER_SEQUENCE
-
-
-@internal
-def _use_slot(account: uint256, head: uint256, size: uint256) -> uint256:
-    """
-    @dev A slot >= 1: an equal sequence continues, a higher one replaces (with `amend` it keeps what was filled).
-         Returns what is filled with this fill.
-    """
-    slot: uint256 = head >> SLOT & units.U16
-    key: uint256 = ledger.SLOTS | account << 15 | slot >> 1
-    offset: uint256 = (slot & 1) << 7
-    word: uint256 = ledger.words[key]
-    state: uint256 = word >> offset & units.U128
-    sequence: uint256 = head >> SEQUENCE & units.U48
-    stored: uint256 = state & units.U48
-    filled: uint256 = unsafe_add(state >> 48 & units.U62, size)
-    triggered: uint256 = state & 1 << ledger.SLOT_TRIGGERED
-    if sequence != stored:
-        if sequence < stored:
-            reasons.fail(reasons.SLOT_SEQUENCE_TOO_LOW)
-        if head & AMEND == 0:
-            filled = size
-        # A higher sequence begins without the old one's triggered bit.
-        triggered = 0
-    if head >> TRIGGER & 7 != 0 and head >> TRIGGER & 7 < 3 and triggered == 0:
+    if head >> TRIGGER & 7 < 3 and kept >> ledger.SLOT_TRIGGERED & 1 == 0:
         reasons.fail(reasons.ORDER_NOT_TRIGGERED)
-    kept: uint256 = triggered | state >> 111 << 111
-    ledger.words[key] = word ^ (state ^ (sequence | (filled & units.U62) << 48 | kept)) << offset
-    return filled
 
 
 @view

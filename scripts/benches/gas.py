@@ -2,10 +2,11 @@
 
 `gas_per_fill` is what the receipt of `settle()` says it used, intrinsic gas and calldata included, divided by the fills; every account
 and storage word is cold at its first access, and the round was posted before. "Warm" means that every word, those of orders and
-positions too, was used before. In every batch all positions are checked against their margin, fees are credited, and what was
-open since the last funding hour pays its funding where `FUNDED` says so.
+positions too, was used before. Every rule is on: signatures, prices, fees, margins of all who traded, open interest, the event. No
+funding hour passed since the positions' last trade; a batch that follows one pays for the pool's word once.
 
-`scripts/bench gas` prints; `scripts/bench gas --write` also writes the snapshot that tests/contracts/test_gas.py compares.
+`scripts/bench gas` prints, `scripts/bench gas M5` one case; `scripts/bench gas --write` also writes the snapshot that
+tests/contracts/test_gas.py compares.
 """
 
 import json
@@ -127,23 +128,21 @@ def measure(name: str, accounts: int, make: Any, before: int, fills: int) -> dic
     return {"gas_per_fill": gas / fills, "bytes_per_fill": len(data) / fills}
 
 
-def figures(names: tuple[str, ...] = ("M1", "M2", "M3", "M4", "M5", "M6")) -> dict[str, Any]:
-    """All cases and the deployed size of every contract."""
-    result: dict[str, Any] = {}
-    for case in CASES:
-        if case[0] in names:
-            result[case[0]] = measure(*case)
+def figures(names: list[str]) -> dict[str, Any]:
+    """The named cases, and the deployed size of every contract."""
+    result: dict[str, Any] = {case[0]: measure(*case) for case in CASES if case[0] in names}
     exchange = Exchange()
-    contracts = {"vault", "clerk", "backstop", "reasons", "oracle", "inbox"}
-    result["code_size"] = {name: len(getattr(exchange, name).bytecode) for name in sorted(contracts)}
+    contracts = ("backstop", "clerk", "exit", "inbox", "oracle", "reasons", "vault")
+    result["code_size"] = {name: len(getattr(exchange, name).bytecode) for name in contracts}
     return result
 
 
 def main() -> None:
-    """Print, and write the snapshot when asked to."""
-    text = json.dumps(figures(), indent=1)
+    """Print all cases or those that are named, and write the snapshot when asked to."""
+    names = [name for name in sys.argv[1:] if name != "--write"]
+    text = json.dumps(figures(names or [case[0] for case in CASES]), indent=1)
     print(text)
-    if "--write" in sys.argv[1:]:
+    if "--write" in sys.argv[1:] and not names:
         SNAPSHOT.write_text(text + "\n")
 
 
