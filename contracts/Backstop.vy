@@ -10,6 +10,7 @@
      (modules/ledger.vy has their numbers), and the vault emits the events. Whoever else calls it only has it call themselves.
 """
 
+from .interfaces import IInbox
 from .modules import door
 from .modules import ledger
 from .modules import liquidation
@@ -19,6 +20,7 @@ from .modules import units
 LIQUIDATION: constant(uint256) = 1
 TAKEOVER: constant(uint256) = 2
 DELEVERAGING: constant(uint256) = 3
+DEPOSIT_GRACE_S: constant(uint256) = 600  # whose deposit waits for longer in the inbox is not liquidated
 PRICES: constant(uint256) = 1 << 64  # key of the batch's price of market 0
 
 LIQUIDATED: constant(bytes32) = keccak256("Liquidated(uint256,uint256,uint256,int256,uint256,uint256)")
@@ -48,6 +50,7 @@ def close_target(
     position: int256 = self._held(vault, pair & units.U38)
     if convert(abs(position), uint256) < size:
         units.fail("vault: larger than the position")
+    self._check_deposits(vault, account, market)
     p: uint256 = staticcall vault.word(ledger.MARKET_P | market)
     loss: int256 = 0
     room: int256 = 0
@@ -94,6 +97,25 @@ def is_allowed(
     """
     running.check_closing(door.IVault(msg.sender), base, equity, initial, fresh, first, positions)
     return True
+
+
+@view
+@internal
+def _check_deposits(vault: door.IVault, account: uint256, market: uint256):
+    """
+    @dev No liquidation of an account whose oldest deposit was made more than ten minutes before the market's price and still waits.
+    """
+    task: uint256 = 0
+    inbox: address = empty(address)
+    oracle: address = empty(address)
+    task, inbox, oracle = staticcall vault.clerk_task()
+    b: uint256 = staticcall vault.word(ledger.B | account)
+    created: uint256 = staticcall IInbox(inbox).oldest_deposit(
+        convert(b & units.U160, address), convert(b >> ledger.B_SUB_ACCOUNT & units.U16, uint16)
+    )
+    price: uint256 = staticcall vault.word(PRICES | market)
+    if created != 0 and created + DEPOSIT_GRACE_S < price >> 64 & units.U40:
+        units.fail("vault: a deposit waits")
 
 
 @view

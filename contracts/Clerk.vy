@@ -17,6 +17,7 @@ from .modules import codec
 from .modules import door
 from .modules import signed_actions
 from .modules import ledger
+from .modules import trigger_bits
 from .modules import units
 
 
@@ -32,6 +33,7 @@ TRANSFER: constant(uint256) = 3
 WRITE_OFF: constant(uint256) = 4
 MIN_FIRST_DEPOSIT: constant(uint256) = 10 * units.USDC  # as in the inbox: no dust accounts
 FUNDING_HOUR: constant(uint256) = 1
+TRIGGER_BIT: constant(uint256) = 2
 
 # Why an entry can never apply; 2 was a stale price, on which an entry now waits.
 SKIPPED_UNKNOWN_ACCOUNT: constant(uint256) = 1
@@ -94,10 +96,7 @@ def settle() -> uint256:
     if overdue:
         self._only_overdue(inbox, first, at, count, packed >> 152 & units.U16)
     self._inbox(task, inbox, first, at, count)
-    at = self._actions(task, at + 2 * count + 2) + 1
-    count = codec.word(at) & units.U8
-    self._funding(task, oracle, at, count, overdue)
-    return at + 5 * count
+    return self._prices(task, oracle, self._actions(task, at + 2 * count + 2) + 1, overdue)
 
 
 # ------------------------------------------------------------------------------------------------- batches of anybody
@@ -528,25 +527,52 @@ def _spend_cap(task: Task, account: uint256, b: uint256, agent: uint256, transfe
     extcall task.vault.write(key, word - (transfer.amount << 64))
 
 
-# -------------------------------------------------------------------------------------------------------- section 3, funding
+# --------------------------------------------------------------------------------------------------------- section 3, prices
 
 
 @internal
-def _funding(task: Task, oracle: address, start: uint256, count: uint256, overdue: bool):
+def _prices(task: Task, oracle: address, start: uint256, overdue: bool) -> uint256:
     """
-    @dev Each funding hour moves the cumulative index of every market of the batch's market table.
+    @dev What the pinned prices decide: funding hours and trigger bits, whose rows ascend strictly, so that one walk over the rows finds
+         them. `start` is where their count ends. Returns where the section ends.
     """
-    for i: uint256 in range(count, bound=64):
-        entry: uint256 = codec.word(start + 5 * i + 5)
-        if entry >> 32 & units.U8 != FUNDING_HOUR:
+    at: uint256 = start
+    pairs_at: uint256 = task.accounts_at + 4 * task.accounts + 2
+    row_at: uint256 = pairs_at + 3 * (codec.word(pairs_at) & units.U16) + 2
+    rows: uint256 = codec.word(row_at) & units.U16
+    next: uint256 = 0  # the row that begins at `row_at`
+    for i: uint256 in range(codec.word(start) & units.U8, bound=255):
+        at += 1
+        tag: uint256 = codec.word(at) & units.U8
+        if tag == FUNDING_HOUR:
+            at += 4
+            if overdue:
+                self._check_hour(task, oracle, codec.word(at) & units.U32)
+            self._funding(task, oracle, codec.word(at) & units.U32)
+        elif tag == TRIGGER_BIT:
+            at += 2
+            row: uint256 = codec.word(at) & units.U16
+            if row >= rows or row < next:
+                units.fail("vault: trigger rows out of order")
+            for k: uint256 in range(row - next, bound=1024):
+                row_at = trigger_bits.next_row(row_at)
+            trigger_bits.set_bit(task.vault, task.now, task.accounts_at, pairs_at, row_at)
+            row_at = trigger_bits.next_row(row_at)
+            next = row + 1
+        else:
             units.fail("vault: funding tag reserved")
-        hour: uint256 = entry & units.U32
-        if overdue:
-            self._check_hour(task, oracle, hour)
-        rates: DynArray[int256, 64] = staticcall IPriceOracle(oracle).funding_rates(hour)
-        for k: uint256 in range(codec.word(task.markets_at) & units.U8, bound=64):
-            market: uint256 = codec.word(task.markets_at + k + 1) & units.U8
-            self._apply_hour(task, market, hour, rates[market])
+    return at
+
+
+@internal
+def _funding(task: Task, oracle: address, hour: uint256):
+    """
+    @dev A funding hour moves the cumulative index of every market of the batch's market table.
+    """
+    rates: DynArray[int256, 64] = staticcall IPriceOracle(oracle).funding_rates(hour)
+    for k: uint256 in range(codec.word(task.markets_at) & units.U8, bound=64):
+        market: uint256 = codec.word(task.markets_at + k + 1) & units.U8
+        self._apply_hour(task, market, hour, rates[market])
 
 
 @internal

@@ -113,6 +113,13 @@ event WrittenOff:
     amount: uint256
 
 
+event OrderTriggered:
+    account: indexed(uint256)
+    slot: uint256
+    sequence: uint256
+    mark: uint256
+
+
 event FundingApplied:
     market: indexed(uint256)
     hour: uint256

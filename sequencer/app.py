@@ -186,6 +186,7 @@ class Sequencer:
             ),
             status=self.status,
             missing=self.missing,
+            publication=core.publication,
         )
 
 

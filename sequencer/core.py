@@ -16,6 +16,7 @@ from sequencer.history import History
 from sequencer.journal import JournalRefused, JournalWriter, decode_command, encode_command, open_journal
 from sequencer.market_data import MarketData
 from sequencer.pipeline import CAPACITY, Pipeline
+from sequencer.publication import Publication
 from sequencer.replay import replay
 from sequencer.reports import ReportCollector
 from sequencer.settlement.backlog import Backlog
@@ -67,6 +68,9 @@ class Core:
             lambda: now_ms() // 1000,
             spacing_s=self.backlog.round_spacing_s,
         )
+        self.publication = Publication(
+            open_journal(location, read_only=True), lambda: self.backlog.settled_sequence
+        )
         followers = Followers(self.history, self.market_data, self.backlog, self.reports)
         if recovered.memory is not None:
             followers.recall(genesis, recovered.memory)
@@ -109,6 +113,7 @@ class Core:
         await self.reports.close()
         self.writer.close()
         self.history.store.close()
+        self.publication.close()
         self.reader.close()
         self.journal.close()
 

@@ -14,7 +14,7 @@ import structlog
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.units import check
 from sequencer import metrics
-from sequencer.engine.commands import AnyCommand, InboxEntry
+from sequencer.engine.commands import AnyCommand, DepositWaits, InboxEntry, InboxEntryKind
 from sequencer.engine.events import CommandRejected, Event
 from sequencer.settlement.errors import Unreachable
 
@@ -52,6 +52,7 @@ class InboxWatcher:
         self._submit = submit
         self._next_entry_id = next_entry_id
         self._wait_s = WAIT_S
+        self._told = 0  # the newest entry of which the engine knows that it waits
 
     async def run(self) -> None:
         """Work until cancelled. Ends by itself only through a bug, and then with its error."""
@@ -82,9 +83,29 @@ class InboxWatcher:
             if refusal is not None:
                 check(refusal.code in TEMPORARY, f"inbox: the engine refused entry {at}: {refusal.message}")
                 log.info("inbox entry waits", entry=at, reason=refusal.message)
+                await self._tell_waiting(entries[offset:], complete=len(entries) < PAGE)
                 await asyncio.sleep(self._wait_s)
                 self._wait_s = min(2 * self._wait_s, LAST_WAIT_S)
                 return True
             self._wait_s = WAIT_S
             metrics.ENTRIES_READ.set(at)
         return bool(entries)
+
+    async def _tell_waiting(self, entries: list[InboxEntry], *, complete: bool) -> None:
+        """Name the deposits from an entry on that waits, each once: their owners are not liquidated meanwhile."""
+        while entries:
+            for entry in entries:
+                if entry.entry_id > self._told and entry.entry_kind is InboxEntryKind.DEPOSIT:
+                    await self._submit(
+                        DepositWaits(
+                            entry_id=entry.entry_id,
+                            owner=entry.owner,
+                            sub_account=entry.sub_account,
+                            created=entry.created,
+                        )
+                    )
+            self._told = max(self._told, entries[-1].entry_id)
+            if complete:
+                return
+            page = await self._source.inbox_entries(self._told + 1, PAGE)
+            entries, complete = page, len(page) < PAGE

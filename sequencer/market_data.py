@@ -22,6 +22,8 @@ from sequencer.engine.events import (
     OrderCancelled,
     OrderFilled,
     OrderRested,
+    OrderTriggered,
+    OrderWaits,
     PositionChanged,
     RoundApplied,
     Trade,
@@ -37,7 +39,7 @@ SNAPSHOT_DEPTH = 200
 SNAPSHOT_TRADES = 50
 
 Topic = tuple[str, str]  # (channel, market symbol or "")
-ORDER_EVENTS = OrderAccepted | OrderRested | OrderFilled | OrderCancelled
+ORDER_EVENTS = OrderAccepted | OrderWaits | OrderTriggered | OrderRested | OrderFilled | OrderCancelled
 ACCOUNT_EVENTS = CollateralChanged | PositionChanged | WithdrawalClaimed | AccountRegistered
 
 
@@ -133,6 +135,8 @@ class MarketData:
                 self._prices = event
             elif isinstance(event, FundingApplied):
                 self.funding_rates[event.market_id] = event.rate_ppb
+            elif not self._watched:
+                continue
             elif isinstance(event, ORDER_EVENTS):
                 self._order(event.account, event.order_hash, applied.sequence)
             elif isinstance(event, CommandRejected):

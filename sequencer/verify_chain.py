@@ -40,13 +40,24 @@ class ChainFacts(msgspec.Struct, frozen=True, kw_only=True):
     accounts: dict[int, VaultAccount]
     positions: dict[tuple[int, int], VaultPosition]  # by (account, market id)
     markets: dict[int, VaultMarket]
+    partial: bool  # events from before some block were not read
+    on_chain: int  # newest settled batch of all
 
 
-async def read_chain(rpc_url: str, manifest: Manifest) -> ChainFacts:
-    """All facts. Without a settled batch they are those of the newest block."""
+async def read_chain(
+    rpc_url: str, manifest: Manifest, from_block: int | None = None, until_record: int | None = None
+) -> ChainFacts:
+    """All facts; of events those from `from_block` on, of batches those that a journal up to `until_record` seals.
+
+    Without a settled batch they are those of the newest block.
+    """
+    first_block = max(manifest.genesis_block, from_block or 0)
     async with connect(rpc_url) as w3:
         contracts = ExchangeContracts(w3, manifest)
-        settled = await _settled(w3, contracts, manifest.genesis_block)
+        settled = await _settled(w3, contracts, first_block)
+        on_chain = max((batch.batch_id for batch in settled), default=0)
+        if until_record is not None:
+            settled = [batch for batch in settled if batch.journal_sequence < until_record]
         block = settled[-1].block if settled else int(await w3.eth.block_number)
         totals = await contracts.totals(block)
         accounts, markets = range(1, totals.accounts + 1), range(len(manifest.markets))
@@ -56,7 +67,7 @@ async def read_chain(rpc_url: str, manifest: Manifest) -> ChainFacts:
         states = await _all(contracts.market(market, block) for market in markets)
         claims = await _all(contracts.claim(claim, block) for claim in range(1, totals.claims + 1))
         paid = await contracts.vault.events.ClaimPaid.get_logs(
-            from_block=manifest.genesis_block, to_block=block
+            from_block=min(first_block, block), to_block=block
         )
         unconsumed, _ = await contracts.inbox_sums(block)
         return ChainFacts(
@@ -70,10 +81,12 @@ async def read_chain(rpc_url: str, manifest: Manifest) -> ChainFacts:
             accounts=dict(zip(accounts, found, strict=True)),
             positions=dict(zip(keys, positions, strict=True)),
             markets=dict(zip(markets, states, strict=True)),
+            partial=first_block > manifest.genesis_block,
+            on_chain=on_chain,
         )
 
 
-async def _settled(w3: Web3, contracts: ExchangeContracts, genesis_block: int) -> list[SettledBatch]:
+async def _settled(w3: Web3, contracts: ExchangeContracts, first_block: int) -> list[SettledBatch]:
     async def with_calldata(log: Any) -> SettledBatch:
         transaction = await w3.eth.get_transaction(log["transactionHash"])
         args = log["args"]
@@ -86,7 +99,7 @@ async def _settled(w3: Web3, contracts: ExchangeContracts, genesis_block: int) -
             calldata=bytes(transaction["input"])[SELECTOR_BYTES:],
         )
 
-    logs = await contracts.vault.events.BatchSettled.get_logs(from_block=genesis_block)
+    logs = await contracts.vault.events.BatchSettled.get_logs(from_block=first_block)
     return await _all(with_calldata(log) for log in logs)
 
 

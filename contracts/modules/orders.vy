@@ -285,6 +285,8 @@ def use(
         if row & USED == 0:
             if sequence <= stored:
                 reasons.fail(reasons.TAKER_SEQUENCE_TOO_LOW)
+            if head & TRIGGERS != 0:
+                self._check_trigger(head, 0)  # slot 0 has no bit that could say so
             ledger.words[account] = a ^ (stored ^ sequence) << ledger.A_TAKER_SEQUENCE
         elif sequence != stored:
             reasons.fail(reasons.ORDER_REPLACED)

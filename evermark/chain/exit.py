@@ -10,7 +10,10 @@ from web3.types import TxReceipt
 from evermark.chain.artifacts import load_artifact
 from evermark.chain.rpc import Web3, read_again
 from evermark.chain.transactions import TransactionSender
+from evermark.chain.vault import InboxKind
 
+ALL_SLOTS = 65_535  # a cancel of everything
+MOST = 2**95 - 1  # what an entry can ask for
 OVERDUE_S = 86_400  # how long the head of the inbox is overdue before anyone may freeze
 
 
@@ -105,6 +108,14 @@ class ExitContracts:
         """Quote units of a claim, 0 once paid."""
         return int((await _read(self.vault.functions.claim(claim))).amount)
 
+    async def request_withdrawal(self, sender: TransactionSender, sub_account: int, amount: int) -> None:
+        """Queue a withdrawal of at most `amount` quote units, with its bond."""
+        await self._ask(sender, InboxKind.WITHDRAWAL, "request_withdrawal", sub_account, amount)
+
+    async def request_cancel(self, sender: TransactionSender, sub_account: int, sequence: int) -> None:
+        """Queue the void of everything that the account signed up to a sequence, with its bond."""
+        await self._ask(sender, InboxKind.CANCEL, "request_cancel", sub_account, ALL_SLOTS, sequence)
+
     async def freeze(self, sender: TransactionSender) -> None:
         """End settlement and pin the prices. Raises TransactionReverted with the contract's reason."""
         await self._send(sender, self.exit, "freeze")
@@ -131,9 +142,15 @@ class ExitContracts:
         """Send the sender the bonds that it is owed."""
         await self._send(sender, self.inbox, "collect_bonds")
 
-    async def _send(self, sender: TransactionSender, contract: Any, call: str, *arguments: int) -> TxReceipt:
+    async def _ask(self, sender: TransactionSender, kind: InboxKind, call: str, *arguments: int) -> None:
+        bond = int(await _read(self.inbox.functions.bond(kind)))
+        await self._send(sender, self.inbox, call, *arguments, value=bond)
+
+    async def _send(
+        self, sender: TransactionSender, contract: Any, call: str, *arguments: int, value: int = 0
+    ) -> TxReceipt:
         data = bytes(HexBytes(contract.encode_abi(call, args=list(arguments))))
-        return await sender.send(contract.address, data)
+        return await sender.send(contract.address, data, value=value)
 
     def _claim_of(self, receipt: TxReceipt, event: str) -> int:
         logs = [log for log in receipt["logs"] if log["address"] == self.exit.address]

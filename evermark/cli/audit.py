@@ -1,11 +1,15 @@
 """Journal against chain: the verification as plain values, and what a journal contains, counted."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from evermark.cli.errors import CliError
+
+Progress = Callable[[str, int, int], None]  # what is being done, done, in all
 
 
 class Tally(msgspec.Struct):
@@ -32,16 +36,60 @@ def describe_disagreement(report: dict[str, Any]) -> str:
     return f"verify: {broken[0] if broken else 'failed'}" + (f" (and {more} more)" if more > 0 else "")
 
 
-async def verify_run(journal: Path, manifest: Path, rpc_url: str) -> dict[str, Any]:
+async def verify_run(
+    journal: Path | str,
+    manifest: Path,
+    rpc_url: str,
+    *,
+    from_block: int | None = None,
+    until_record: int | None = None,
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Compare a journal with the chain; the report as plain values."""
     from evermark.chain import ManifestRefused, load_manifest
-    from sequencer.verify import verify
+    from sequencer.verify import silent, verify
 
     try:
-        report = await verify(journal, load_manifest(manifest), rpc_url)
+        report = await verify(
+            journal,
+            load_manifest(manifest),
+            rpc_url,
+            from_block=from_block,
+            until_record=until_record,
+            checkpoints=checkpoints,
+            progress=progress or silent,
+        )
     except ManifestRefused as error:
         raise CliError(str(error)) from None
     return dict(msgspec.to_builtins(report))
+
+
+def download(journal_url: str, cache: Path, progress: Progress) -> tuple[Path, int]:
+    """The published journal as a local one, and its last record; what an earlier download holds is not fetched again.
+
+    Raises CliError for a publication that is damaged, or another one than the cache began with.
+    """
+    from sequencer.journal import JournalRefused, open_journal
+    from sequencer.journal.copying import append_records
+    from sequencer.publication import UrlPages, read_index, read_published
+
+    path = cache / "journal.db"
+    try:
+        source, journal = UrlPages(journal_url), open_journal(path)
+        try:
+            index, head = read_index(source), journal.head()
+            if head.sequence and "0x" + journal.record(1).hash.hex() != index.genesis_hash:
+                raise CliError(f"--cache: {cache} holds another journal than {journal_url}")
+            records = read_published(source, head)
+            head = append_records(journal, records, index.records, partial(progress, "downloading"))
+            if head.sequence == index.records and "0x" + head.hash.hex() != index.head_hash:
+                raise CliError(f"--cache: {cache} holds another journal than {journal_url}")
+        finally:
+            journal.close()
+    except JournalRefused as error:
+        raise CliError(str(error)) from None
+    return path, head.sequence
 
 
 def tally(journal_path: Path) -> Tally:

@@ -55,23 +55,42 @@ def deploy(
 
 def verify(
     run: Annotated[Path | None, typer.Option(help="Run directory of `evermark up`.")] = None,
-    journal: Annotated[Path | None, typer.Option(help="The sequencer's journal.db.")] = None,
+    journal: Annotated[str, typer.Option(help="The sequencer's journal.db, or postgresql://...")] = "",
+    journal_url: Annotated[str, typer.Option(help="A published journal: http(s):// or file://.")] = "",
+    cache: Annotated[Path | None, typer.Option(help="Where a download is kept, to go on with.")] = None,
+    from_block: Annotated[int, typer.Option(min=0, help="Compare batches settled from here on.")] = 0,
     manifest: Annotated[Path | None, typer.Option(help="The deployment's manifest.")] = None,
     rpc_url: options.RpcUrl = "",
     as_json: options.AsJson = False,
 ) -> None:
     """Replay a journal from nothing and compare every batch and every balance with the chain."""
-    from evermark.cli.audit import describe_disagreement, verify_run
+    from evermark.cli.audit import describe_disagreement, download, verify_run
     from evermark.cli.rundir import RunDirectory
 
     if run is not None:
         directory = RunDirectory(run, temporary=False)
-        journal, manifest = directory.journal / "journal.db", directory.manifest
-    if journal is None or manifest is None:
-        raise CliError("verify: give --run DIR, or --journal FILE and --manifest FILE")
-    if not journal.is_file():
-        raise CliError(f"verify: no journal {journal}")
-    report = asyncio.run(verify_run(journal, manifest, rpc_url or DEFAULT_RPC_URL))
+        journal, manifest = str(directory.journal / "journal.db"), directory.manifest
+    if not (journal or journal_url) or manifest is None:
+        raise CliError("verify: give --run DIR, or --manifest FILE with --journal FILE or --journal-url URL")
+    with output.progress() as progress:
+        checkpoints = until_record = None
+        if journal_url:
+            kept = cache or Path(f"evermark-audit-{manifest.stem}")
+            copy, until_record = download(journal_url, kept, progress)
+            journal, checkpoints = str(copy), kept / "checkpoints"
+        elif "://" not in journal and not Path(journal).is_file():
+            raise CliError(f"verify: no journal {journal}")
+        report = asyncio.run(
+            verify_run(
+                journal,
+                manifest,
+                rpc_url or DEFAULT_RPC_URL,
+                from_block=from_block,
+                until_record=until_record,
+                checkpoints=checkpoints,
+                progress=progress,
+            )
+        )
     if as_json:
         output.print_json(report)
     else:

@@ -11,7 +11,7 @@ import typer
 from evermark.cli import chain, options, output
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import DEFAULT_RPC_URL
-from evermark.cli.units import format_time, format_usdc
+from evermark.cli.units import format_time, format_usdc, parse_usdc
 from evermark.cli.wallet import DEVNET_CHAIN_ID, WalletChoice, open_key
 
 if TYPE_CHECKING:  # web3 takes a second to load, and `--help` needs none of it
@@ -59,6 +59,76 @@ def status(
     if owner:
         fields["account"] = f"{account}, takes {format_usdc(payout)} USDC" if account else "not registered"
     output.print_fields(fields)
+
+
+@app.command()
+def request(
+    amount: Annotated[str, typer.Argument(help="USDC; everything that is free when not given.")] = "",
+    exit_address: Address = "",
+    manifest: ManifestFile = None,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+    sub_account: options.SubAccount = 0,
+) -> None:
+    """Queue a withdrawal on the chain, with its bond: due in an hour, then anybody may execute it."""
+    from evermark.chain.exit import MOST
+
+    units = parse_usdc(amount) if amount else MOST
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+
+    async def work(door: "ExitContracts", sender: "TransactionSender") -> None:
+        await door.request_withdrawal(sender, sub_account, units)
+
+    _run_signed(rpc_url, _address(exit_address, manifest), choice, work)
+    output.print_fields({"requested": f"{format_usdc(units)} USDC" if amount else "everything that is free"})
+
+
+@app.command()
+def void(
+    exit_address: Address = "",
+    manifest: ManifestFile = None,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+    sub_account: options.SubAccount = 0,
+) -> None:
+    """Queue on the chain that nothing signed until now is ever executed: orders, withdrawals, transfers, approvals."""
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+
+    async def work(door: "ExitContracts", sender: "TransactionSender") -> int:
+        now_ms = (await door.status()).block_s * 1000
+        await door.request_cancel(sender, sub_account, now_ms)
+        return now_ms
+
+    sequence = _run_signed(rpc_url, _address(exit_address, manifest), choice, work)
+    output.print_fields({"void, once executed": f"everything up to sequence {sequence}"})
+
+
+@app.command()
+def execute(
+    exit_address: Address = "",
+    manifest: ManifestFile = None,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+) -> None:
+    """Settle the overdue entries at the head of the inbox in the sequencer's place, and earn their bonds."""
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+
+    async def work(door: "ExitContracts", sender: "TransactionSender") -> int:
+        from evermark.chain.overdue import OverdueWork
+
+        return await OverdueWork(door).execute(sender)
+
+    done = _run_signed(rpc_url, _address(exit_address, manifest), choice, work)
+    output.print_fields({"executed": f"{done} entries" if done else "nothing is overdue"})
 
 
 @app.command()

@@ -1,11 +1,13 @@
 """What commands print: tables for people, one JSON value for scripts. Results go to stdout."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 WIDEST = 500  # columns; no table of ours needs as many
@@ -40,6 +42,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     made = table(title, columns, rows)
     width = max(stdout.width, Console(width=WIDEST).measure(made).maximum)
     Console(width=width, soft_wrap=True).print(made)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on stderr while the block runs, where that is a terminal; call with (what, done, in all)."""
+    tasks: dict[str, TaskID] = {}
+    with Progress(console=stderr, disable=not stderr.is_terminal) as bars:
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield update
 
 
 def print_fields(fields: dict[str, str]) -> None:

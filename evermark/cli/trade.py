@@ -1,18 +1,16 @@
 """Client commands: deposit, order, cancel, positions, withdraw. Human units in and out."""
 
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from evermark.cli import options, output, session
+from evermark.cli import conditional, options, output, session
 from evermark.cli.bank import await_payout, credit, token_balance
+from evermark.cli.describe import describe_account, describe_order, order_row, position_row
 from evermark.cli.errors import CliError
 from evermark.cli.units import (
     find_market,
-    format_price,
-    format_size,
     format_usdc,
     parse_price,
     parse_scaled,
@@ -20,8 +18,6 @@ from evermark.cli.units import (
     parse_usdc,
 )
 from evermark.cli.wallet import WalletChoice, dev_key
-from evermark.client.models import AccountInfo, OrderStatus, Position
-from evermark.protocol.markets import Market
 from evermark.protocol.units import PPM
 
 POSITION_COLUMNS = (
@@ -88,6 +84,18 @@ def order(
     post_only: Annotated[bool, typer.Option("--post-only", help="Refuse where it would take.")] = False,
     reduce_only: Annotated[bool, typer.Option("--reduce-only", help="Only make a position smaller.")] = False,
     expires_in: Annotated[int, typer.Option("--expires-in", min=0, help="Seconds; 0: the default.")] = 0,
+    stop: Annotated[
+        str, typer.Option("--stop", help="Wait until the mark falls (buys: rises) to this.")
+    ] = "",
+    take_profit: Annotated[
+        str, typer.Option("--take-profit", help="Wait until the mark rises (buys: falls) to this.")
+    ] = "",
+    trailing: Annotated[
+        str, typer.Option("--trailing", help="A stop that follows the last price at this distance.")
+    ] = "",
+    may_open: Annotated[
+        bool, typer.Option("--may-open", help="A waiting order may open a position.")
+    ] = False,
     url: options.Url = "",
     keystore: options.Keystore = "",
     key_env: options.KeyEnv = "",
@@ -96,8 +104,12 @@ def order(
     sub_account: options.SubAccount = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Place a limit order (--price) or a market order (--market)."""
-    if bool(price) == at_market:
+    """Place a limit order (--price) or a market order (--market), now or once a price is met (--stop, --take-profit,
+    --trailing; a stop with a take-profit is a bracket: one cancels the other).
+    """
+    waits = bool(stop or take_profit or trailing)
+    conditional.check(stop, take_profit, trailing, price)
+    if not waits and bool(price) == at_market:
         raise CliError("order: give either --price or --market")
     if side.lower() not in ("buy", "sell"):
         raise CliError(f"order: side is buy or sell, not {side!r}")
@@ -111,7 +123,10 @@ def order(
         size=size,
         price=price,
         slippage_ppm=_percent_ppm(slippage),
-        reduce_only=reduce_only,
+        reduce_only=not may_open if waits else reduce_only,
+        condition=conditional.Condition(stop=stop, take_profit=take_profit, trailing=trailing)
+        if waits
+        else None,
         limit={
             "time_in_force": time_in_force.upper(),
             "post_only": post_only,
@@ -129,6 +144,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     price: str  # empty: a market order
     slippage_ppm: int
     reduce_only: bool
+    condition: conditional.Condition | None
     limit: dict[str, Any]  # options of a limit order
 
 
@@ -136,6 +152,13 @@ async def _order(url: str, choice: WalletChoice, sub_account: int, wanted: _Want
     async with await session.open_client(url, "", choice, sub_account) as client:
         market = find_market(wanted.market, (await client.exchange()).markets)
         lots = parse_size(wanted.size, market)
+        if wanted.condition is not None:
+            price = parse_price(wanted.price, market) if wanted.price else None
+            answers = await conditional.place(
+                client, market, wanted.side, lots, wanted.condition, price, wanted.reduce_only, wanted.limit
+            )
+            conditional.show(answers, market, as_json)
+            return
         if wanted.price:
             answer = await client.place_limit(
                 market.symbol,
@@ -256,67 +279,6 @@ async def _withdraw(
     if paid is not None:
         fields["wallet now holds"] = f"{format_usdc(paid)} USDC"
     output.print_fields(fields)
-
-
-def describe_order(answer: OrderStatus, market: Market) -> dict[str, str]:
-    """An order's answer, line by line."""
-    fields = {
-        "order": answer.order_hash,
-        "status": answer.status + (f" ({answer.reason})" if answer.reason else ""),
-        "filled": f"{format_size(answer.filled, market)} of {format_size(answer.size, market)} {market.base}",
-    }
-    if answer.average_price is not None:
-        fields["average price"] = f"{decimal_price(answer.average_price, market)} USDC"
-        fields["fee"] = f"{format_usdc(answer.fee)} USDC"
-    return fields
-
-
-def describe_account(account: AccountInfo) -> dict[str, str]:
-    """Balance and margin, line by line."""
-    amounts = {
-        "collateral": account.collateral,
-        "equity": account.equity,
-        "initial margin": account.initial_margin,
-        "maintenance margin": account.maintenance_margin,
-        "withdrawable": account.withdrawable,
-    }
-    head = {"account": f"{account.account} (owner {account.owner}, sub-account {account.sub_account})"}
-    return head | {name: f"{format_usdc(amount)} USDC" for name, amount in amounts.items()}
-
-
-def position_row(position: Position, market: Market) -> tuple[str, ...]:
-    """One line of the table of positions."""
-    liquidation = position.liquidation_price
-    return (
-        position.market,
-        format_size(position.size, market),
-        decimal_price(position.entry_price, market),
-        format_price(position.mark, market),
-        format_usdc(position.notional),
-        format_usdc(position.unrealized_pnl),
-        format_usdc(position.funding_owed),
-        "-" if liquidation is None else format_price(liquidation, market),
-    )
-
-
-def order_row(order: OrderStatus, market: Market) -> tuple[str, ...]:
-    """One line of the table of open orders."""
-    flags = [order.time_in_force, "post-only" * order.post_only, "reduce-only" * order.reduce_only]
-    return (
-        order.market,
-        order.side,
-        format_size(order.remaining, market),
-        format_price(order.limit_price, market),
-        " ".join(flag for flag in flags if flag),
-        order.order_hash,
-    )
-
-
-def decimal_price(ticks: str, market: Market) -> str:
-    """Decimal text in ticks, as averages come -> price with one decimal more than the market's."""
-    places = market.price_decimals + 1
-    price = Decimal(ticks).scaleb(-market.price_decimals)
-    return f"{price.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):,}"
 
 
 def _percent_ppm(text: str) -> int:

@@ -28,7 +28,8 @@ class ExchangeInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """An order as the exchange knows it; `status` is open, filled, cancelled, rejected or never_seen."""
+    """An order as the exchange knows it; `status` is open, untriggered, triggered, filled, cancelled, rejected or
+    never_seen."""
 
     status: str
     order_hash: str = ""
@@ -51,11 +52,15 @@ class OrderStatus(msgspec.Struct, frozen=True, kw_only=True):
     post_only: bool = False
     reduce_only: bool = False
     expiry: int = 0
+    trigger: str = "none"
+    trigger_price: int = 0
+    trailing_offset: int = 0
+    bracket_link: int = 0
 
     @property
     def is_open(self) -> bool:
-        """True while the order waits in the book."""
-        return self.status == "open"
+        """True while the order waits, in the book or for its trigger."""
+        return self.status in ("open", "untriggered", "triggered")
 
     @property
     def average_price_ticks(self) -> Decimal | None:

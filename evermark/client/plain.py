@@ -72,6 +72,18 @@ class Evermark:
         """A market sell; options as in `EvermarkClient.place_market`."""
         return self._run(self._client.place_market(market, Side.SELL, size, **options))
 
+    def stop(self, market: str, side: str, size: Human, trigger: Human, **options: Any) -> OrderStatus:
+        """A stop; options as in `EvermarkClient.place_stop`."""
+        return self._run(self._client.place_stop(market, side, size, trigger, **options))
+
+    def take_profit(self, market: str, side: str, size: Human, trigger: Human, **options: Any) -> OrderStatus:
+        """A take-profit; options as in `EvermarkClient.place_take_profit`."""
+        return self._run(self._client.place_take_profit(market, side, size, trigger, **options))
+
+    def bracket(self, market: str, side: str, size: Human, **options: Any) -> tuple[OrderStatus, OrderStatus]:
+        """A stop and a take-profit that cancel each other; options as in `EvermarkClient.place_bracket`."""
+        return self._run(self._client.place_bracket(market, side, size, **options))
+
     def amend(self, order: OrderStatus | str, **changes: Any) -> OrderStatus:
         """Change size or price of a resting order."""
         return self._run(self._client.amend(order, **changes))

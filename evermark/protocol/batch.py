@@ -10,7 +10,7 @@ A batch travels as the calldata of `settle()` behind the 4-byte selector. Intege
     orders    count u16, then rows, strictly ascending by (account, slot, sequence)
     section 1 inbox:    count u16, then account index u16 (NO_INDEX: entry is skipped or needs no account)
     section 2 actions:  count u16, then tag u8 and body (1 approve agent, 2 cancel, 3 transfer, 4 write-off)
-    section 3 funding:  count u8, then tag u8 and body (1 funding hour u32; 2 trigger, 3 resolution reserved)
+    section 3 funding:  count u8, then tag u8 and body (1 funding hour u32; 2 trigger row u16, ascending; 3 reserved)
     section 4 fills:    count u16, then (kind | (size width - 1) << 4) u8 and body
     section 5 withdrawals: count u16, then body
 
@@ -47,6 +47,7 @@ from evermark.protocol.batch_types import (
     SHIFT_SIZE_WIDTH,
     SHIFT_TIME_IN_FORCE,
     SHIFT_TRIGGER,
+    TRIGGER_BIT,
     AgentApproval,
     Batch,
     CollateralTransfer,
@@ -54,6 +55,7 @@ from evermark.protocol.batch_types import (
     InboxUse,
     OrderRow,
     SlotCancel,
+    TriggerBit,
     Withdrawal,
     WriteOff,
 )
@@ -83,6 +85,7 @@ __all__ = [
     "SHIFT_SIZE_WIDTH",
     "SHIFT_TIME_IN_FORCE",
     "SHIFT_TRIGGER",
+    "TRIGGER_BIT",
     "AccountOwner",
     "AgentApproval",
     "Batch",
@@ -92,6 +95,7 @@ __all__ = [
     "MalformedBatch",
     "OrderRow",
     "SlotCancel",
+    "TriggerBit",
     "Withdrawal",
     "WriteOff",
     "byte_width",

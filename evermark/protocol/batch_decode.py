@@ -27,6 +27,7 @@ from evermark.protocol.batch_types import (
     SHIFT_SIZE_WIDTH,
     SHIFT_TIME_IN_FORCE,
     SHIFT_TRIGGER,
+    TRIGGER_BIT,
     AgentApproval,
     Batch,
     CollateralTransfer,
@@ -34,6 +35,7 @@ from evermark.protocol.batch_types import (
     InboxUse,
     OrderRow,
     SlotCancel,
+    TriggerBit,
     Withdrawal,
     WriteOff,
 )
@@ -106,6 +108,10 @@ def decode_batch(data: bytes, owners: dict[int, AccountOwner], symbols: Sequence
         except (IndexError, KeyError):
             raise MalformedBatch(f"batch: no account at index {index}") from None
 
+    orders = tuple(_decode_row(read, pairs, owner_at, symbols) for _ in range(read.uint(2)))
+    inbox = tuple(InboxUse(read.uint(2)) for _ in range(read.uint(2)))
+    actions = tuple(_decode_action(read, owner_at) for _ in range(read.uint(2)))
+    section_3 = [_decode_section_3(read) for _ in range(read.uint(1))]
     batch = Batch(
         batch_id=batch_id,
         round=round_,
@@ -116,10 +122,11 @@ def decode_batch(data: bytes, owners: dict[int, AccountOwner], symbols: Sequence
         markets=markets,
         accounts=accounts,
         pairs=pairs,
-        orders=tuple(_decode_row(read, pairs, owner_at, symbols) for _ in range(read.uint(2))),
-        inbox=tuple(InboxUse(read.uint(2)) for _ in range(read.uint(2))),
-        actions=tuple(_decode_action(read, owner_at) for _ in range(read.uint(2))),
-        funding_hours=tuple(_decode_funding(read) for _ in range(read.uint(1))),
+        orders=orders,
+        inbox=inbox,
+        actions=actions,
+        funding_hours=tuple(entry for entry in section_3 if isinstance(entry, int)),
+        triggers=tuple(entry for entry in section_3 if isinstance(entry, TriggerBit)),
         fills=tuple(_decode_fill(read) for _ in range(read.uint(2))),
         withdrawals=tuple(_decode_withdrawal(read, owner_at) for _ in range(read.uint(2))),
     )
@@ -233,8 +240,11 @@ def _decode_action(
     raise MalformedBatch(f"batch: action tag {tag}")
 
 
-def _decode_funding(read: _Reader) -> int:
+def _decode_section_3(read: _Reader) -> int | TriggerBit:
+    """A funding hour, or a trigger bit."""
     tag = read.uint(1)
+    if tag == TRIGGER_BIT:
+        return TriggerBit(read.uint(2))
     if tag != FUNDING_HOUR:
         raise MalformedBatch(f"batch: funding tag {tag}")
     return read.uint(4)

@@ -20,6 +20,7 @@ from evermark.protocol.batch_types import (
     SHIFT_SIZE_WIDTH,
     SHIFT_TIME_IN_FORCE,
     SHIFT_TRIGGER,
+    TRIGGER_BIT,
     AgentApproval,
     Batch,
     CollateralTransfer,
@@ -59,8 +60,9 @@ def _encode(batch: Batch) -> Iterator[bytes]:
     yield from _counted(batch.orders, 2, _encode_row)
     yield _uint(len(batch.inbox), 2) + b"".join(_uint(use.account_index, 2) for use in batch.inbox)
     yield from _counted(batch.actions, 2, _encode_action)
-    yield _uint(len(batch.funding_hours), 1)
+    yield _uint(len(batch.funding_hours) + len(batch.triggers), 1)
     yield b"".join(_uint(FUNDING_HOUR, 1) + _uint(hour, 4) for hour in batch.funding_hours)
+    yield b"".join(_uint(TRIGGER_BIT, 1) + _uint(trigger.row, 2) for trigger in batch.triggers)
     yield from _counted(batch.fills, 2, _encode_fill)
     yield from _counted(batch.withdrawals, 2, _encode_withdrawal)
 

@@ -15,6 +15,7 @@ ACTION_CANCEL = 2
 ACTION_TRANSFER = 3
 ACTION_WRITE_OFF = 4
 FUNDING_HOUR = 1
+TRIGGER_BIT = 2
 
 FILL_ORDERS = 0  # maker order against taker order, at the maker's price
 FILL_LIQUIDATION = 1  # a liquidated position against a maker order
@@ -80,6 +81,12 @@ class WriteOff(msgspec.Struct, frozen=True, tag=True):
     account_index: int
 
 
+class TriggerBit(msgspec.Struct, frozen=True):
+    """Section 3: the pinned mark meets the mark trigger of the order in this row."""
+
+    row: int
+
+
 class Fill(msgspec.Struct, frozen=True):
     """Section 4. What `first`, `second` and `keeper` index depends on `kind`:
 
@@ -120,5 +127,6 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     inbox: tuple[InboxUse, ...] = ()
     actions: tuple[AgentApproval | SlotCancel | CollateralTransfer | WriteOff, ...] = ()
     funding_hours: tuple[int, ...] = ()
+    triggers: tuple[TriggerBit, ...] = ()  # rows strictly ascending
     fills: tuple[Fill, ...] = ()
     withdrawals: tuple[Withdrawal, ...] = ()

@@ -8,6 +8,7 @@ from evermark.protocol.markets import Market
 from evermark.protocol.units import PPM, floor_div
 
 BOOK_MAINTENANCE_SHARE = 3  # on the book, at most a third of the position's maintenance
+DEPOSIT_GRACE_S = 600  # whose deposit waits for longer in the inbox is not liquidated
 
 
 def loss_bound(equity: int, maintenance: int, position_maintenance: int, closed: int, size_abs: int) -> int:

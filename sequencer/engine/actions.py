@@ -16,7 +16,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.events import AgentChanged, CancelReason, Transferred, WithdrawalClaimed
 from sequencer.engine.ledger import change_collateral, register
 from sequencer.engine.matching import agent_is_live
-from sequencer.engine.open_orders import cancel
+from sequencer.engine.open_orders import cancel, live_orders
 from sequencer.engine.risk import available, prices_fresh
 from sequencer.engine.sealing import enter, round_is_old, seal, touch, touch_positions
 from sequencer.engine.state import Account, EngineState
@@ -48,7 +48,7 @@ def set_agent(ctx: Context, account: Account, agent: bytes, expiry: int, transfe
         ctx.state.agents[key] = (expiry, transfer_cap)
     else:
         ctx.state.agents.pop(key, None)
-        for order in list(account.orders.values()):
+        for order in live_orders(account):
             if order.signer == agent:
                 cancel(ctx, order, CancelReason.AGENT_REVOKED)
     ctx.emit(AgentChanged(account=account.account_id, agent=agent, expiry=expiry))

@@ -13,6 +13,7 @@ from sequencer.engine.commands import (
     AnyCommand,
     BatchConfirmed,
     CancelOrder,
+    DepositWaits,
     FundingHour,
     Genesis,
     InboxEntry,
@@ -26,19 +27,21 @@ from sequencer.engine.commands import (
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import Event
 from sequencer.engine.funding import apply_funding
-from sequencer.engine.inbox import consume_entry
+from sequencer.engine.inbox import consume_entry, note_waiting
 from sequencer.engine.liquidation import liquidate
 from sequencer.engine.placement import place_order
 from sequencer.engine.rounds import apply_round
 from sequencer.engine.sealing import seal_overdue
 from sequencer.engine.state import EngineState
 from sequencer.engine.venue import begin, confirm_batch, set_mode
+from sequencer.engine.waking import finish
 
 VERBS: dict[type[AnyCommand], Callable[[Context, Any], None]] = {
     Genesis: begin,
     OracleRound: apply_round,
     FundingHour: apply_funding,
     InboxEntry: consume_entry,
+    DepositWaits: note_waiting,
     PlaceOrder: place_order,
     CancelOrder: cancel_order,
     AgentApproval: approve_agent,
@@ -65,6 +68,8 @@ def apply(state: EngineState, command: AnyCommand, sequence: int, stamp_ms: int)
     else:
         seal_overdue(ctx)
         VERBS[type(command)](ctx, command)
+        if not ctx.refused:
+            finish(ctx)
         if ctx.levels:
             ctx.publish_levels()
     state.sequence, state.stamp_ms = sequence, stamp_ms

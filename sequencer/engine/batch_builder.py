@@ -17,6 +17,7 @@ from evermark.protocol.batch import (
     Fill,
     InboxUse,
     OrderRow,
+    TriggerBit,
     Withdrawal,
     WriteOff,
 )
@@ -135,6 +136,7 @@ class OpenBatch:
         "rows",
         "stage",
         "targets",
+        "triggers",
         "withdrawals",
     )
 
@@ -147,6 +149,7 @@ class OpenBatch:
         self.funding_hours: list[int] = []
         self.funding_markets: set[int] = set()
         self.rows: dict[RowKey, Row] = {}
+        self.triggers: list[RowKey] = []  # rows whose slots are marked triggered
         self.fills: list[OpenFill] = []
         self.withdrawals: list[tuple[int, Withdraw, int, Signature]] = []
         self.accounts: set[int] = set()
@@ -212,6 +215,7 @@ def build(
         inbox=tuple(InboxUse(account_at[account] if account else NO_INDEX) for account in open_.inbox),
         actions=tuple(_action(action, account_at) for action in open_.actions),
         funding_hours=tuple(open_.funding_hours),
+        triggers=tuple(TriggerBit(row) for row in sorted(row_at[key] for key in open_.triggers)),
         fills=tuple(_fill(fill, row_at, pair_at, account_at) for fill in open_.fills),
         withdrawals=tuple(
             Withdrawal(account_at[account], withdraw, fee, signature)

@@ -7,9 +7,10 @@ from sequencer.engine.commands import CancelOrder
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason
 from sequencer.engine.matching import agent_is_live
-from sequencer.engine.open_orders import cancel
-from sequencer.engine.order_checks import MAX_SLOT, SEQUENCE_AHEAD_MS
+from sequencer.engine.open_orders import cancel, live_order, live_orders
+from sequencer.engine.order_checks import SEQUENCE_AHEAD_MS
 from sequencer.engine.state import Account, EngineState, SlotState
+from sequencer.engine.trigger_checks import MAX_SLOT
 
 
 def cancel_order(ctx: Context, command: CancelOrder) -> None:
@@ -27,7 +28,7 @@ def cancel_order(ctx: Context, command: CancelOrder) -> None:
     else:
         slot = account.slots.setdefault(signed.slot, SlotState())
         slot.sequence = max(slot.sequence, signed.sequence)
-    for order in list(account.orders.values()):
+    for order in live_orders(account):
         if order.sequence <= signed.sequence and (signed.all_slots or order.slot == signed.slot):
             cancel(ctx, order, CancelReason.USER)
 
@@ -57,11 +58,11 @@ def _check(state: EngineState, command: CancelOrder) -> Reject | None:
 
 def _voids_something(account: Account, signed: Cancel) -> bool:
     if signed.all_slots:
-        live = any(order.sequence <= signed.sequence for order in account.orders.values())
+        live = any(order.sequence <= signed.sequence for order in live_orders(account))
         return live or signed.sequence > account.min_sequence
     if signed.slot == 0:
         return signed.sequence > account.taker_sequence
-    order = account.orders.get(signed.slot)
+    order = live_order(account, signed.slot)
     if order is not None and order.sequence <= signed.sequence:
         return True
     slot = account.slots.get(signed.slot)

@@ -86,6 +86,15 @@ class InboxEntry(Command, frozen=True):
     agent_expiry: int = 0
 
 
+class DepositWaits(Command, frozen=True):
+    """A deposit that waits in the inbox, itself or behind an entry that cannot apply yet."""
+
+    entry_id: int
+    owner: bytes
+    sub_account: int
+    created: int  # unix seconds
+
+
 class PlaceOrder(Command, frozen=True):
     """A signed order whose signature and signer the gate has verified."""
 
@@ -161,6 +170,7 @@ AnyCommand = (
     | OracleRound
     | FundingHour
     | InboxEntry
+    | DepositWaits
     | PlaceOrder
     | CancelOrder
     | AgentApproval

@@ -9,13 +9,15 @@ from sequencer.engine.state import EngineState
 class Context:
     """Lives for one command."""
 
-    __slots__ = ("events", "levels", "sequence", "stamp_ms", "state")
+    __slots__ = ("events", "filled_links", "levels", "refused", "sequence", "stamp_ms", "state")
 
     def __init__(self, state: EngineState, sequence: int, stamp_ms: int) -> None:
         self.state = state
         self.sequence = sequence
         self.stamp_ms = stamp_ms
         self.events: list[Event] = []
+        self.refused = False
+        self.filled_links: list[tuple[int, int]] = []  # (account, slot) that a filled order cancels
         self.levels: dict[tuple[int, Side, int], None] = {}  # touched (market, side, price), in order
 
     def emit(self, event: Event) -> None:
@@ -24,6 +26,7 @@ class Context:
 
     def refuse(self, reject: Reject, account: int = 0, order_hash: bytes = b"", client_id: str = "") -> None:
         """Say why the command changed nothing."""
+        self.refused = True
         self.events.append(
             CommandRejected(account=account, reject=reject, order_hash=order_hash, client_id=client_id)
         )

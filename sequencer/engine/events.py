@@ -28,6 +28,8 @@ class CancelReason(enum.StrEnum):
     MARKET_HALTED = "market_halted"
     OPEN_INTEREST_CAP = "open_interest_cap"
     AGENT_REVOKED = "agent_revoked"
+    BRACKET = "bracket"
+    TRIGGER_REFUSED = "trigger_refused"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -56,6 +58,24 @@ class OrderAccepted(Event, frozen=True):
     slot: int
     order_sequence: int
     filled: int  # carried over by an amend, else 0
+
+
+class OrderWaits(Event, frozen=True):
+    """The order waits outside the book for its trigger price, which a trailing one moves."""
+
+    account: int
+    order_hash: bytes
+    market_id: int
+    trigger_price: int
+
+
+class OrderTriggered(Event, frozen=True):
+    """The order's condition is met at `price`; fills, resting or a cancel follow in the same command."""
+
+    account: int
+    order_hash: bytes
+    market_id: int
+    price: int
 
 
 class OrderRested(Event, frozen=True):
@@ -263,6 +283,8 @@ class BatchSealed(Event, frozen=True):
 AnyEvent = (
     CommandRejected
     | OrderAccepted
+    | OrderWaits
+    | OrderTriggered
     | OrderRested
     | OrderFilled
     | OrderCancelled

@@ -110,6 +110,8 @@ def tell_trade(
     state: EngineState = ctx.state
     state.trade_count += 1
     state.batch.notional += at.notional(lots, price)
+    at.last_price = price
+    state.stirred.add(at.market_id)
     ctx.emit(
         Trade(
             trade_id=state.trade_count,

@@ -10,11 +10,11 @@ from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import MAX_COLLATERAL
 from sequencer.engine.actions import set_agent
 from sequencer.engine.batch_builder import MAX_INBOX, STAGE_INBOX
-from sequencer.engine.commands import InboxEntry, InboxEntryKind
+from sequencer.engine.commands import DepositWaits, InboxEntry, InboxEntryKind
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, EntryApplied, EntrySkipped
 from sequencer.engine.ledger import change_collateral, register
-from sequencer.engine.open_orders import cancel
+from sequencer.engine.open_orders import cancel, live_order, live_orders
 from sequencer.engine.risk import margin_of, prices_fresh
 from sequencer.engine.sealing import enter, round_is_old, seal, touch, touch_positions
 from sequencer.engine.state import Account, EngineState, SlotState
@@ -38,6 +38,7 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
         seal(ctx)
     enter(ctx, STAGE_INBOX, priced=withdrawing is not None)
     state.entry_count += 1
+    state.waiting_deposits.pop(entry.entry_id, None)
     if entry.entry_kind is InboxEntryKind.DEPOSIT:
         _deposit(ctx, entry, account or register(ctx, entry.owner, entry.sub_account))
     elif entry.entry_kind is InboxEntryKind.DONATION:
@@ -48,6 +49,16 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     else:
         state.batch.inbox.append(account.account_id)
         REQUESTS[entry.entry_kind](ctx, entry, account)
+
+
+def note_waiting(ctx: Context, command: DepositWaits) -> None:
+    """Remember a deposit that cannot be consumed yet: its owner may not be liquidated for that."""
+    state = ctx.state
+    if command.entry_id < state.next_entry_id:
+        ctx.refuse(no(RejectCode.STALE_SEQUENCE, "the deposit is consumed", entry=command.entry_id))
+        return
+    waits = (command.owner, command.sub_account, command.created)
+    state.waiting_deposits[command.entry_id] = waits
 
 
 def _check(ctx: Context, entry: InboxEntry, withdrawing: Account | None) -> Reject | None:
@@ -102,7 +113,7 @@ def _cancel(ctx: Context, entry: InboxEntry, account: Account) -> None:
     """Void a slot or the whole account, in the engine and, when the batch settles, on the chain."""
     sequence, slots = entry.order_sequence, account.slots
     touch(ctx.state, account)
-    orders = [order for order in account.orders.values() if order.sequence <= sequence]
+    orders = [order for order in live_orders(account) if order.sequence <= sequence]
     if entry.slot == ALL_SLOTS:
         account.min_sequence = max(account.min_sequence, sequence)
         account.action_sequence = max(account.action_sequence, sequence)
@@ -116,7 +127,7 @@ def _cancel(ctx: Context, entry: InboxEntry, account: Account) -> None:
         slot.sequence = max(slot.sequence, sequence)
         if sequence > slot.used_sequence:
             slot.used_sequence, slot.filled = sequence, VOIDED_LOTS
-            live = account.orders.get(entry.slot)
+            live = live_order(account, entry.slot)
             if live is not None and live not in orders and live.order.amend:
                 orders.append(live)  # its first fill would carry over what the void counts as filled
     for order in orders:

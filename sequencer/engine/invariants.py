@@ -51,6 +51,22 @@ def _check_market(state: EngineState, at: MarketState) -> None:
     check(bid is None or ask is None or bid.price < ask.price, "book: crossed")
     for side in (at.book.bids, at.book.asks):
         _check_side(state, side)
+    waiting = [
+        (order.order.trigger, entry[1:])
+        for kind, entries in at.triggers.entries.items()
+        for entry in entries
+        for order in (state.accounts[entry[2]].untriggered[entry[3]],)
+        if order.arrival == entry[1] and order.order.trigger == kind and abs(entry[0]) == order.trigger_price
+    ]
+    untriggered = sum(
+        order.market_id == market_id
+        for account in state.accounts.values()
+        for order in account.untriggered.values()
+    )
+    check(
+        len(waiting) == untriggered == sum(map(len, at.triggers.entries.values())),
+        "triggers: the index and the accounts differ",
+    )
 
 
 def _holds(account: Account, market_id: int) -> bool:
@@ -86,6 +102,11 @@ def _check_account(state: EngineState, account: Account) -> None:
         lots[order.market_id, order.side] = lots.get((order.market_id, order.side), 0) + order.remaining
         fees += order_fee(at, order.price, order.remaining, at.market.maker_fee_ppm)
         loss += order_loss(at, order)
+    for slot, order in account.untriggered.items():
+        check(slot == order.slot and slot not in account.orders, "triggers: a slot holds two orders")
+        check(order.is_untriggered and order.expiry > state.now, "triggers: an order that ended waits")
+        if order.reduce_only:
+            reducers[order.market_id] = reducers.get(order.market_id, 0) + 1
     for market_id, position in account.positions.items():
         kept = (position.buy_lots, position.sell_lots, position.reduce_orders)
         found = (lots.get((market_id, 0), 0), lots.get((market_id, 1), 0), reducers.get(market_id, 0))

@@ -6,6 +6,7 @@ Amounts follow the protocol, section 9, and `evermark.protocol.liquidation`; the
 
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.liquidation import (
+    DEPOSIT_GRACE_S,
     book_loss_bound,
     keeper_share,
     liquidation_fee,
@@ -96,6 +97,22 @@ def _check(ctx: Context, command: TriggerLiquidation) -> Reject | None:
     position = account.positions.get(command.market_id)
     if position is None or position.size == 0:
         return no(RejectCode.NOT_LIQUIDATABLE, "no position in this market", "market")
+    return _deposit_waits(state, account, at)
+
+
+def _deposit_waits(state: EngineState, account: Account, at: MarketState) -> Reject | None:
+    """Nobody is liquidated whose deposit was made more than ten minutes before the market's price and still
+    waits."""
+    for entry_id, (owner, sub_account, created) in state.waiting_deposits.items():
+        mine = owner == account.owner and sub_account == account.sub_account
+        if mine and created + DEPOSIT_GRACE_S < at.price.updated_at:
+            return no(
+                RejectCode.NOT_LIQUIDATABLE,
+                "a deposit of the account waits in the inbox",
+                "account",
+                entry=entry_id,
+                created=created,
+            )
     return None
 
 

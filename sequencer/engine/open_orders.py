@@ -4,7 +4,7 @@ from heapq import heappush
 
 from evermark.protocol.units import check
 from sequencer.engine.context import Context
-from sequencer.engine.events import CancelReason, OrderCancelled, OrderFilled, OrderRested
+from sequencer.engine.events import CancelReason, OrderCancelled, OrderFilled, OrderRested, OrderWaits
 from sequencer.engine.ledger import position_of
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import order_fee, order_loss, refresh, rework_orders
@@ -42,9 +42,57 @@ def replace_in_place(ctx: Context, account: Account, old: RestingOrder, new: Res
     _enlist(state, account, new)
 
 
+def wait_for_trigger(ctx: Context, account: Account, order: RestingOrder) -> None:
+    """Let the order wait outside the book until its trigger price is met."""
+    state = ctx.state
+    order.arrival = ctx.sequence
+    enlist_untriggered(state, account, order)
+    ctx.emit(
+        OrderWaits(
+            account=order.account,
+            order_hash=order.order_hash,
+            market_id=order.market_id,
+            trigger_price=order.trigger_price,
+        )
+    )
+
+
+def enlist_untriggered(state: EngineState, account: Account, order: RestingOrder) -> None:
+    """Put an order that waits for its trigger where it is found again."""
+    account.untriggered[order.slot] = order
+    state.markets[order.market_id].triggers.add(order)
+    if order.reduce_only:
+        position_of(account, order.market_id).reduce_orders += 1
+    heappush(state.expiries, (order.expiry, order.account, order.slot, order.sequence))
+
+
+def take_untriggered(state: EngineState, order: RestingOrder) -> None:
+    """Take an order away from where it waits for its trigger."""
+    account = state.accounts[order.account]
+    del account.untriggered[order.slot]
+    state.markets[order.market_id].triggers.remove(order)
+    order.arrival = 0
+    if order.reduce_only:
+        account.positions[order.market_id].reduce_orders -= 1
+
+
+def live_order(account: Account, slot: int) -> RestingOrder | None:
+    """The order that holds the slot, in the book or waiting for its trigger."""
+    return account.orders.get(slot) or account.untriggered.get(slot)
+
+
+def live_orders(account: Account) -> list[RestingOrder]:
+    """Every order of the account that waits, in the book or for its trigger."""
+    return [*account.orders.values(), *account.untriggered.values()]
+
+
 def cancel(ctx: Context, order: RestingOrder, reason: CancelReason) -> None:
     """End a waiting order."""
     state = ctx.state
+    if order.is_untriggered:
+        take_untriggered(state, order)
+        tell_cancelled(ctx, order, reason)
+        return
     account = state.accounts[order.account]
     reserve(state, account, order, -1)
     state.markets[order.market_id].book.remove(order)
@@ -69,7 +117,9 @@ def tell_cancelled(ctx: Context, order: RestingOrder, reason: CancelReason) -> N
 
 
 def tell_filled(ctx: Context, order: RestingOrder) -> None:
-    """Say that an order's whole size is traded."""
+    """Say that an order's whole size is traded; what it is linked to is cancelled at the command's end."""
+    if order.order.bracket_link:
+        ctx.filled_links.append((order.account, order.order.bracket_link))
     ctx.emit(
         OrderFilled(
             account=order.account,
@@ -125,7 +175,7 @@ def drop_useless_reducers(ctx: Context, account: Account, market_id: int) -> Non
     position = account.positions.get(market_id)
     if position is None or not position.reduce_orders:
         return
-    for order in list(account.orders.values()):
+    for order in live_orders(account):
         if order.market_id == market_id and order.reduce_only and position.size * order.sign >= 0:
             cancel(ctx, order, CancelReason.REDUCE_ONLY)
 

@@ -15,6 +15,7 @@ class RestingOrder:
 
     __slots__ = (
         "account",
+        "arrival",
         "client_id",
         "expiry",
         "fee_reserve",
@@ -34,6 +35,7 @@ class RestingOrder:
         "signer",
         "size",
         "slot",
+        "trigger_price",
     )
 
     def __init__(
@@ -63,10 +65,17 @@ class RestingOrder:
         self.sequence = order.sequence
         self.expiry = order.expiry
         self.reduce_only = order.reduce_only
+        self.trigger_price = order.trigger_price  # a trailing order moves it while it waits for its trigger
+        self.arrival = 0  # journal sequence of its command, once it waits for its trigger
         self.fee_reserve = 0  # quote units held back for fees while it rests
         self.level: Level | None = None
         self.previous: RestingOrder | None = None
         self.next: RestingOrder | None = None
+
+    @property
+    def is_untriggered(self) -> bool:
+        """It waits for its trigger, outside the book."""
+        return self.arrival != 0
 
     @property
     def remaining(self) -> int:

@@ -7,6 +7,7 @@ from evermark.protocol.units import MAX_PRICE_TICKS, MAX_SEQUENCE, MAX_SIZE_LOTS
 from sequencer.engine.commands import MarketMode, PlaceOrder
 from sequencer.engine.context import no
 from sequencer.engine.matching import agent_is_live
+from sequencer.engine.open_orders import live_order
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import loss_at, order_fee, order_loss, prices_fresh, refresh, worst_initial
 from sequencer.engine.sealing import round_is_old
@@ -20,17 +21,27 @@ from sequencer.engine.state import (
     MarketState,
     Position,
 )
+from sequencer.engine.trigger_checks import MAX_SLOT, check_conditions, check_trigger
 
 MAX_OPEN_ORDERS = 200  # of one account; bounds the work of a price round and of a liquidation
 SEQUENCE_AHEAD_MS = 86_400_000  # clients use milliseconds; at most a day ahead of the round
-MAX_SLOT = 2**16 - 1
 NO_POSITION = Position()
 
 
 class Draft:
     """An order with everything that deciding about it needs."""
 
-    __slots__ = ("account", "at", "may_rest", "only_reduces", "order", "position", "reduces", "replaced")
+    __slots__ = (
+        "account",
+        "at",
+        "may_rest",
+        "only_reduces",
+        "order",
+        "position",
+        "reduces",
+        "replaced",
+        "resting",
+    )
 
     def __init__(
         self, account: Account, at: MarketState, order: RestingOrder, replaced: RestingOrder | None
@@ -39,6 +50,8 @@ class Draft:
         self.at = at
         self.order = order
         self.replaced = replaced
+        # What it replaces in the book; an untriggered order is in no sum of waiting orders.
+        self.resting = replaced if replaced is not None and not replaced.is_untriggered else None
         self.may_rest = order.order.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
         self.position = account.positions.get(order.market_id, NO_POSITION)
         self.reduces = order.reduce_only or self._shrinks()
@@ -49,8 +62,8 @@ class Draft:
         """With everything else that waits on its side, the order could at most close the position."""
         size, order, position = self.position.size, self.order, self.position
         waiting = position.buy_lots if order.side == 0 else position.sell_lots
-        if self.replaced is not None and not self.replaced.reduce_only:
-            waiting -= self.replaced.remaining
+        if self.resting is not None and not self.resting.reduce_only:
+            waiting -= self.resting.remaining
         return size * order.sign < 0 and waiting + order.remaining <= abs(size)
 
 
@@ -70,7 +83,7 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
         )
     if order.owner == NO_ADDRESS or not agent_is_live(state, account, command.signer):
         return no(RejectCode.NOT_AUTHORISED, "the signer is neither the owner nor a live agent", "signature")
-    replaced = account.orders.get(order.slot) if order.slot else None
+    replaced = live_order(account, order.slot) if order.slot else None
     carried = account.slots[order.slot].filled if order.amend and order.slot in account.slots else 0
     return Draft(
         account,
@@ -91,13 +104,25 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
 
 def check_order(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
     """The first rule that the order breaks, None when it may meet the book."""
+    return _check_slot(state, draft) or _check_limits(draft) or check_arrival(state, draft, stamp_ms)
+
+
+def check_arrival(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
+    """The rules that depend on the moment at which an order meets the book: on arrival, or when it wakes."""
     return (
-        _check_slot(state, draft)
-        or _check_limits(draft)
-        or _check_venue(state, draft, stamp_ms)
+        _check_venue(state, draft, stamp_ms)
         or _check_position(draft)
         or _check_price(draft)
         or _check_margin(state, draft)
+    )
+
+
+def check_untriggered(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
+    """The first rule that an order breaks that is going to wait for its trigger."""
+    return (
+        _check_slot(state, draft)
+        or _check_limits(draft)
+        or check_trigger(state, draft.account, draft.at, draft.order, draft.replaced, stamp_ms)
     )
 
 
@@ -120,9 +145,9 @@ def _check_format(order: Order) -> Reject | None:
                 least=least,
                 most=most,
             )
-    if not order.is_plain:
-        field = _unsupported_field(order)
-        return no(RejectCode.UNSUPPORTED, f"{field} is not supported yet", field)
+    unsupported = _unsupported_field(order)
+    if unsupported is not None:
+        return no(RejectCode.UNSUPPORTED, f"{unsupported} is not supported yet", unsupported)
     immediate = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
     if order.slot == 0 and not immediate:
         return no(RejectCode.BAD_COMBINATION, "slot 0 takes only IOC and FOK", "time_in_force")
@@ -130,23 +155,14 @@ def _check_format(order: Order) -> Reject | None:
         return no(RejectCode.BAD_COMBINATION, "slot 0 holds nothing to amend", "amend")
     if order.post_only and immediate:
         return no(RejectCode.BAD_COMBINATION, "a post-only order has to rest", "post_only")
-    return None
+    return check_conditions(order)
 
 
-def _unsupported_field(order: Order) -> str:
-    if order.trigger is not Trigger.NONE:
-        return "trigger"
+def _unsupported_field(order: Order) -> str | None:
     if order.builder != NO_ADDRESS:
         return "builder"
-    numbers = (
-        "trigger_price",
-        "trailing_offset",
-        "display_size",
-        "twap_interval",
-        "bracket_link",
-        "max_builder_fee_ppm",
-    )
-    return next(name for name in numbers if getattr(order, name))
+    numbers = ("display_size", "twap_interval", "max_builder_fee_ppm")
+    return next((name for name in numbers if getattr(order, name)), None)
 
 
 def _check_slot(state: EngineState, draft: Draft) -> Reject | None:
@@ -223,8 +239,10 @@ def _check_limits(draft: Draft) -> Reject | None:
             fee_ppm=rate,
             max_fee_ppm=order.order.max_fee_ppm,
         )
-    if draft.may_rest and draft.replaced is None and len(draft.account.orders) >= MAX_OPEN_ORDERS:
-        return no(RejectCode.TOO_MANY_ORDERS, "too many open orders", open=len(draft.account.orders))
+    waiting = len(draft.account.orders) + len(draft.account.untriggered)
+    waits = draft.may_rest or order.order.trigger is not Trigger.NONE
+    if waits and draft.replaced is None and waiting >= MAX_OPEN_ORDERS:
+        return no(RejectCode.TOO_MANY_ORDERS, "too many open orders", open=waiting)
     return None
 
 
@@ -324,7 +342,7 @@ def _check_margin(state: EngineState, draft: Draft) -> Reject | None:
     refresh(state, account)
     buys, sells = position.buy_lots, position.sell_lots
     loss, fees = account.order_loss, account.order_fees
-    old = draft.replaced
+    old = draft.resting
     if old is not None and not old.reduce_only:
         buys -= old.remaining if old.side == 0 else 0
         sells -= old.remaining if old.side == 1 else 0

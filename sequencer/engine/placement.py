@@ -1,6 +1,6 @@
-"""PlaceOrder: every reason to refuse first, then matching, then what remains rests or ends."""
+"""PlaceOrder: every reason to refuse first, then matching, then what remains rests or ends. Trigger orders wait instead."""
 
-from evermark.protocol.orders import TimeInForce
+from evermark.protocol.orders import TimeInForce, Trigger
 from evermark.protocol.reject import Reject, RejectCode
 from sequencer.engine.batch_builder import STAGE_FILLS, OpenBatch
 from sequencer.engine.commands import PlaceOrder
@@ -15,12 +15,20 @@ from sequencer.engine.open_orders import (
     tell_cancelled,
     tell_filled,
     tell_rested,
+    wait_for_trigger,
 )
 from sequencer.engine.order_book import RestingOrder
-from sequencer.engine.order_checks import Draft, check_order, draft_order
+from sequencer.engine.order_checks import (
+    Draft,
+    check_order,
+    check_untriggered,
+    draft_order,
+)
 from sequencer.engine.parties import grew_in_batch
 from sequencer.engine.sealing import seal
 from sequencer.engine.state import EngineState, SlotState
+from sequencer.engine.trigger_checks import trigger_orders_placed
+from sequencer.engine.triggers import BY_MARK
 
 
 def place_order(ctx: Context, command: PlaceOrder) -> None:
@@ -34,23 +42,42 @@ def place_order(ctx: Context, command: PlaceOrder) -> None:
     if isinstance(draft, Reject):
         refuse(draft)
         return
-    refusal = check_order(state, draft, ctx.stamp_ms)
+    waits = draft.order.order.trigger is not Trigger.NONE
+    refusal = (check_untriggered if waits else check_order)(state, draft, ctx.stamp_ms)
     if refusal is not None:
         refuse(refusal)
         return
-    meets = may_trade(state, draft.at, draft.order)
-    must_seal = _must_seal(state, draft, meets)
-    plan = Plan()
-    if meets:
-        batch = OpenBatch() if must_seal else state.batch
-        plan = Planner(state, draft.at, draft.order, batch, draft.only_reduces).make()
-    refusal = _refuse_plan(draft, plan)
-    if refusal is not None:
-        refuse(refusal)
+    if waits:
+        _accept_untriggered(ctx, draft)
         return
-    if must_seal:
+    arrival = Arrival(state, draft)
+    if arrival.refusal is not None:
+        refuse(arrival.refusal)
+        return
+    if arrival.must_seal:
         seal(ctx)
-    _accept(ctx, draft, plan, meets)
+    _accept(ctx, draft, arrival.plan, arrival.meets)
+
+
+class Arrival:
+    """What an order meets when it comes to the book. Changes nothing."""
+
+    __slots__ = ("meets", "must_seal", "plan", "refusal")
+
+    def __init__(self, state: EngineState, draft: Draft) -> None:
+        self.meets = may_trade(state, draft.at, draft.order)
+        self.must_seal = _must_seal(state, draft, self.meets)
+        self.plan = Plan()
+        if self.meets:
+            batch = OpenBatch() if self.must_seal else state.batch
+            self.plan = Planner(state, draft.at, draft.order, batch, draft.only_reduces).make()
+        self.refusal = _refuse_plan(draft, self.plan)
+
+
+def meet_book(ctx: Context, draft: Draft, plan: Plan) -> None:
+    """Trade as planned; what is left rests or ends."""
+    execute(ctx, draft.at, draft.order, plan)
+    _finish(ctx, draft, plan)
 
 
 def _must_seal(state: EngineState, draft: Draft, meets: bool) -> bool:
@@ -88,6 +115,7 @@ def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
     order, account, old = draft.order, draft.account, draft.replaced
     keeps_place = (
         old is not None
+        and old is draft.resting
         and not meets
         and old.price == order.price
         and order.remaining <= old.remaining
@@ -107,8 +135,19 @@ def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
     if keeps_place:
         tell_rested(ctx, order)
         return
-    execute(ctx, draft.at, order, plan)
-    _finish(ctx, draft, plan)
+    meet_book(ctx, draft, plan)
+
+
+def _accept_untriggered(ctx: Context, draft: Draft) -> None:
+    order, account, state = draft.order, draft.account, ctx.state
+    account.slots.setdefault(order.slot, SlotState()).sequence = order.sequence
+    if order.order.trigger in BY_MARK:
+        account.trigger_placed = trigger_orders_placed(state, account) + 1
+        account.trigger_hour = state.now // 3600
+    if draft.replaced is not None:
+        cancel(ctx, draft.replaced, CancelReason.REPLACED)
+    ctx.emit(_accepted(order))
+    wait_for_trigger(ctx, account, order)
 
 
 def _finish(ctx: Context, draft: Draft, plan: Plan) -> None:

@@ -10,7 +10,7 @@ from sequencer.engine.commands import OracleRound
 from sequencer.engine.context import Context, no
 from sequencer.engine.debts import write_off_debts
 from sequencer.engine.events import CancelReason, MarketModeChanged, RoundApplied
-from sequencer.engine.open_orders import cancel
+from sequencer.engine.open_orders import cancel, live_order
 from sequencer.engine.sealing import seal
 from sequencer.engine.state import EngineState
 
@@ -42,6 +42,10 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
     seal(ctx, ctx.sequence)
     _expire_orders(ctx)
     write_off_debts(ctx)
+    for at in state.markets:
+        if at.last_price:
+            at.triggers.trail(at.last_price)
+        state.stirred.add(at.market.market_id)
 
 
 def _check(state: EngineState, command: OracleRound) -> Reject | None:
@@ -93,6 +97,6 @@ def _expire_orders(ctx: Context) -> None:
     state = ctx.state
     while state.expiries and state.expiries[0][0] <= state.now:
         _, account_id, slot, sequence = heappop(state.expiries)
-        order = state.accounts[account_id].orders.get(slot)
+        order = live_order(state.accounts[account_id], slot)
         if order is not None and order.sequence == sequence:
             cancel(ctx, order, CancelReason.EXPIRED)

@@ -16,11 +16,11 @@ from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, W
 from evermark.protocol.units import check
 from sequencer.engine.batch_builder import Baseline, OpenAction, OpenBatch, OpenFill, Row
 from sequencer.engine.commands import Genesis, MarketMode
-from sequencer.engine.open_orders import reserve
+from sequencer.engine.open_orders import enlist_untriggered, reserve
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 3  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 4  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -41,11 +41,13 @@ ACCOUNT_FIELDS = (
     "action_sequence",
     "min_sequence",
     "taker_sequence",
+    "trigger_hour",
+    "trigger_placed",
     "used_taker_sequence",
 )
 POSITION_FIELDS = ("size", "entry_cumulative", "entry_mark", "entry_notional")
 SLOT_FIELDS = ("sequence", "used_sequence", "filled")
-MARKET_FIELDS = ("mode", "cumulative", "funding_hour", "open_interest")
+MARKET_FIELDS = ("mode", "cumulative", "funding_hour", "open_interest", "last_price")
 _WIDE = 1  # extension code of an integer beyond 64 bits
 
 
@@ -85,13 +87,23 @@ def _dump(state: EngineState) -> list[Any]:
         [_fields(at, MARKET_FIELDS) for at in state.markets],
         [_dump_account(account) for _, account in sorted(state.accounts.items())],
         [_dump_book(at) for at in state.markets],
+        [
+            [*_order_fields(order), order.market_id, order.arrival, order.trigger_price]
+            for _, account in sorted(state.accounts.items())
+            for _, order in sorted(account.untriggered.items())
+        ],
+        sorted(state.stirred),
         _dump_batch(state.batch),
+        *([[key, *value] for key, value in sorted(state.waiting_deposits.items())]),
     ]
 
 
 def _load(fields: list[Any]) -> EngineState:
-    _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, batch = fields
+    _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
+    untriggered, stirred, batch, *waiting = rest
     state = EngineState()
+    for entry_id, owner, sub_account, created in waiting:
+        state.waiting_deposits[entry_id] = (owner, sub_account, created)
     _set(state, STATE_FIELDS, numbers)
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)
@@ -120,6 +132,9 @@ def _load(fields: list[Any]) -> EngineState:
     for at, orders in zip(state.markets, books, strict=True):
         for values in orders:
             _load_order(state, at, values)
+    for values in untriggered:
+        _load_untriggered(state, values)
+    state.stirred = set(stirred)
     state.batch = _load_batch(batch)
     return state
 
@@ -150,27 +165,30 @@ def _load_account(values: list[Any]) -> Account:
 
 def _dump_book(at: MarketState) -> list[Any]:
     return [
-        [
-            order.account,
-            order.order,
-            order.order_hash,
-            order.signature.to_bytes(),
-            order.signer,
-            order.client_id,
-            order.filled,
-            order.fee_reserve,
-        ]
+        [*_order_fields(order), order.fee_reserve]
         for side in (at.book.bids, at.book.asks)
         for level in side.best_first()
         for order in level.orders()
     ]
 
 
-def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
-    account_id, signed, order_hash, signature, signer, client_id, filled, fee_reserve = values
-    order = RestingOrder(
+def _order_fields(order: RestingOrder) -> list[Any]:
+    return [
+        order.account,
+        order.order,
+        order.order_hash,
+        order.signature.to_bytes(),
+        order.signer,
+        order.client_id,
+        order.filled,
+    ]
+
+
+def _order_of(market_id: int, values: list[Any]) -> RestingOrder:
+    account_id, signed, order_hash, signature, signer, client_id, filled = values
+    return RestingOrder(
         account_id,
-        at.market.market_id,
+        market_id,
         msgspec.convert(signed, Order),
         order_hash,
         _signature(signature),
@@ -178,12 +196,25 @@ def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
         client_id,
         filled,
     )
+
+
+def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
+    *fields, fee_reserve = values
+    order = _order_of(at.market.market_id, fields)
+    account_id = order.account
     account = state.accounts[account_id]
     at.book.add(order)
     reserve(state, account, order, 1)
     account.orders[order.slot] = order
     check(order.reduce_only or order.fee_reserve == fee_reserve, "snapshot: another fee reserve")
     heappush(state.expiries, (order.expiry, account_id, order.slot, order.sequence))
+
+
+def _load_untriggered(state: EngineState, values: list[Any]) -> None:
+    *fields, market_id, arrival, trigger_price = values
+    order = _order_of(market_id, fields)
+    order.arrival, order.trigger_price = arrival, trigger_price
+    enlist_untriggered(state, state.accounts[order.account], order)
 
 
 def _dump_batch(batch: OpenBatch) -> list[Any]:
@@ -219,13 +250,14 @@ def _dump_batch(batch: OpenBatch) -> list[Any]:
         ],
         sorted(batch.row_accounts),
         sorted(batch.targets),
+        batch.triggers,
     ]
 
 
 def _load_batch(values: list[Any]) -> OpenBatch:
     batch = OpenBatch()
     batch.stage, batch.opened_ms, batch.priced, batch.notional, inbox, actions, hours, markets = values[:8]
-    rows, fills, withdrawals, accounts, pairs, baselines, row_accounts, targets = values[8:]
+    rows, fills, withdrawals, accounts, pairs, baselines, row_accounts, targets, triggers = values[8:]
     batch.inbox, batch.funding_hours, batch.funding_markets = list(inbox), list(hours), set(markets)
     for account, target, fields, signature in actions:
         signed: ApproveAgent | Transfer | None = None
@@ -245,6 +277,7 @@ def _load_batch(values: list[Any]) -> OpenBatch:
         noted = batch.baselines[account] = Baseline(equity, maintenance)
         noted.sizes, noted.entry_marks = dict(sizes), dict(entry_marks)
     batch.row_accounts, batch.targets = set(row_accounts), set(targets)
+    batch.triggers = [(account, slot, sequence) for account, slot, sequence in triggers]
     return batch
 
 

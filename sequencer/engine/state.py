@@ -10,6 +10,7 @@ from evermark.protocol.units import USDC
 from sequencer.engine.batch_builder import OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.order_book import OrderBook, RestingOrder
+from sequencer.engine.triggers import TriggerIndex
 
 # Of the oldest batch that waits: beyond it only reducing orders, so that settlement catches up.
 MAX_UNSETTLED_AGE_S = 30
@@ -90,6 +91,9 @@ class Account:
         "slots",
         "sub_account",
         "taker_sequence",
+        "trigger_hour",
+        "trigger_placed",
+        "untriggered",
         "used_taker_sequence",
         "value",
         "worst",
@@ -107,7 +111,10 @@ class Account:
         self.open_positions = 0
         self.positions: dict[int, Position] = {}
         self.slots: dict[int, SlotState] = {}
-        self.orders: dict[int, RestingOrder] = {}  # by slot
+        self.orders: dict[int, RestingOrder] = {}  # in the book, by slot
+        self.untriggered: dict[int, RestingOrder] = {}  # waiting for their trigger, by slot
+        self.trigger_hour = 0  # the last hour in which it placed mark-trigger orders, and how many
+        self.trigger_placed = 0
         self.order_fees = 0  # fees that the waiting orders may cost
         self.epoch = -1
         self.value = 0  # signed value of the positions at the mark, less funding owed
@@ -128,6 +135,7 @@ class MarketState:
         "cumulative",
         "funding_hour",
         "holders",
+        "last_price",
         "lot_tick_value",
         "margin",
         "mark",
@@ -135,6 +143,7 @@ class MarketState:
         "mode",
         "open_interest",
         "stale",
+        "triggers",
     )
 
     def __init__(self, market: Market, price: MarketPrice) -> None:
@@ -150,6 +159,8 @@ class MarketState:
         self.funding_hour = 0
         self.open_interest = 0
         self.book = OrderBook()
+        self.last_price = 0  # of the last trade in ticks, 0 before the first
+        self.triggers = TriggerIndex()
         self.holders: set[int] = set()  # a cache: accounts with a position here
 
     @property
@@ -212,9 +223,11 @@ class EngineState:
         "sequence",
         "stale_markets",
         "stamp_ms",
+        "stirred",
         "trade_count",
         "unsettled",
         "unsettled_sealed",
+        "waiting_deposits",
     )
 
     def __init__(self) -> None:
@@ -236,6 +249,9 @@ class EngineState:
         self.claim_count = 0
         self.entry_count = 0  # inbox entries consumed
         self.trade_count = 0
+        self.stirred: set[int] = set()  # markets with a new mark or trade, until all triggers are looked at
+        # deposits behind an entry that cannot apply yet: id -> owner, sub-account, created
+        self.waiting_deposits: dict[int, tuple[bytes, int, int]] = {}
         self.batch = OpenBatch()
         self.sealed_batch = 0
         self.confirmed_batch = 0

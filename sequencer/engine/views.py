@@ -73,7 +73,7 @@ def account_view(state: EngineState, account_id: int) -> AccountView:
         maintenance_margin=margin.maintenance,
         withdrawable=available(state, account),
         action_sequence=account.action_sequence,
-        open_orders=len(account.orders),
+        open_orders=len(account.orders) + len(account.untriggered),
         positions=positions(state, account_id),
     )
 
@@ -136,8 +136,10 @@ def book_levels(state: EngineState, market_id: int, side: Side, depth: int) -> l
 
 
 def open_orders(state: EngineState, account_id: int) -> list[RestingOrder]:
-    """The account's waiting orders, by slot. The objects are the engine's own: read them, keep none."""
-    return [order for _, order in sorted(state.accounts[account_id].orders.items())]
+    """The account's waiting orders, untriggered ones among them, by slot. The objects are the
+    engine's own: read them, keep none."""
+    account = state.accounts[account_id]
+    return [order for _, order in sorted({**account.orders, **account.untriggered}.items())]
 
 
 def agent_expiry(state: EngineState, account_id: int, agent: bytes) -> int:

@@ -119,6 +119,7 @@ class _Gateway:
         for path, read in gets.items():
             router.add_get(path, _get(read), allow_head=False)
         router.add_get("/v1/ws", self._sockets.handle)
+        router.add_get("/v1/journal/{path:.+}", self._journal)
         router.add_get("/metrics", self._metrics_text)
 
     def _post(self, kind: Any, work: Callable[[Any], Awaitable[Answer]]) -> Handler:
@@ -196,6 +197,15 @@ class _Gateway:
         missing = self._services.missing()
         body = Answer.of({"ready": not missing, "missing": missing}).body
         return Answer(body, 503 if missing else 200)
+
+    async def _journal(self, request: web.Request) -> web.StreamResponse:
+        """A page of the settled journal, or its index."""
+        publication, path = self._services.publication, request.match_info["path"]
+        content = None if publication is None else await publication.answer(path)
+        if content is None:
+            raise Refusal(Reject(code=RejectCode.UNSUPPORTED, message="no such page of the journal"), 404)
+        kind = JSON if path.endswith(".json") else "application/x-ndjson"
+        return web.Response(body=content, content_type=kind)
 
     async def _metrics_text(self, _: web.Request) -> web.StreamResponse:
         body = generate_latest(self._services.registry)

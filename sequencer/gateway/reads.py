@@ -23,7 +23,7 @@ DEFAULT_LIMIT = 100
 MAX_DEPTH = 1_000
 SCAN_SLICE = 100  # accounts looked at before others get the event loop
 QUERY_TIMEOUT_S = 5.0
-ORDER_STATES = ("", "open", "filled", "cancelled", "rejected")
+ORDER_STATES = ("", "open", "untriggered", "triggered", "filled", "cancelled", "rejected")
 
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,17})\Z", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")
@@ -94,7 +94,8 @@ class Reads:
         """GET /v1/accounts/{owner}/{sub_account}/orders."""
         account, status = self._account(request), request.query.get("status", "")
         if status not in ORDER_STATES:
-            raise refuse(RejectCode.OUT_OF_RANGE, "status is open, filled, cancelled or rejected", "status")
+            known = ", ".join(state for state in ORDER_STATES if state)
+            raise refuse(RejectCode.OUT_OF_RANGE, f"status is one of {known}", "status")
         orders = self._history.orders(
             account.account_id, _limit(request), _number(request, "before", 0), status
         )

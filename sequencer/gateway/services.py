@@ -16,6 +16,7 @@ from sequencer.engine.state import EngineState
 from sequencer.gateway.limits import Limits
 from sequencer.history import History
 from sequencer.market_data import MarketData
+from sequencer.publication import Publication
 from sequencer.reports import Received
 
 MAX_BODY_BYTES = 64 * 1024  # the largest signed request, a report of 64 markets, has about 6 KiB
@@ -74,5 +75,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         [], dict[str, Any]
     ]  # batch_settled, settlement_lag_s, fills_settled, ... merged into /v1/status
     missing: Callable[[], list[str]]  # what readiness still waits for; empty: ready
+    publication: Publication | None = None  # the settled journal's pages
     settings: GatewaySettings = GatewaySettings()
     registry: CollectorRegistry = REGISTRY

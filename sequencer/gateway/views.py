@@ -74,7 +74,7 @@ def account_json(state: EngineState, account: Account) -> dict[str, Any]:
             for market_id, position in sorted(account.positions.items())
             if position.size
         ],
-        "open_orders": len(account.orders),
+        "open_orders": len(account.orders) + len(account.untriggered),
     }
 
 

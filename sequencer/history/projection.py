@@ -22,12 +22,14 @@ from sequencer.engine.events import (
     OrderCancelled,
     OrderFilled,
     OrderRested,
+    OrderTriggered,
+    OrderWaits,
     Trade,
 )
 from sequencer.history import tables
 from sequencer.history.candles import Candle, CandleBuilder
 from sequencer.history.queries import Queries
-from sequencer.history.records import OrderRecord, new_record
+from sequencer.history.records import OPEN_STATES, OrderRecord, new_record
 from sequencer.history.store import HistoryGap, Store, WriteBatch, fetch
 from sequencer.journal.records import JournalRefused
 from sequencer.replay import Applied
@@ -36,6 +38,10 @@ RECENT_ORDERS = 50_000  # ended orders kept in memory for repetitions and status
 FLUSH_S = 0.05
 REPLAY_FLUSH_ROWS = 20_000  # rows gathered before a replay writes them
 TRADING_CAUSES = frozenset({"trade", "fee"})  # changes of collateral that the fills already tell
+
+OrderEvent = (
+    OrderAccepted | OrderWaits | OrderTriggered | OrderRested | OrderFilled | OrderCancelled | CommandRejected
+)
 
 log = structlog.get_logger("history")
 
@@ -152,7 +158,7 @@ class History(Queries):
     def _load(self) -> None:
         """Open and recent orders, and the current candles, as the last run left them."""
         recent = select(tables.orders).order_by(tables.orders.c.journal_sequence.desc()).limit(1_000)
-        waiting = select(tables.orders).where(tables.orders.c.status == "open")
+        waiting = select(tables.orders).where(tables.orders.c.status.in_(OPEN_STATES))
         rows = self.store.read_now(lambda connection: fetch(connection, waiting) + fetch(connection, recent))
         for row in sorted(rows, key=lambda row: int(row["journal_sequence"])):
             self._remember(OrderRecord(**row))
@@ -196,7 +202,7 @@ class History(Queries):
     def _count(self, applied: Applied, line: int, event: Any) -> None:
         if isinstance(event, Trade):
             self._trade(event, applied.stamp_ms)
-        elif isinstance(event, OrderAccepted | OrderRested | OrderFilled | OrderCancelled | CommandRejected):
+        elif isinstance(event, OrderEvent):
             self._order_event(event)
         elif isinstance(event, CollateralChanged):
             if event.cause not in TRADING_CAUSES:
@@ -213,9 +219,7 @@ class History(Queries):
                 },
             )
 
-    def _order_event(
-        self, event: OrderAccepted | OrderRested | OrderFilled | OrderCancelled | CommandRejected
-    ) -> None:
+    def _order_event(self, event: OrderEvent) -> None:
         record = self._orders.get(event.order_hash)
         if record is None:
             return
@@ -223,6 +227,10 @@ class History(Queries):
             record.reason = event.reject.code.name
         elif isinstance(event, OrderAccepted):
             record.status, record.filled = "open", event.filled
+        elif isinstance(event, OrderWaits):
+            record.status = "untriggered"
+        elif isinstance(event, OrderTriggered):
+            record.status = "triggered"
         elif isinstance(event, OrderFilled):
             record.status, record.filled = "filled", event.filled
         elif isinstance(event, OrderCancelled):

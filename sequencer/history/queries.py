@@ -7,7 +7,7 @@ from sqlalchemy import Select, select
 
 from sequencer.history import tables
 from sequencer.history.candles import INTERVALS_S
-from sequencer.history.records import OrderRecord, wire_int
+from sequencer.history.records import OPEN_STATES, OrderRecord, wire_int
 from sequencer.history.store import Store, fetch
 
 MAX_LIMIT = 1_000
@@ -42,7 +42,9 @@ class Queries:
         if before:
             query = query.where(table.journal_sequence < before)
         if status:
-            query = query.where(table.status == status)
+            # Whoever asks for open orders wants all that may still trade, untriggered ones among them.
+            wanted = OPEN_STATES if status == "open" else (status,)
+            query = query.where(table.status.in_(wanted))
         rows = await self._fetch(query.order_by(table.journal_sequence.desc()).limit(limit))
         return [OrderRecord(**row).to_json() for row in rows]
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import msgspec
 
-from evermark.protocol.orders import SIDE_TEXT, TIME_IN_FORCE_TEXT
+from evermark.protocol.orders import SIDE_TEXT, TIME_IN_FORCE_TEXT, TRIGGER_TEXT
 from sequencer.engine.commands import PlaceOrder
 
+OPEN_STATES = ("open", "untriggered", "triggered")
 AVERAGE_DECIMALS = 6  # of an average price in ticks, rounded down; for display
 
 
@@ -32,6 +33,10 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     expiry: int
     time_ms: int
     journal_sequence: int
+    trigger: str = "none"
+    trigger_price: int = 0  # as signed; a trailing order's follows the market
+    trailing_offset: int = 0
+    bracket_link: int = 0
     status: str = "rejected"
     filled: int = 0
     traded: int = 0
@@ -42,8 +47,8 @@ class OrderRecord(msgspec.Struct, kw_only=True):
 
     @property
     def is_open(self) -> bool:
-        """True while it waits in the book."""
-        return self.status == "open"
+        """True while it waits, in the book or for its trigger."""
+        return self.status in OPEN_STATES
 
     @property
     def average_price(self) -> str | None:
@@ -70,6 +75,10 @@ class OrderRecord(msgspec.Struct, kw_only=True):
             "post_only": self.post_only,
             "reduce_only": self.reduce_only,
             "expiry": self.expiry,
+            "trigger": self.trigger,
+            "trigger_price": self.trigger_price,
+            "trailing_offset": self.trailing_offset,
+            "bracket_link": self.bracket_link,
             "status": self.status,
             "filled": wire_int(self.filled),
             "remaining": wire_int(self.size - self.filled) if self.is_open else 0,
@@ -98,6 +107,10 @@ def new_record(command: PlaceOrder, journal_sequence: int, stamp_ms: int) -> Ord
         post_only=order.post_only,
         reduce_only=order.reduce_only,
         expiry=order.expiry,
+        trigger=TRIGGER_TEXT[order.trigger],
+        trigger_price=order.trigger_price,
+        trailing_offset=order.trailing_offset,
+        bracket_link=order.bracket_link,
         time_ms=stamp_ms,
         journal_sequence=journal_sequence,
     )

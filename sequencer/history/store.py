@@ -21,6 +21,7 @@ from sequencer.history import tables
 
 Result = TypeVar("Result")
 RETRY_S = 1.0
+LAYOUT = 2  # raise it with any change of the tables; the journal rebuilds a projection of another one
 
 log = structlog.get_logger("history")
 
@@ -92,7 +93,11 @@ class Store:
         self._engine.dispose()
 
     def _open(self) -> Connection:
-        tables.metadata.create_all(self._engine)
+        with self._engine.begin() as connection:
+            if connection.exec_driver_sql("PRAGMA user_version").scalar() != LAYOUT:
+                tables.metadata.drop_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version = {LAYOUT}")
+            tables.metadata.create_all(connection)
         return self._engine.connect()
 
     def _position(self) -> tuple[int, bytes]:

@@ -123,10 +123,16 @@ class SqliteJournal:
 
     def check_chain(self, until: int) -> None:
         """Read and check records 1 to `until`. Raises JournalRefused at the first broken one."""
-        for record in self.read():
-            if record.sequence == until:
-                return
-        if until:
+        previous, at = GENESIS_HASH, 0
+        try:
+            for row in self._db.execute(f"{COLUMNS} WHERE sequence <= ? ORDER BY sequence", (until,)):
+                at += 1
+                record = _record(row)
+                check_record(record, at, previous)
+                previous = record.hash
+        except sqlite3.Error as error:
+            raise JournalRefused(f"journal: {self.path} cannot be read: {error}") from error
+        if at < until:
             raise JournalRefused(f"journal: it ends before record {until}")
 
     def record(self, sequence: int) -> Record:

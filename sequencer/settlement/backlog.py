@@ -23,6 +23,9 @@ SPACING_S = 3  # chain seconds between rounds for each batch above that
 MAX_SPACING_S = 20  # prices stay fresh for 60 s, and the engine seals by itself after 20 s
 
 
+HEARD = frozenset((BatchSealed, RoundApplied, FundingApplied))  # of many events, the few that matter here
+
+
 class SealedBatch(msgspec.Struct, frozen=True):
     """A batch ready for the chain: journal hash filled in, with the round that it pins."""
 
@@ -41,6 +44,8 @@ class BacklogMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fills_settled: int
     last_sealed: int
     last_confirmed: int
+    sealed_at: dict[int, int]
+    settled_sequence: int
 
 
 class Backlog:
@@ -59,22 +64,26 @@ class Backlog:
         self.fills_settled = 0
         self.last_sealed = 0
         self.last_confirmed = 0
+        self._sealed_at: dict[int, int] = {}  # by batch: the record that sealed it
+        self.settled_sequence = 0  # the record that sealed the last confirmed batch
         self.changed = asyncio.Event()
 
     def observe(self, applied: Applied) -> None:
         """Subscriber of the pipeline and of replay."""
         self._hashes = (*self._hashes[-1:], (applied.sequence, applied.hash))
         for event in applied.events:
+            if type(event) not in HEARD:
+                continue
             if isinstance(event, BatchSealed):
                 self._seal(event)
+                self._sealed_at[event.batch.batch_id] = applied.sequence
             elif isinstance(event, RoundApplied):
                 self.newest_round = event.round
                 self._round_records[event.round.round] = applied.sequence
                 self.changed.set()
             elif isinstance(event, FundingApplied):
                 self._hour_records[event.hour] = applied.sequence
-        refused = any(isinstance(event, CommandRejected) for event in applied.events)
-        if isinstance(applied.command, BatchConfirmed) and not refused:
+        if isinstance(applied.command, BatchConfirmed) and not _refused(applied):
             self._confirm(applied.command.batch_id)
 
     def memory(self) -> BacklogMemory:
@@ -88,6 +97,8 @@ class Backlog:
             self.fills_settled,
             self.last_sealed,
             self.last_confirmed,
+            self._sealed_at,
+            self.settled_sequence,
         )
 
     def recall(self, memory: BacklogMemory) -> None:
@@ -97,6 +108,7 @@ class Backlog:
         self._hashes, self.newest_round = memory.hashes, memory.newest_round
         self.fills_settled = memory.fills_settled
         self.last_sealed, self.last_confirmed = memory.last_sealed, memory.last_confirmed
+        self._sealed_at, self.settled_sequence = dict(memory.sealed_at), memory.settled_sequence
         self.changed.set()
 
     def sealed(self, batch_id: int) -> SealedBatch | None:
@@ -156,6 +168,7 @@ class Backlog:
             batch = self._batches.pop(confirmed).batch
             final_round = max(final_round, batch.round)
             self.fills_settled += len(batch.fills)
+            self.settled_sequence = self._sealed_at.pop(confirmed)
             for hour in batch.funding_hours:
                 self._hour_records.pop(hour, None)
         self._round_records = {key: at for key, at in self._round_records.items() if key > final_round}
@@ -165,6 +178,10 @@ class Backlog:
     def _command(self, sequence: int) -> object:
         record = self._record(sequence)
         return decode_command(record.payload, record.sequence)
+
+
+def _refused(applied: Applied) -> bool:
+    return any(isinstance(event, CommandRejected) for event in applied.events)
 
 
 def rounds_to_post(round_: Round, lane_round: int, round_seconds: int) -> list[int]:

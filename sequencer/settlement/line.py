@@ -143,9 +143,13 @@ class SettlementLine:
         if newest is None:
             return
         sealed = self._backlog.sealed(newest.batch_id)
-        ahead = newest.batch_id > self._backlog.last_sealed and newest.journal_sequence == 0
-        if ahead or (sealed is not None and sealed.batch.journal_hash != newest.journal_hash):
+        known = sealed is None and newest.batch_id <= self._backlog.last_confirmed
+        if newest.journal_sequence == 0 and not known:
             raise executed_by_others(newest.batch_id)
+        if sealed is not None and sealed.batch.journal_hash != newest.journal_hash:
+            raise Refused(
+                f"batch {newest.batch_id} on the chain names record {newest.journal_sequence} of another journal"
+            )
         self._ours = newest.batch_id
 
     async def _confirm(self, final: int) -> bool:

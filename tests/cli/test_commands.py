@@ -44,6 +44,8 @@ def test_nobody_there_is_one_line_that_says_what_to_do() -> None:
         (("order", "hold", "btc", "1", "--market"), "side is buy or sell"),
         (("order", "buy", "btc", "1", "--price", "5", "--time-in-force", "DAY"), "GTC, GTD, IOC or FOK"),
         (("order", "buy", "btc", "1", "--price", "5", "--time-in-force", "GTD"), "--expires-in"),
+        (("order", "sell", "btc", "1", "--trailing", "5", "--take-profit", "9"), "does not go with"),
+        (("order", "sell", "btc", "1", "--stop", "5", "--take-profit", "9", "--price", "5"), "a bracket"),
         (("cancel",), "either an order's hash or --all"),
         (("deposit", "1e3"), "is no plain decimal number"),
         (("withdraw", "0"), "above zero"),

@@ -25,6 +25,7 @@ from sequencer.engine.commands import (
     AgentApproval,
     BatchConfirmed,
     CancelOrder,
+    DepositWaits,
     FundingHour,
     Genesis,
     InboxEntry,
@@ -281,7 +282,13 @@ class World:
         self.sealed.append(sealed)
         if self.vault is not None:
             offered = [command for command, _ in self.log if isinstance(command, InboxEntry)]
-            entries = list({entry.entry_id: entry for entry in offered}.values())  # a refused one comes again
+            by_id = {
+                command.entry_id: self._waits(command)
+                for command, _ in self.log
+                if isinstance(command, DepositWaits)
+            }
+            by_id |= {entry.entry_id: entry for entry in offered}  # a refused one comes again
+            entries = [by_id[entry_id] for entry_id in sorted(by_id)]
             funding = {
                 command.reports[0].report.hour: command.reports[0].report.rates_ppb
                 for command, _ in self.log
@@ -290,6 +297,18 @@ class World:
             self.vault.settle(batch, sealed.round, entries, funding)
             if self.state.batch.is_empty:
                 self.assert_settled()
+
+    @staticmethod
+    def _waits(command: DepositWaits) -> InboxEntry:
+        """What the model sees of a deposit that was not offered yet."""
+        return InboxEntry(
+            entry_id=command.entry_id,
+            entry_kind=InboxEntryKind.DEPOSIT,
+            owner=command.owner,
+            sub_account=command.sub_account,
+            amount=0,
+            created=command.created,
+        )
 
     def assert_settled(self) -> None:
         """With nothing open, vault and engine agree on every integer."""

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "reference"))
 
 from engine_world import BUY, FOK, GTC, IOC, SELL, World, market, owner_of
 
+from evermark.protocol.orders import Trigger
 from sequencer.engine.commands import InboxEntryKind
 from sequencer.engine.snapshot import state_hash
 
@@ -31,6 +32,14 @@ def stream(seed: int, steps: int) -> World:
         elif pick < 0.70:
             price = mark + side.sign * 300
             world.order(account, side, rng.randint(10, 5_000), price, rng.choice((IOC, FOK)), at)
+        elif pick < 0.74:
+            kind = rng.choice(list(Trigger)[1:])
+            upward = kind in (Trigger.MARK_ABOVE, Trigger.LAST_ABOVE)
+            price = mark + (1 if upward else -1) * rng.randint(1, 300)
+            fields = {"trigger": kind, "trigger_price": price, "reduce_only": rng.random() < 0.5}
+            world.order(
+                account, side, rng.randint(10, 5_000), price + side.sign * 50, IOC, at, slot=9, **fields
+            )
         elif pick < 0.78:
             world.cancel(account, rng.randint(1, 5), all_slots=rng.random() < 0.1)
         elif pick < 0.88:

@@ -1,14 +1,15 @@
 """TriggerLiquidation: orders first, then the book within the loss bound, then the insurance fund."""
 
+import msgspec
 import pytest
 from engine_world import BUY, IOC, SELL, USDC, World, market, of_type, rejection
 
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.reject import RejectCode
-from sequencer.engine.commands import InboxEntryKind, MarketMode
+from sequencer.engine.commands import DepositWaits, InboxEntryKind, MarketMode
 from sequencer.engine.events import BatchSealed, CancelReason, Liquidated, OrderCancelled, Trade
 from sequencer.engine.risk import available, margin_of
-from sequencer.engine.snapshot import state_hash
+from sequencer.engine.snapshot import restore, snapshot, state_hash
 
 LOTS = 1_900  # 1,900 USDC at 10,000 ticks
 
@@ -228,3 +229,27 @@ def test_duplicate_triggers_are_harmless(world, debtor):
     world.round([9_500, 10_000])
     world.liquidate(debtor)
     assert rejection(world.liquidate(debtor)).code is RejectCode.HEALTHY_ACCOUNT
+
+
+def test_nobody_is_liquidated_while_a_deposit_waits_for_long(world, debtor):
+    """Behind an entry that cannot apply yet a deposit may wait: after ten minutes its owner is left alone until the entry is
+    consumed. A snapshot remembers it; a deposit that is consumed already is refused."""
+    world.donate(10_000)
+    owner = world.state.accounts[debtor].owner
+    created = world.now_s
+    waiting = DepositWaits(entry_id=world.state.next_entry_id, owner=owner, sub_account=0, created=created)
+    world.apply(waiting)
+    world.apply(msgspec.structs.replace(waiting, entry_id=waiting.entry_id + 1, owner=owner[:19] + b"x"))
+    world.round([9_720, 10_000], 600)
+    assert "equity" in rejection(world.liquidate(debtor)).details
+    world.round([9_620, 10_000])
+    assert world.state.now == created + 605
+    world.state = restore(snapshot(world.state))
+    refused = rejection(world.liquidate(debtor))
+    assert (refused.code, refused.details["created"]) == (RejectCode.NOT_LIQUIDATABLE, created)
+    world.entry(InboxEntryKind.DEPOSIT, 11, 1, created=created)
+    assert len(world.state.waiting_deposits) == 1
+    assert of_type(world.liquidate(debtor), Liquidated)
+    assert rejection(world.apply(waiting)).code is RejectCode.STALE_SEQUENCE
+    world.next_round()
+    world.assert_settled()

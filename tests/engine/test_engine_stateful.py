@@ -6,7 +6,9 @@ from engine_world import BUY, FOK, GTC, IOC, SELL, START_S, USDC, World, market,
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from evermark.protocol.orders import Trigger
 from sequencer.engine.commands import InboxEntryKind, MarketMode
+from sequencer.engine.open_orders import live_orders
 from sequencer.engine.snapshot import restore, snapshot
 
 TRADERS = st.integers(0, 6)
@@ -68,6 +70,34 @@ class Exchange(RuleBasedStateMachine):
                 amend=True,
                 reduce_only=old.reduce_only,
             )
+
+    @rule(
+        who=TRADERS,
+        side=SIDES,
+        size=SIZES,
+        away=st.integers(1, 400),
+        kind=st.sampled_from(list(Trigger)[1:]),
+        at=MARKETS,
+        tif=st.sampled_from((GTC, IOC)),
+        reduce=st.booleans(),
+        link=st.integers(0, 4),
+        trailing=st.sampled_from((0, 0, 50)),
+    )
+    def wait(self, who, side, size, away, kind, at, tif, reduce, link, trailing):
+        """A stop or take-profit beyond the mark or the last price, which later rounds and trades wake."""
+        at_state = self.world.state.markets[at]
+        upward = kind in (Trigger.MARK_ABOVE, Trigger.LAST_ABOVE)
+        base = at_state.mark if kind in (Trigger.MARK_ABOVE, Trigger.MARK_BELOW) else at_state.last_price
+        price = max(1, (base or at_state.mark) + (away if upward else -away))
+        fields = {"trigger": kind, "trigger_price": price, "reduce_only": reduce, "bracket_link": link}
+        if kind in (Trigger.LAST_ABOVE, Trigger.LAST_BELOW):
+            fields["trailing_offset"] = trailing
+        held = live_orders(self.world.state.accounts[self.accounts[who]])
+        if held and size % 3 == 0:
+            old = held[size % len(held)]
+            fields |= {"slot": old.slot, "amend": True}
+            side, at = old.side, old.market_id
+        self.place(who, side, size, price - at_state.mark, at, tif, **{"slot": 5 + size % 5} | fields)
 
     def place(self, who, side, size, offset, at, tif, **fields):
         mark = self.world.state.markets[at].mark

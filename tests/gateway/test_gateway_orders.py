@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from gateway_world import AGENT, MAKER, TAKER, Caller, GatewayWorld
 
-from evermark.protocol.orders import Side, TimeInForce
+from evermark.protocol.orders import Side, TimeInForce, Trigger
 
 
 async def test_resting_order_is_open(world: GatewayWorld, caller: Caller) -> None:
@@ -168,3 +168,35 @@ async def test_a_transfer_over_the_websocket(world: GatewayWorld, caller: Caller
         await socket.send_json({"op": "transfer", "id": 7, **body})
         answer = await socket.receive_json()
     assert (answer["id"], answer["result"]["amount"]) == (7, 10_000_000)
+
+
+async def test_a_stop_is_untriggered_then_triggered_then_filled(world: GatewayWorld, caller: Caller) -> None:
+    """Its status follows it; open orders count it, and a restart remembers it."""
+    await caller.place(world.order(TAKER, side=Side.BUY, size=3_000, limit_price=1_098_000), TAKER)
+    condition = {"trigger": Trigger.MARK_BELOW, "trigger_price": 1_095_000}
+    stop = world.order(MAKER, side=Side.SELL, size=2_000, limit_price=1_090_000, slot=3, **condition)
+    placed = await caller.place(stop, MAKER)
+    assert (placed.status, placed.body["status"], placed.body["remaining"]) == (200, "untriggered", 2_000)
+    assert (placed.body["trigger"], placed.body["trigger_price"]) == ("mark below", 1_095_000)
+    path = f"/v1/accounts/0x{MAKER.address.hex()}/0"
+    for status in ("open", "untriggered"):
+        (found,) = (await caller.get(f"{path}/orders?status={status}")).body
+        assert found["order_hash"] == placed.body["order_hash"]
+    assert (await caller.get(path)).body["open_orders"] == 1
+    await world.restart()
+    await world.advance(marks=(1_095_000, 400_000, 20_000, 25_000))
+    after = (await caller.get(f"/v1/orders/{placed.body['order_hash']}")).body
+    assert (after["status"], after["filled"]) == ("filled", 2_000)
+    assert (await caller.get(f"{path}/orders?status=open")).body == []
+
+
+async def test_a_triggered_limit_order_is_open(world: GatewayWorld, caller: Caller) -> None:
+    """Woken and not filled, it rests: status `triggered`. What would wake at once is refused with both prices."""
+    condition = {"trigger": Trigger.MARK_ABOVE, "trigger_price": 1_105_000}
+    placed = await caller.place(world.order(MAKER, slot=3, **condition), MAKER)
+    await world.advance(marks=(1_105_000, 400_000, 20_000, 25_000))
+    after = (await caller.get(f"/v1/orders/{placed.body['order_hash']}")).body
+    assert (after["status"], after["remaining"]) == ("triggered", 1_000)
+    late = await caller.place(world.order(MAKER, slot=4, **condition), MAKER)
+    assert (late.status, late.error) == (422, "WOULD_TRIGGER_AT_ONCE")
+    assert late.details == {"price": 1_105_000, "trigger": 1_105_000}

@@ -28,6 +28,7 @@ from evermark.protocol.batch import (
     InboxUse,
     OrderRow,
     SlotCancel,
+    TriggerBit,
     Withdrawal,
     encode_batch,
 )
@@ -326,6 +327,7 @@ def _batch(rng: random.Random, rows: int) -> dict[str, Any]:
             CollateralTransfer(2, 1, transfer(rng), signature),
         )[:rows],
         funding_hours=(500_000,)[:rows],
+        triggers=(TriggerBit(0), TriggerBit(3))[:rows],
         fills=tuple(Fill(kind, 0, 1, rng.randrange(1, 2**60)) for kind in kinds),
         withdrawals=(Withdrawal(2, withdraw(rng), 5, signature),)[:rows],
     )

@@ -33,6 +33,7 @@ from evermark.protocol.batch import (
     MalformedBatch,
     OrderRow,
     SlotCancel,
+    TriggerBit,
     Withdrawal,
     byte_width,
     decode_batch,
@@ -100,6 +101,7 @@ def batches(draw):
         inbox=tuple(InboxUse(draw(unsigned(16))) for _ in range(draw(some))),
         actions=tuple(action() for _ in range(draw(some))),
         funding_hours=tuple(draw(unsigned(32)) for _ in range(draw(some))),
+        triggers=tuple(TriggerBit(draw(unsigned(16))) for _ in range(draw(some))),
         fills=tuple(fill() for _ in range(draw(some))),
         withdrawals=tuple(withdrawal() for _ in range(draw(some))),
     )

@@ -34,6 +34,8 @@ class Backstop:
         """Account, market, position, margin, and the share of equity that the closed lots may lose."""
         account, number = self.pairs[fill.first]
         need(account > FEES and account not in self.traders, "target")
+        waits = self.vault.waiting.get(account)
+        need(waits is None or waits + 600 >= self.prices[number].updated_at, "a deposit waits")
         margin = self.margin(account)
         position = self.vault.accounts[account].positions.get(number, Position()).size
         need(margin.fresh and abs(position) >= fill.size, "target")

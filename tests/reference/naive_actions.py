@@ -15,7 +15,7 @@ def ceil(numerator, denominator):
 
 
 class Actions:
-    """Section 2 of a settlement: approvals and transfers."""
+    """Sections 2 and 3 of a settlement: approvals, transfers, funding, trigger bits."""
 
     def action(self, account, signed):
         require(signed.deadline >= self.now, "action expired")
@@ -49,3 +49,29 @@ class Actions:
         require(signed.amount <= equity - max(initial, ceil(notional, 5)), "not withdrawable")
         vault.collaterals[account] -= signed.amount
         vault.collaterals[target] += signed.amount
+
+    def trigger(self, index):
+        """The order of a row wakes at the pinned mark; its slot is its own from then on."""
+        row = self.batch.orders[index]
+        account, market_id = self.pair(row.pair)
+        order, key, mark = row.order, (account, row.order.slot), self.prices[market_id].mark_ticks
+        met = {1: mark >= order.trigger_price, 2: mark <= order.trigger_price}
+        require(order.slot > 0 and met.get(int(order.trigger), False), "trigger not met")
+        require(self.is_fresh(market_id), "stale price")
+        sequence, filled = self.vault.slots[key]
+        require(order.sequence >= sequence, "slot sequence too low")
+        kept = filled if order.sequence == sequence or order.amend else 0
+        self.vault.slots[key] = (order.sequence, kept)
+        self.vault.triggered[key] = order.sequence
+
+    def fund_hour(self, hour):
+        for market_id in self.batch.markets:
+            market, vault = self.vault.markets[market_id], self.vault
+            require(hour > vault.hours[market_id], "funding hour not next")
+            require(self.is_fresh(market_id), "stale price")
+            vault.hours[market_id] = hour
+            cap = min(40_000_000, market.tiers[0].initial_fraction_ppm * 250)
+            rate = max(-cap, min(cap, self.funding_rates[hour][market_id]))
+            vault.cumulative[market_id] += (
+                self.prices[market_id].index_ticks * market.lot_tick_value * rate * 1000
+            )

@@ -13,6 +13,7 @@ from naive_backstop import FEES, FUND, NO_INDEX, PPM, Backstop
 from evermark.protocol.oracle import prices_hash
 from evermark.protocol.orders import TimeInForce
 
+MARK_TRIGGERS = (1, 2)  # above, below
 SCALE = 10**12
 
 
@@ -27,6 +28,7 @@ class NaiveVault:
             lambda: (0, 0, 0)
         )  # (account, market) -> size, entry cumulative, entry mark
         self.slots = defaultdict(lambda: (0, 0))  # (account, slot) -> sequence, filled
+        self.triggered = {}  # (account, slot) -> sequence whose mark trigger was met
         self.taker_sequences = defaultdict(int)
         self.min_sequences = defaultdict(int)
         self.action_sequences = defaultdict(int)
@@ -97,6 +99,8 @@ class Settlement(Actions, Backstop):
                 self.approve(batch.accounts[action.account_index], action.approval)
         for hour in batch.funding_hours:
             self.fund_hour(hour)
+        for bit in batch.triggers:
+            self.trigger(bit.row)
         self.check_rows()
         self.base_collateral = dict(vault.collaterals)
         self.base_positions = dict(vault.positions)
@@ -206,18 +210,6 @@ class Settlement(Actions, Backstop):
     def void_actions(self, account, sequence):
         self.vault.action_sequences[account] = max(self.vault.action_sequences[account], sequence)
 
-    def fund_hour(self, hour):
-        for market_id in self.batch.markets:
-            market, vault = self.vault.markets[market_id], self.vault
-            require(hour > vault.hours[market_id], "funding hour not next")
-            require(self.is_fresh(market_id), "stale price")
-            vault.hours[market_id] = hour
-            cap = min(40_000_000, market.tiers[0].initial_fraction_ppm * 250)
-            rate = max(-cap, min(cap, self.funding_rates[hour][market_id]))
-            vault.cumulative[market_id] += (
-                self.prices[market_id].index_ticks * market.lot_tick_value * rate * 1000
-            )
-
     def use_row(self, index, lots, price, makes):
         """Fill bookkeeping and the fee of one more fill of a row, from the whole sum each time."""
         row = self.batch.orders[index]
@@ -234,6 +226,8 @@ class Settlement(Actions, Backstop):
         else:
             require(order.sequence >= sequence, "slot sequence too low")
             filled = filled if order.sequence == sequence or order.amend else 0
+        if order.trigger in MARK_TRIGGERS:
+            require(self.vault.triggered.get(key) == order.sequence, "order not triggered")
         self.slot_rows[key] = index
         self.used[index] = filled + lots
         require(self.used[index] <= order.size, "overfilled")
@@ -325,7 +319,8 @@ class Settlement(Actions, Backstop):
         for market_id, market in vault.markets.items():
             now, before = vault.open_interest[market_id], self.base_interest.get(market_id, 0)
             require(now <= max(market.open_interest_cap_lots, before), "open interest above cap")
-        require(set(self.used) == set(range(len(self.batch.orders))), "a row without a fill")
+        used = set(self.used) | {bit.row for bit in self.batch.triggers}
+        require(used == set(range(len(self.batch.orders))), "a row without a use")
         total = sum(vault.collaterals.values()) + vault.pool + vault.claimed
         require(total == vault.credited, "conservation")
 

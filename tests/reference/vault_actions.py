@@ -15,7 +15,7 @@ def need(condition: bool, rule: str) -> None:
 
 
 class Actions:
-    """What `Run` does with signed actions."""
+    """What `Run` does with signed actions and mark triggers."""
 
     def action(self, action: Any) -> None:
         account = self.vault.accounts[self.batch.accounts[action.account_index]]
@@ -59,3 +59,21 @@ class Actions:
         need(margin.fresh and signed.amount <= self.withdrawable(margin), "withdrawable")
         account.collateral -= signed.amount
         self.vault.accounts.setdefault(target, Account()).collateral += signed.amount
+
+    def trigger(self, row: Any) -> None:
+        """The pinned mark meets what the order's owner signed."""
+        order, (number, market) = row.order, self.pairs[row.pair]
+        account, mark = self.vault.accounts[number], self.prices[market].mark
+        need(self.fresh(market) and order.slot > 0, "trigger")
+        need(
+            (order.trigger == 1 and mark >= order.trigger_price)
+            or (order.trigger == 2 and mark <= order.trigger_price),
+            "trigger",
+        )
+        stored, filled = account.slots.get(order.slot, (0, 0))
+        need(order.sequence >= stored, "sequence")
+        account.slots[order.slot] = (
+            order.sequence,
+            filled if order.sequence == stored or order.amend else 0,
+        )
+        account.triggered[order.slot] = order.sequence

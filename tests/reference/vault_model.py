@@ -34,6 +34,9 @@ class Vault:
     owners: dict[tuple[bytes, int], int] = field(default_factory=dict)  # (owner, sub-account) -> id
     agents: dict[tuple[int, bytes], tuple[int, int]] = field(default_factory=dict)  # -> expiry, transfer cap
     credited: int = 0
+    waiting: dict[int, int] = field(
+        default_factory=dict
+    )  # account -> when its oldest waiting deposit was made
 
     def settle(
         self,
@@ -90,6 +93,11 @@ class Run(Actions, Backstop):
             self.action(action)
         for hour in batch.funding_hours:
             self.funding(hour, rates[hour])
+        last = -1
+        for bit in batch.triggers:
+            need(last < bit.row < len(batch.orders), "rows")
+            last = bit.row
+            self.trigger(batch.orders[bit.row])
         for row in batch.orders:
             self.row(row)
         self.before = copy.deepcopy(vault.accounts)
@@ -191,14 +199,16 @@ class Run(Actions, Backstop):
             self.reduces(number, market, sign, size)
         if order.slot == 0:
             if index not in self.used:
-                need(order.sequence > account.taker_sequence, "sequence")
+                need(order.sequence > account.taker_sequence and order.trigger not in (1, 2), "sequence")
                 account.taker_sequence = order.sequence
             need(order.sequence == account.taker_sequence, "replaced")
             filled = self.used[index] = self.used.get(index, 0) + size
         else:
             stored, filled = account.slots.get(order.slot, (0, 0))
             need(order.sequence >= stored, "sequence")
-            need(order.trigger not in (1, 2), "trigger")
+            need(
+                order.trigger not in (1, 2) or account.triggered.get(order.slot) == order.sequence, "trigger"
+            )
             filled = size + (filled if order.sequence == stored or order.amend else 0)
             account.slots[order.slot] = (order.sequence, filled)
         need(filled <= order.size, "overfilled")

@@ -54,6 +54,7 @@ class Account:
     action_sequence: int = 0
     positions: dict[int, Position] = field(default_factory=dict)
     slots: dict[int, tuple[int, int]] = field(default_factory=dict)
+    triggered: dict[int, int] = field(default_factory=dict)  # slot -> the sequence that was triggered
 
     def open(self) -> dict[int, Position]:
         return {market: position for market, position in self.positions.items() if position.size}

@@ -111,17 +111,23 @@ async def test_node_outage_is_waited_out(
 async def test_entries_wait_for_the_first_price(
     tmp_path: Path, world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the engine cannot take yet stays the next entry and follows after the first round."""
+    """What the engine cannot take yet stays the next entry and follows after the first round; the engine knows every deposit
+    that waits, each told once."""
     monkeypatch.setattr("sequencer.inbox.WAIT_S", 0.0)
     async with House(tmp_path, world, queue) as house:
         for _ in range(5):
             await house.watcher.step()
         waiting = house.core.state.entry_count
         assert waiting < 100
+        assert len(house.core.state.waiting_deposits) == 100 - waiting
+        told = house.core.state.sequence
+        await house.watcher.step()
+        assert house.core.state.sequence == told + 1
         await house.core.pipeline.submit(world.round())
         while await house.watcher.step():
             pass
         assert house.core.state.entry_count == 100
+        assert not house.core.state.waiting_deposits
 
 
 async def test_gap_stops_the_watcher(tmp_path: Path, world: World, queue: Queue) -> None:

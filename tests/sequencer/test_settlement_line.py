@@ -332,6 +332,21 @@ async def test_a_batch_of_somebody_else_ends_the_line(
         chain.settled = []
 
 
+async def test_another_journals_batch_under_a_sealed_id_raises_the_alarm(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """It is never confirmed as this journal's, and nothing is sent after it."""
+    async with House(tmp_path, world, chain) as house:
+        await house.fund_and_trade(3)
+        chain.settled = [b"\1" * 81]
+        with pytest.raises(
+            Refused, match="batch 1 on the chain names record 1103823438081 of another journal"
+        ):
+            await house.line.step()
+        assert house.line.status().last_confirmed == 0
+        assert chain.settled == [b"\1" * 81]
+
+
 async def test_a_frozen_exchange_raises_the_alarm(tmp_path: Path, world: World, chain: ChainModel) -> None:
     """Nothing is sent or confirmed any more, whatever waits; claims are still paid."""
 

@@ -256,6 +256,7 @@ class Builder:
     uses: list[int | None] = field(default_factory=list)
     actions: list[tuple[int, Any, signing.Signature]] = field(default_factory=list)
     hours: list[int] = field(default_factory=list)
+    bits: list[Row] = field(default_factory=list)
     fills: list[tuple[int, Any, Any, int, int | None]] = field(default_factory=list)
     withdrawals: list[tuple[int, Withdraw, int, signing.Signature]] = field(default_factory=list)
     named: set[tuple[int, int]] = field(default_factory=set)
@@ -411,6 +412,7 @@ class Builder:
             "inbox": tuple(codec.InboxUse(codec.NO_INDEX if use is None else at[use]) for use in self.uses),
             "actions": tuple(self._packed_action(at, *action) for action in self.actions),
             "funding_hours": tuple(self.hours),
+            "triggers": tuple(codec.TriggerBit(row.index) for row in self.bits),
             "fills": tuple(self._fill(at, table, *fill) for fill in self.fills),
             "withdrawals": tuple(
                 codec.Withdrawal(at[account], message, fee, signature)

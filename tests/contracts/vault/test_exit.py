@@ -8,6 +8,7 @@ import boa
 import pytest
 from boa.util.abi import Address
 from builders import USDC, Exchange, Party, Refused, refused, signer
+from eth_hash.auto import keccak
 
 from evermark.protocol.margin import funding_owed
 from evermark.protocol.orders import Side
@@ -16,6 +17,7 @@ PRICE = 600_000
 DAY_S = 86_400
 HOUR_S = 3_600
 ANYBODY = "0x" + "42" * 20
+NOBODY = "0x" + "00" * 20
 
 
 def wallet(party: Party) -> Address:
@@ -238,6 +240,53 @@ def test_a_token_that_refuses_blocks_only_that_payout(exchange_with_token, maker
     exchange.token.blacklist(wallet(first), False)
     exchange.vault.pay(claim)
     assert exchange.token.balanceOf(wallet(first)) == 1_000 * USDC
+
+
+def call_of(signature: str, number: int) -> bytes:
+    return keccak(signature.encode())[:4] + number.to_bytes(32, "big")
+
+
+@pytest.mark.safety("E17", "contract")
+def test_a_token_that_calls_back_while_paying_gains_nothing(exchange_with_token, maker_of) -> None:
+    """In the middle of a payout neither another payout nor a second share of the same account is to be had."""
+    exchange = exchange_with_token("ReentrantToken")
+    first, second = (maker_of(exchange, number) for number in (1, 2))
+    freeze(exchange, second)
+    count_all(exchange)
+    claim = exchange.exit.take(first.account)
+    for target, data in (
+        (exchange.exit, call_of("take(uint256)", first.account)),
+        (exchange.vault, call_of("pay(uint256)", claim)),
+    ):
+        with boa.env.anchor():
+            exchange.token.arm_call(target.address, data)
+            exchange.vault.pay(claim)
+            assert exchange.token.attempts() == 1
+            assert not exchange.token.succeeded()
+            assert exchange.token.balanceOf(wallet(first)) == 1_000 * USDC
+    # Somebody else's share may be taken meanwhile, as at any time: it only makes a claim.
+    exchange.token.arm_call(exchange.exit.address, call_of("take(uint256)", second.account))
+    exchange.vault.pay(claim)
+    assert exchange.token.succeeded()
+    exchange.token.arm_call(NOBODY, b"")
+    exchange.vault.pay(claim + 1)
+    assert exchange.token.balanceOf(exchange.vault.address) == exchange.vault.totals().credited == 0
+
+
+@pytest.mark.safety("E17", "contract")
+def test_a_freeze_in_the_middle_of_a_deposit_loses_nothing(exchange_with_token, maker_of) -> None:
+    """The deposit reverts as a whole: a frozen inbox takes no entries."""
+    exchange = exchange_with_token("ReentrantToken")
+    party = maker_of(exchange, 1)
+    request_and_wait(exchange, party)
+    owner = exchange.fund_wallet(party.signer, 5 * USDC)
+    exchange.token.arm_call(exchange.exit.address, keccak(b"freeze()")[:4])
+    with boa.reverts("inbox: frozen"):
+        exchange.inbox.deposit(5 * USDC, 0, sender=owner)
+    assert exchange.exit.frozen_at() == 0
+    assert exchange.token.balanceOf(owner) == 5 * USDC
+    exchange.token.arm_call(NOBODY, b"")
+    exchange.inbox.deposit(5 * USDC, 0, sender=owner)
 
 
 def test_the_newer_lane_prices_each_market(exchange: Exchange, maker: Party, taker: Party) -> None:

@@ -373,3 +373,21 @@ def test_the_maker_of_a_liquidation_is_checked(exchange: Exchange, target: Party
     exchange.round({0: BELOW_MAINTENANCE})
     with refused("vault: below initial margin"):
         on_book(exchange, target, poor, SIZE, BELOW_MAINTENANCE).settle()
+
+
+def test_nobody_is_liquidated_while_a_deposit_waits_for_long(
+    exchange: Exchange, target: Party, keeper: Party
+) -> None:
+    """More than ten minutes from the deposit to the round: refused on the book and by the fund, until it is consumed."""
+    exchange.inbox.deposit(1_000, 0, sender=exchange.fund_wallet(target.signer, 1_000))
+    exchange.round({0: BELOW_TWO_THIRDS}, seconds=600)
+    on_book(exchange, target, keeper, 100, BELOW_TWO_THIRDS).settle()
+    exchange.round({0: BELOW_TWO_THIRDS})
+    attempts = [on_book(exchange, target, keeper, 100, BELOW_TWO_THIRDS), exchange.batch()]
+    attempts[1].take_over(target.account, 0, 100)
+    for batch in attempts:
+        with refused("vault: a deposit waits"):
+            batch.settle()
+    batch = on_book(exchange, target, keeper, 100, BELOW_TWO_THIRDS)
+    batch.inbox(target.account)
+    batch.settle()

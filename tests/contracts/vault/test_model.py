@@ -9,9 +9,9 @@ import boa
 import pytest
 from boa.util.abi import Address
 from builders import MARKETS, USDC, Builder, Exchange, Party, Refused, signer
+from model_actions import some_actions, some_triggers
 from msgspec import structs
 
-from evermark.protocol import signing
 from evermark.protocol.batch import FILL_DELEVERAGE, WriteOff
 from evermark.protocol.orders import Side, TimeInForce
 
@@ -141,7 +141,8 @@ class Twin:
                 expected = (position.size, position.entry_cumulative, position.entry_mark)
                 assert tuple(vault.position(number, market)) == expected
             for slot, (sequence, filled) in account.slots.items():
-                assert tuple(vault.slot(number, slot)) == (sequence, filled, False)
+                bit = account.triggered.get(slot) == sequence
+                assert tuple(vault.slot(number, slot)) == (sequence, filled, bit)
         for (number, agent), word in self.model.agents.items():
             assert tuple(vault.agent(number, "0x" + agent.hex())) == word
         for (owner, sub_account), number in self.model.owners.items():
@@ -229,35 +230,6 @@ def old_order(twin: Twin, batch: Builder, maker: Party, market: int, any_order: 
     return None
 
 
-def some_actions(twin: Twin, batch: Builder, parties: list[Party]) -> None:
-    """Transfers by owners and agents, some beyond what is free or capped; approvals; withdrawals; cancels."""
-    pick, agent, vault = twin.random, signer(500), twin.exchange.vault
-    if pick.random() < 0.15:
-        amount = pick.choice((1, 50 * USDC, 3_000 * USDC))
-        batch.withdraw(pick.choice(parties), amount, fee=pick.choice((0, 1)))
-    if pick.random() < 0.1:
-        batch.cancel(pick.choice(parties), slot=pick.randint(0, 3), sequence=twin.exchange.sequence())
-    party, sub_account = pick.choice(parties), pick.randint(0, 2)
-    sequence = vault.account(party.account).action_sequence + 1
-    chance = pick.random()
-    if chance < 0.1:
-        expiry, cap = twin.exchange.clock + 1_000, pick.randint(0, 100) * USDC
-        batch.approve(party, agent.address, expiry, transfer_cap=cap, action_sequence=sequence)
-    elif chance < 0.3:
-        held = vault.account_of("0x" + party.signer.address.hex(), sub_account)
-        if sub_account and held and pick.random() < 0.5:
-            party, sub_account = Party(party.signer, held, sub_account), 0
-        amount = pick.choice((9 * USDC, 10 * USDC, 60 * USDC, 5_000 * USDC))
-        batch.transfer(party, sub_account, amount, by=pick.choice((party.signer, agent)))
-        twin.signers[batch.actions[-1][2].to_bytes()] = recovered(twin, batch)
-
-
-def recovered(twin: Twin, batch: Builder) -> bytes:
-    """Who signed the last action, as the model is told."""
-    _, message, signature = batch.actions[-1]
-    return signing.recover(signing.digest(twin.exchange.separator, message), signature)
-
-
 def move_time(twin: Twin) -> None:
     """A round with new prices; sometimes a funding hour, sometimes a market without a price."""
     pick = twin.random
@@ -318,6 +290,8 @@ def play(seed: int, poor: bool = False) -> Twin:
             if not waiting and pick.random() < 0.25:
                 twin.request(pick.choice(parties), batch)
             some_actions(twin, batch, parties)
+            if not poor:
+                some_triggers(twin, batch, parties)
             twin.settle(batch)
         twin.exchange.check_invariants()
     return twin

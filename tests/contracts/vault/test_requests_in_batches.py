@@ -134,6 +134,23 @@ def test_requests_name_their_own_account(exchange: Exchange, maker: Party, taker
     execute(exchange, maker.account)
 
 
+@pytest.mark.safety("E10", "contract")
+def test_a_request_races_no_batch(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """Asking moves nothing: fills that rely on the collateral settle, and the withdrawal then pays what they leave free."""
+    free = exchange.margin(taker.account).withdrawable
+    exchange.inbox.request_withdrawal(0, free, sender=wallet(taker))
+    batch = exchange.batch()
+    batch.trade(maker, taker, Side.BUY, 300_000, PRICE)
+    batch.settle()
+    left = exchange.margin(taker.account).withdrawable
+    assert 0 < left < free
+    (claim,) = events(exchange, execute(exchange, taker.account), "ClaimCreated")
+    assert claim.amount == left
+    exchange.inbox.request_withdrawal(0, free, sender=wallet(taker))
+    (skipped,) = events(exchange, execute(exchange, taker.account), "EntrySkipped")
+    assert skipped.reason == 3
+
+
 # ------------------------------------------------------------------------------------------------------------------ bonds
 
 

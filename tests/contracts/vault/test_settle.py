@@ -150,15 +150,15 @@ def test_reserved_fill_kinds_are_refused(exchange: Exchange, maker: Party, taker
 
 
 def test_reserved_sections_and_schemes_are_refused(exchange: Exchange, maker: Party, taker: Party) -> None:
-    """Unknown actions, triggers and other signature schemes are tags without a rule yet."""
+    """Unknown actions, resolutions and other signature schemes are tags without a rule yet."""
     empty = exchange.batch()
     data = empty.data()
     unknown = data[:-7] + b"\0\x01\x09" + bytes(60) + b"\0" * 5
     with refused("vault: action reserved"):
         exchange_with_account(exchange, unknown, maker)
-    trigger = data[:-5] + b"\x01\x02" + bytes(4) + bytes(4)
+    resolution = data[:-5] + b"\x01\x03" + bytes(4) + bytes(4)
     with refused("vault: funding tag reserved"):
-        send(exchange, trigger)
+        send(exchange, resolution)
     trade = bytearray(a_trade(exchange, maker, taker).data())
     row_at = trade.index(b"\x00\x02", 4 + 81 + 5 + 2 + 10 + 8) + 2
     for scheme in (1, 2, 3):

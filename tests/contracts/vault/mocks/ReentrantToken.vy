@@ -1,5 +1,5 @@
 # pragma version 0.4.3
-# A token that calls the vault's pay() again while it is paying.
+# A token that calls the vault's pay() again while it is paying, or anything else.
 
 
 interface IVault:
@@ -12,6 +12,8 @@ attempts: public(uint256)
 succeeded: public(bool)
 vault: address
 claim: uint256
+target: address
+data: Bytes[100]
 
 
 @external
@@ -32,6 +34,19 @@ def arm(vault: address, claim: uint256):
 
 
 @external
+def arm_call(target: address, data: Bytes[100]):
+    self.target = target
+    self.data = data
+
+
+@internal
+def _call_back():
+    if self.target != empty(address):
+        self.attempts += 1
+        self.succeeded = raw_call(self.target, self.data, revert_on_failure=False)
+
+
+@external
 def transfer(to: address, amount: uint256) -> bool:
     self.balanceOf[msg.sender] -= amount
     self.balanceOf[to] += amount
@@ -40,6 +55,7 @@ def transfer(to: address, amount: uint256) -> bool:
         self.succeeded = raw_call(
             self.vault, abi_encode(self.claim, method_id=method_id("pay(uint256)")), revert_on_failure=False
         )
+    self._call_back()
     return True
 
 
@@ -48,4 +64,5 @@ def transferFrom(owner: address, to: address, amount: uint256) -> bool:
     self.allowance[owner][msg.sender] -= amount
     self.balanceOf[owner] -= amount
     self.balanceOf[to] += amount
+    self._call_back()
     return True

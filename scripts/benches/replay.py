@@ -1,0 +1,139 @@
+"""How long a start takes, as one JSON object: the whole journal replayed, and from a snapshot with a tail behind it.
+
+The engine benchmark's flow is applied once, as live, and journaled; then the sequencer's core is opened on the
+journal as a restart would. `--commands 1000000` is the size that the bar is set for.
+"""
+
+import argparse
+import gc
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import engine
+import structlog
+
+from evermark.protocol.markets import Market
+from sequencer.core import Core
+from sequencer.engine.commands import Genesis, OracleRound
+from sequencer.engine.snapshot import state_hash
+from sequencer.journal import Appended, SqliteJournal, encode_command
+from sequencer.snapshots.taking import EVERY
+
+COMMANDS = 60_000
+GROUP = 1_000  # records of one append
+
+
+class Journaled(engine.Journal):
+    """The benchmark's engine, with everything that it applied written to a journal."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.file = SqliteJournal(path)
+        self.epoch = self.file.take_epoch()
+        self.entries: list[tuple[int, bytes]] = []
+        self.applying = 0.0
+
+    def apply(self, command: object) -> list[object]:
+        began = time.perf_counter()
+        events = super().apply(command)
+        self.applying += time.perf_counter() - began
+        self.entries.append((self.state.stamp_ms, encode_command(command)))
+        if len(self.entries) == GROUP:
+            self.flush()
+        return events
+
+    def flush(self) -> None:
+        first = self.file.head().sequence + 1
+        if not isinstance(self.file.append(self.entries, first, self.epoch), Appended):
+            raise SystemExit("bench: the journal did not take the records")
+        self.entries = []
+
+
+def run(journal: Journaled, flow: engine.Flow, count: int) -> None:
+    """Apply and journal `count` commands of the flow."""
+    for number in range(count):
+        command = flow.prices() if number % engine.ROUND_EVERY == 0 else flow.next()
+        journal.apply(command)
+        if type(command) is OracleRound:
+            journal.confirm()
+    journal.flush()
+
+
+def start(directory: Path, genesis: Genesis) -> tuple[float, Core]:
+    """Open the core as a restart does; seconds, and the core."""
+    gc.collect()
+    began = time.perf_counter()
+    core = Core(directory, genesis, lambda: 0)
+    return time.perf_counter() - began, core
+
+
+def stop(core: Core) -> None:
+    core.history.flush().result()
+    core.writer.close()
+    core.history.store.close()
+    core.reader.close()
+    core.journal.close()
+
+
+def measure(directory: Path, commands: int) -> dict[str, object]:
+    markets: tuple[Market, ...] = engine.make_markets()
+    flow = engine.Flow(markets)
+    original, engine.Journal = engine.Journal, lambda: Journaled(directory / "journal.db")
+    journal = engine.prepare(flow)
+    engine.Journal = original
+    tail = min(EVERY // 2, commands // 40)  # what a crash leaves behind a snapshot, in the mean
+    genesis = flow.genesis()
+    prepared, journal.applying = journal.state.sequence, 0.0
+    run(journal, flow, commands - tail)
+    journal.file.close()
+    rebuild_s, core = start(directory, genesis)
+    core.snapshotter.write_now()
+    stop(core)
+    journal.file = SqliteJournal(directory / "journal.db")
+    journal.epoch = journal.file.take_epoch()
+    run(journal, flow, tail)
+    journal.file.close()
+    records, expected = journal.state.sequence, state_hash(journal.state)
+    live_per_s = (records - prepared) / journal.applying
+    snapshots, aside = directory / "snapshots", directory / "aside"
+    snapshots.rename(aside)
+    full_s, core = start(directory, genesis)
+    hashes = {state_hash(core.state)}
+    stop(core)
+    shutil.rmtree(snapshots, ignore_errors=True)
+    aside.rename(snapshots)
+    del core, journal
+    snapshot_s, core = start(directory, genesis)
+    hashes.add(state_hash(core.state))
+    stop(core)
+    if hashes != {expected}:
+        raise SystemExit("bench: a start did not find the state of the live engine")
+    return {
+        "records": records,
+        "tail": tail,
+        "live_per_s": round(live_per_s),
+        "replay_per_s": round(records / full_s),
+        "full_s": round(full_s, 2),
+        "snapshot_s": round(snapshot_s, 2),
+        "snapshot_share": round(snapshot_s / full_s, 3),
+        "with_history_rebuilt_s": round(rebuild_s, 2),
+        "journal_mb": round((directory / "journal.db").stat().st_size / 1e6),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--commands", type=int, default=COMMANDS)
+    options = parser.parse_args()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    with tempfile.TemporaryDirectory() as directory:
+        result = measure(Path(directory), options.commands)
+    print(json.dumps(result | {"python": sys.version.split()[0]}))
+
+
+if __name__ == "__main__":
+    main()
