@@ -335,15 +335,8 @@ def _close_out(
 
 @internal
 def _move(
-    kind: uint256,
-    target: uint256,
-    active: uint256,
-    passive: uint256,
-    size: uint256,
-    mark: uint256,
-    p: uint256,
-    keeper: uint256,
-    context: uint256,
+    kind: uint256, target: uint256, active: uint256, passive: uint256, size: uint256,
+    mark: uint256, p: uint256, keeper: uint256, context: uint256,
 ):
     """
     @dev A target against the insurance fund or a counterparty, at the mark.
@@ -386,15 +379,8 @@ def _close_target(
 
 @internal
 def _exchange(
-    active: uint256,
-    passive: uint256,
-    size: uint256,
-    sells: bool,
-    notional: int256,
-    debit: int256,
-    passive_debit: int256,
-    role: uint256,
-    passive_role: uint256,
+    active: uint256, passive: uint256, size: uint256, sells: bool, notional: int256,
+    debit: int256, passive_debit: int256, role: uint256, passive_role: uint256,
 ):
     """
     @dev Moves the lots and their price between the two running positions.

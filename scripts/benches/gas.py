@@ -1,9 +1,10 @@
 """Gas of settlement, measured on py-evm (Prague): prints one JSON object, gas and calldata bytes a fill and code sizes.
 
-`gas_per_fill` is what the receipt of `settle()` says it used, intrinsic gas and calldata included, divided by the fills; every account
-and storage word is cold at its first access, and the round was posted before. "Warm" means that every word, those of orders and
-positions too, was used before. Every rule is on: signatures, prices, fees, margins of all who traded, open interest, the event. No
-funding hour passed since the positions' last trade; a batch that follows one pays for the pool's word once.
+`gas_per_fill` is what the receipt of `settle()` says it used, intrinsic gas and calldata included, divided by the
+fills; every account and storage word is cold at its first access, and the round was posted before. "Warm" means that
+every word, those of orders and positions too, was used before. Every rule is on: signatures, prices, fees, margins of
+all who traded, open interest, the event. No funding hour passed since the positions'
+last trade; a batch that follows one pays for the pool's word once.
 
 `scripts/bench gas` prints, `scripts/bench gas M5` one case; `scripts/bench gas --write` also writes the snapshot that
 tests/contracts/test_gas.py compares.
