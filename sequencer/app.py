@@ -33,9 +33,12 @@ from sequencer.gateway.app import create_app, create_runner
 from sequencer.gateway.services import ExchangeFacts, Services
 from sequencer.inbox import InboxWatcher
 from sequencer.journal import JournalRefused
+from sequencer.opening import Opening
+from sequencer.outside import create_outside
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.errors import Ended, Unreachable
 from sequencer.settlement.line import SettlementLine
+from sequencer.settlement.reconciliation import Reconciliation
 from sequencer.settlement.witness import check_witness
 from sequencer.storage import StorageWatch, free_bytes
 
@@ -79,20 +82,25 @@ async def run_sequencer(config: SequencerConfig, started: Callable[[int], None] 
                 f"config: keystore: its address is {sender.address}, but the contracts know the sequencer "
                 f"{manifest.roles.sequencer}"
             )
-        core = Core(
-            config.directory,
-            genesis_of(manifest),
-            clock.now_ms,
-            config.capacity,
-            journal=config.journal,
-            snapshot_every=config.snapshot_every,
-        )
         chain = ExchangeChain(w3, manifest, sender, config.confirmations)
-        try:
-            await _check_chain(core, chain)
-            await Sequencer(config, manifest, core, chain, clock).run(stop, started)
-        finally:
-            await core.close()
+        async with _Outside(config.metrics_port) as outside:
+            core = Core(
+                config.directory,
+                genesis_of(manifest),
+                clock.now_ms,
+                config.capacity,
+                journal=config.journal,
+                snapshot_every=config.snapshot_every,
+                standby=config.standby,
+            )
+            try:
+                if not config.standby or await _turn(config, core, stop, outside):
+                    await _check_chain(core, chain)
+                    sequencer = Sequencer(config, manifest, core, chain, clock)
+                    outside.phase, outside.missing = "leader", sequencer.missing
+                    await sequencer.run(stop, started)
+            finally:
+                await core.close()
     log.info("stopped")
 
 
@@ -106,8 +114,10 @@ class Sequencer:
         self._manifest = manifest
         self._core = core
         self._clock = clock
+        self._opening = Opening(core.pipeline, clock.now_s, taken_over=config.standby)
         self._inbox = InboxWatcher(chain, core.pipeline.submit, lambda: core.state.next_entry_id)
         self._line = SettlementLine(chain, core.backlog, core.pipeline.submit, clock.now_s)
+        self._reconciliation = Reconciliation(chain, core.pipeline, config.reconcile_s)
         self._storage = StorageWatch(
             core.pipeline, lambda: free_bytes(config.directory), config.reserve_bytes
         )
@@ -119,6 +129,7 @@ class Sequencer:
             "inbox": asyncio.ensure_future(self._inbox.run()),
             "settlement": asyncio.ensure_future(self._line.run()),
             "storage": asyncio.ensure_future(self._storage.run()),
+            "reconciliation": asyncio.ensure_future(self._reconciliation.run()),
             "stop": asyncio.ensure_future(stop.wait()),
         }
         runner = create_runner(create_app(self._services()))
@@ -150,6 +161,8 @@ class Sequencer:
             "settlement_lag_s": 0 if oldest is None else max(0, self._clock.now_s() - oldest),
             "settlement_alarm": line.alarm,
             "settlement_retrying": line.retrying,
+            "reconciled_batch": self._reconciliation.compared,
+            "reconciliation_alarm": self._reconciliation.alarm,
             "fills_matched": self._core.state.trade_count,
             "fills_settled": backlog.fills_settled,
             "last_settle_gas": line.last_settle_gas,
@@ -162,8 +175,8 @@ class Sequencer:
         state = self._core.state
         if not self._line.reached:
             missing.append("chain")
-        if state.round.round == 0:
-            missing.append("prices")
+        if not self._opening.has_prices:
+            missing.append("prices since the start")
         elif state.stale_markets == len(state.markets):
             missing.append("fresh prices")
         return missing
@@ -188,6 +201,43 @@ class Sequencer:
             missing=self.missing,
             publication=core.publication,
         )
+
+
+class _Outside:
+    """The operator's port, when one is configured, and what it tells at the moment."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.phase = "starting"
+        self.missing: Callable[[], list[str]] = lambda: [self.phase]
+
+    async def __aenter__(self) -> "_Outside":
+        app = create_outside(lambda: self.phase, lambda: self.missing())
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        if self._port:
+            try:
+                await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+            except OSError as error:
+                await self._runner.cleanup()
+                raise ConfigRefused(f"config: metrics_port: {self._port}: {error.strerror}") from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+
+async def _turn(config: SequencerConfig, core: Core, stop: asyncio.Event, outside: _Outside) -> bool:
+    """Stand by until it is this process's turn; False when it is stopped before."""
+    from sequencer.journal.postgres import PostgresJournal
+    from sequencer.standby import wait_for_turn
+
+    outside.phase = "standby"
+    watching = await asyncio.to_thread(PostgresJournal, config.journal)
+    try:
+        return await wait_for_turn(core, watching, stop, config.silence_s)
+    finally:
+        watching.close()
 
 
 async def _check_chain(core: Core, chain: ExchangeChain) -> None:

@@ -12,6 +12,7 @@ from sequencer.journal.opening import SCHEMES
 
 MAX_CONFIRMATIONS = 64
 MIN_CAPACITY = 64
+MIN_SILENCE_S = 2.0  # two beats of the owner
 MIN_SNAPSHOT_EVERY = 100  # a snapshot costs more than so many records
 
 
@@ -34,6 +35,12 @@ class SequencerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         0  # blocks on top of one that is acted upon; 0 only where the chain cannot reorganise
     )
     capacity: int = 4_096  # commands waiting, at most
+    standby: bool = False  # follow the replicated journal, and take over when its owner falls silent
+    silence_s: float = 5.0  # how long that takes
+    metrics_port: int = (
+        0  # /health, /ready and /metrics for the operator's tools, on this machine only; 0: none
+    )
+    reconcile_s: float = 30.0  # between two comparisons of engine and vault
     reserve_bytes: int = (
         256 * 2**20
     )  # with less room on the journal's disk only cancels and the like are taken
@@ -82,6 +89,11 @@ def validate(config: SequencerConfig) -> None:
         <= config.confirmations
         <= MAX_CONFIRMATIONS,
         f"capacity: {config.capacity} is below {MIN_CAPACITY}": config.capacity >= MIN_CAPACITY,
+        "standby: only a replicated journal can be followed; set journal": bool(config.journal)
+        or not config.standby,
+        f"silence_s: {config.silence_s} is below {MIN_SILENCE_S}": config.silence_s >= MIN_SILENCE_S,
+        f"metrics_port: {config.metrics_port} is not within 0 to 65535": 0 <= config.metrics_port < 2**16,
+        f"reconcile_s: {config.reconcile_s} is not above 0": config.reconcile_s > 0,
         f"reserve_bytes: {config.reserve_bytes} is negative": config.reserve_bytes >= 0,
         f"snapshot_every: {config.snapshot_every} is below {MIN_SNAPSHOT_EVERY}": config.snapshot_every
         >= MIN_SNAPSHOT_EVERY,

@@ -5,6 +5,7 @@ sockets.
 import asyncio
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -13,15 +14,26 @@ import structlog
 from sequencer.engine.commands import Genesis
 from sequencer.followers import Followers, decode_memory
 from sequencer.history import History
-from sequencer.journal import JournalRefused, JournalWriter, decode_command, encode_command, open_journal
+from sequencer.journal import (
+    Appended,
+    JournalRefused,
+    JournalWriter,
+    Record,
+    decode_command,
+    encode_command,
+    open_journal,
+)
 from sequencer.market_data import MarketData
 from sequencer.pipeline import CAPACITY, Pipeline
 from sequencer.publication import Publication
-from sequencer.replay import replay
+from sequencer.replay import apply_record, replay
 from sequencer.reports import ReportCollector
 from sequencer.settlement.backlog import Backlog
 from sequencer.snapshots import SnapshotFiles, Snapshotter, recover
 from sequencer.snapshots.taking import EVERY
+
+BEAT_S = 1.0  # wall time between two signs of life for a standby
+FOLLOW_RECORDS = 256  # that a standby applies before it lets others have the event loop
 
 log = structlog.get_logger("sequencer")
 
@@ -38,71 +50,93 @@ class Core:
         *,
         journal: str = "",
         snapshot_every: int = EVERY,
+        standby: bool = False,
     ) -> None:
         """Loads the newest snapshot and replays what follows; blocks meanwhile. `now_ms` is chain time,
-        `journal` the address of a replicated journal instead of the directory's own.
+        `journal` the address of a replicated journal instead of the directory's own. A `standby` owns nothing
+        until `take_over`.
 
         Raises JournalRefused when the journal is in use, broken, or of another exchange than `genesis`.
         """
         directory.mkdir(parents=True, exist_ok=True)
         location = journal or directory / "journal.db"
         self.genesis = genesis
+        self._owns = False
+        self._now_ms, self._capacity = now_ms, capacity
         self.journal = open_journal(location)
-        epoch = self.journal.take_epoch()
+        epoch = 0 if standby else self.journal.take_epoch()
         if self.journal.head().sequence == 0:
-            self.journal.append([(now_ms(), encode_command(genesis))], 1, epoch)
+            self._begin(epoch)
         self._check_genesis()
         began = time.monotonic()
         self.reader = open_journal(location, read_only=not journal)
-        self.writer = JournalWriter(self.journal, epoch)
         self.history = History.open(directory / "history.db", self._hash_at)
         files, genesis_hash = SnapshotFiles(directory / "snapshots"), self.journal.record(1).hash
         recovered = recover(files, self.journal, genesis_hash, self.history.sequence, decode_memory)
         self.state = recovered.state
-        self.pipeline = Pipeline(self.writer, self.state, now_ms, capacity=capacity)
         self.market_data = MarketData(self.state)
         self.backlog = Backlog(self.reader.record, genesis.round_seconds)
         self.reports = ReportCollector(
             genesis,
-            self.pipeline.submit,
+            lambda command: self.pipeline.submit(command),
             lambda: now_ms() // 1000,
             spacing_s=self.backlog.round_spacing_s,
         )
         self.publication = Publication(
             open_journal(location, read_only=True), lambda: self.backlog.settled_sequence
         )
-        followers = Followers(self.history, self.market_data, self.backlog, self.reports)
+        self._followers = followers = Followers(self.history, self.market_data, self.backlog, self.reports)
         if recovered.memory is not None:
             followers.recall(genesis, recovered.memory)
         self.snapshotter = Snapshotter(
             files, self.state, followers.encode_memory, genesis_hash, every=snapshot_every
         )
         self.snapshotter.start_at(recovered.sequence)
-        for subscriber in (*followers.subscribers, self.snapshotter.observe):
-            self.pipeline.subscribe(subscriber)
-        replaying = (*followers.subscribers, self.snapshotter.note)
-        head = replay(self.journal, self.state, replaying, after=recovered.sequence)
+        self._replaying = (*followers.subscribers, self.snapshotter.note)
+        replay(self.journal, self.state, self._replaying, after=recovered.sequence)
+        if not standby:
+            self._own(epoch)
         log.info(
             "journal replayed",
-            sequence=head.sequence,
+            sequence=self.state.sequence,
             after=recovered.sequence,
-            epoch=self.writer.epoch,
+            epoch=epoch,
             journal=self.journal.name,
             seconds=round(time.monotonic() - began, 3),
         )
+
+    async def follow(self) -> None:
+        """Apply what the leader has made durable since; for a standby. Raises JournalRefused."""
+        while True:
+            page = await asyncio.to_thread(self._page_after, self.state.sequence)
+            for record in page:
+                apply_record(record, self.state, self._replaying)
+            if len(page) < FOLLOW_RECORDS:
+                return
+
+    def _page_after(self, sequence: int) -> list[Record]:
+        return list(islice(self.reader.read(sequence + 1), FOLLOW_RECORDS))
+
+    async def take_over(self) -> None:
+        """Fence the leader, apply the rest of what it made durable, and own the journal."""
+        epoch = await asyncio.to_thread(self.journal.take_epoch)
+        await self.follow()
+        self._own(epoch)
 
     async def run(self) -> None:
         """Work until the pipeline is stopped. Raises what ends it otherwise."""
         storing = asyncio.ensure_future(self.history.run())
         pipeline = asyncio.ensure_future(self.pipeline.run())
+        beating = asyncio.ensure_future(self._beat())
         try:
-            await asyncio.wait({pipeline, storing}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (pipeline, storing):
+            await asyncio.wait({pipeline, storing, beating}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (pipeline, storing, beating):
                 if task.done():
                     task.result()
         finally:
+            beating.cancel()
             self.pipeline.stop()
-            await asyncio.gather(pipeline, return_exceptions=True)
+            await asyncio.gather(pipeline, beating, return_exceptions=True)
             storing.cancel()
             await asyncio.gather(storing, return_exceptions=True)
             await self.snapshotter.close()
@@ -111,11 +145,38 @@ class Core:
     async def close(self) -> None:
         """Release everything, after `run` has ended."""
         await self.reports.close()
-        self.writer.close()
+        if self._owns:
+            self.writer.close()
         self.history.store.close()
         self.publication.close()
         self.reader.close()
         self.journal.close()
+
+    def _begin(self, epoch: int) -> None:
+        if not epoch:
+            raise JournalRefused(
+                f"journal: {self.journal.name} is empty: a standby has nobody to follow; start a leader first"
+            )
+        outcome = self.journal.append([(self._now_ms(), encode_command(self.genesis))], 1, epoch)
+        if not isinstance(outcome, Appended):
+            raise JournalRefused(f"journal: {self.journal.name} could not be begun: {outcome}")
+
+    def _own(self, epoch: int) -> None:
+        """From here on this process alone appends."""
+        self.writer = JournalWriter(self.journal, epoch)
+        if self.writer.head.sequence != self.state.sequence:
+            raise JournalRefused(
+                f"journal: its head is {self.writer.head.sequence}, but {self.state.sequence} records were applied"
+            )
+        self.pipeline = Pipeline(self.writer, self.state, self._now_ms, capacity=self._capacity)
+        for subscriber in (*self._followers.subscribers, self.snapshotter.observe):
+            self.pipeline.subscribe(subscriber)
+        self._owns = True
+
+    async def _beat(self) -> None:
+        while True:
+            await self.writer.beat()
+            await asyncio.sleep(BEAT_S)
 
     def _hash_at(self, sequence: int) -> bytes | None:
         try:

@@ -19,6 +19,9 @@ JOURNAL_HEAD = Gauge("evermark_journal_sequence", "Newest durable record")
 SNAPSHOT_SEQUENCE = Gauge("evermark_snapshot_sequence", "Journal record of the newest snapshot")
 SNAPSHOT_FAILURES = Counter("evermark_snapshot_failures_total", "Snapshots that could not be written")
 STORAGE_FREE = Gauge("evermark_storage_free_bytes", "Room on the journal's disk")
+RECONCILIATION_ALARM = Gauge(
+    "evermark_reconciliation_alarm", "1 while engine and vault differ and withdrawals are held"
+)
 ENTRIES_READ = Gauge("evermark_inbox_entries", "Inbox entries taken from the chain")
 BATCHES_SEALED = Gauge("evermark_batches_sealed", "Newest sealed settlement batch")
 BATCHES_SETTLED = Gauge("evermark_batches_settled", "Newest batch confirmed on the chain")

@@ -75,7 +75,7 @@ class Pipeline:
         self._normal_of: Counter[int] = Counter()  # commands in the normal queue by account
         self._arrived = asyncio.Event()
         self._stopping = False
-        self._holds: dict[str, tuple[Reject, tuple[type[AnyCommand], ...]]] = {}
+        self._holds: dict[str, tuple[Reject, Callable[[AnyCommand], bool]]] = {}
         self._subscribers: list[Subscriber] = []
 
     def subscribe(self, subscriber: Subscriber) -> None:
@@ -84,7 +84,11 @@ class Pipeline:
 
     def hold(self, name: str, reject: Reject, passing: tuple[type[AnyCommand], ...] = URGENT) -> None:
         """From now on refuse with `reject` whatever is not `passing`, before it is journaled."""
-        self._holds[name] = (reject, passing)
+        self._holds[name] = (reject, lambda command: not isinstance(command, passing))
+
+    def hold_back(self, name: str, reject: Reject, kinds: tuple[type[AnyCommand], ...]) -> None:
+        """From now on refuse commands of these kinds with `reject`, before they are journaled."""
+        self._holds[name] = (reject, lambda command: isinstance(command, kinds))
 
     def release(self, name: str) -> None:
         """End the hold of this name, if there is one."""
@@ -150,8 +154,8 @@ class Pipeline:
             self._abandon([*(durable[0] if durable else ()), *group, *self._urgent, *self._normal])
 
     def _held(self, command: AnyCommand) -> Reject | None:
-        for reject, passing in self._holds.values():
-            if not isinstance(command, passing):
+        for reject, holds in self._holds.values():
+            if holds(command):
                 return reject
         return None
 

@@ -8,7 +8,7 @@ from sequencer.engine.apply import apply
 from sequencer.engine.commands import AnyCommand
 from sequencer.engine.events import Event
 from sequencer.engine.state import EngineState
-from sequencer.journal import Head, Journal, decode_command
+from sequencer.journal import Head, Journal, Record, decode_command
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -40,10 +40,15 @@ def replay(
     for record in journal.read(after + 1):
         if until is not None and record.sequence > until:
             break
-        command = decode_command(record.payload, record.sequence)
-        events = apply(state, command, record.sequence, record.stamp_ms)
-        applied = Applied(record.sequence, record.stamp_ms, command, events, record.hash)
-        for subscriber in subscribers:
-            subscriber(applied)
+        apply_record(record, state, subscribers)
         head = Head(record.sequence, record.stamp_ms, record.hash)
     return head
+
+
+def apply_record(record: Record, state: EngineState, subscribers: Sequence[Subscriber]) -> None:
+    """Apply one record of the journal. Raises JournalRefused for an unknown command."""
+    command = decode_command(record.payload, record.sequence)
+    events = apply(state, command, record.sequence, record.stamp_ms)
+    applied = Applied(record.sequence, record.stamp_ms, command, events, record.hash)
+    for subscriber in subscribers:
+        subscriber(applied)

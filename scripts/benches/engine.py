@@ -1,211 +1,36 @@
-"""The engine's speed as one JSON object: commands a second on a seeded flow, and the bare book's as ceiling.
+"""The engine's speed as one JSON object, with the ceilings of the same run: whole commands with every check, plain and
+compiled; the bare book compiled; and the C++ book of the package orderly-chaos behind its Python interface.
 
-20 markets, 10,000 accounts with positions; 50 % of the flow place, 35 % cancel or amend, 15 % cross. The same
-book operations run on the bare order book and, where the package orderly-chaos is installed, on its C++ book.
-Their trades are compared.
+All run the same seeded flow (see `_engine_flow.py`), in a process for plain Python and one for the compiled engine; the
+trades of the two books are compared one by one, and the state hashes of the two engines. Rates are per CPU second.
+`cost_accounts_ratio` and `cost_depth_ratio`: cost of a command with 1,000,000 accounts over 1,000, and with 100,000 price
+levels on a side over 1,000 (where the logarithm grows 1.67 times).
 """
 
+import argparse
 import gc
 import json
-import random
+import os
+import subprocess
 import sys
 import time
-from itertools import count
 
-import msgspec
+from _engine_flow import MARKETS, SIGNATURE, Flow, Journal, Operation, make_markets, prepare
 
-from evermark.protocol.markets import Market, load_markets
-from evermark.protocol.oracle import SignedPriceReport, pack_price
-from evermark.protocol.orders import Cancel, Order, Side, Signature, TimeInForce
-from evermark.protocol.signing import PriceReport
-from sequencer.engine.apply import apply
-from sequencer.engine.commands import (
-    BatchConfirmed,
-    CancelOrder,
-    Genesis,
-    InboxEntry,
-    InboxEntryKind,
-    OracleRound,
-    PlaceOrder,
-)
+import sequencer.engine.apply
+from evermark import compiled
+from evermark.protocol.orders import Order, Side
+from sequencer.engine.commands import OracleRound
 from sequencer.engine.events import CommandRejected, OrderCancelled, Trade
 from sequencer.engine.invariants import check_invariants
 from sequencer.engine.order_book import OrderBook, RestingOrder
-from sequencer.engine.state import EngineState
+from sequencer.engine.snapshot import state_hash
 
-MARKETS, ACCOUNTS, SEED = 20, 10_000, 7
 COMMANDS = 60_000
 ROUND_EVERY = 5_000  # commands between two price rounds
-ROUND_S = 5
-START_S = 1_800_000_000
-MARK = 50_000
-KEEPERS = tuple(bytes([n]) * 20 for n in (1, 2, 3))
-SIGNATURE = Signature(1, 1, 0)
-
-Operation = tuple[str, int, int, Side, int, int]  # verb, market, order id, side, size, price
-
-
-class Flow:
-    """Makes the commands, and remembers which orders it may cancel or amend."""
-
-    def __init__(self, markets: tuple[Market, ...]) -> None:
-        self.random = random.Random(SEED)
-        self.markets = markets
-        self.sequences = count(START_S * 1000)
-        self.slots = [1] * (ACCOUNTS + 3)
-        self.live: list[tuple[int, int, int, Side, int]] = []  # account, slot, market, side, order id
-        self.operations: list[Operation] = []
-        self.round = START_S // ROUND_S
-
-    def genesis(self) -> Genesis:
-        return Genesis(
-            chain_id=1,
-            vault=bytes(20),
-            oracle=bytes(20),
-            round_seconds=ROUND_S,
-            oracle_quorum=3,
-            funding_quorum=3,
-            oracle_keepers=KEEPERS,
-            funding_keepers=KEEPERS,
-            markets=self.markets,
-        )
-
-    def deposit(self, number: int) -> InboxEntry:
-        return InboxEntry(
-            entry_id=number + 1,
-            entry_kind=InboxEntryKind.DEPOSIT,
-            owner=(number + 3).to_bytes(20, "big"),
-            sub_account=0,
-            amount=10**12,
-        )
-
-    def prices(self) -> OracleRound:
-        self.round += 1
-        marks = [MARK + self.random.randint(-20, 20) for _ in self.markets]
-        prices = tuple(pack_price(mark, mark) for mark in marks)
-        report = PriceReport(round=self.round, timestamp=self.round * ROUND_S, prices=prices)
-        return OracleRound(reports=tuple(SignedPriceReport(report, keeper, SIGNATURE) for keeper in KEEPERS))
-
-    def order(
-        self, account: int, market: int, side: Side, size: int, price: int, slot: int, amend: bool = False
-    ) -> PlaceOrder:
-        sequence = next(self.sequences)
-        signed = Order(
-            owner=account.to_bytes(20, "big"),
-            sub_account=0,
-            market=self.markets[market].symbol,
-            side=side,
-            size=size,
-            limit_price=price,
-            max_fee_ppm=1_000,
-            slot=slot,
-            sequence=sequence,
-            expiry=START_S + 10**6,
-            time_in_force=TimeInForce.GTC if slot else TimeInForce.IOC,
-            amend=amend,
-        )
-        return PlaceOrder(
-            account=account,
-            order=signed,
-            order_hash=sequence.to_bytes(32, "big"),
-            signature=SIGNATURE,
-            signer=signed.owner,
-        )
-
-    def next(self) -> PlaceOrder | CancelOrder:
-        pick = self.random.random()
-        if pick < 0.35 and self.live:
-            return self._end_one(pick < 0.20)
-        return self._cross() if pick < 0.50 else self._place()
-
-    def _place(self) -> PlaceOrder:
-        account, market = 3 + self.random.randrange(ACCOUNTS), self.random.randrange(MARKETS)
-        side = Side(self.random.getrandbits(1))
-        price = MARK - side.sign * self.random.randint(25, 400)
-        size = self.random.randint(250, 900)
-        self.slots[account] += 1
-        command = self.order(account, market, side, size, price, self.slots[account])
-        sequence = command.order.sequence
-        self.live.append((account, command.order.slot, market, side, sequence))
-        self.operations.append(("limit", market, sequence, side, size, price))
-        return command
-
-    def _cross(self) -> PlaceOrder:
-        account, market = 3 + self.random.randrange(ACCOUNTS), self.random.randrange(MARKETS)
-        side = Side(self.random.getrandbits(1))
-        size, price = self.random.randint(250, 1_500), MARK + side.sign * 300
-        command = self.order(account, market, side, size, price, 0)
-        self.operations.append(("ioc", market, command.order.sequence, side, size, price))
-        return command
-
-    def _end_one(self, cancels: bool) -> PlaceOrder | CancelOrder:
-        at = self.random.randrange(len(self.live))
-        account, slot, market, side, sequence = self.live[at]
-        self.live[at] = self.live[-1]
-        self.live.pop()
-        self.operations.append(("cancel", market, sequence, side, 0, 0))
-        if cancels:
-            signed = Cancel(
-                owner=account.to_bytes(20, "big"),
-                sub_account=0,
-                all_slots=False,
-                slot=slot,
-                sequence=sequence,
-                deadline=START_S + 10**6,
-            )
-            return CancelOrder(account=account, cancel=signed, signature=SIGNATURE, signer=signed.owner)
-        price, size = MARK - side.sign * self.random.randint(25, 400), self.random.randint(250, 900)
-        command = self.order(account, market, side, size, price, slot, amend=True)
-        new = command.order.sequence
-        self.live.append((account, slot, market, side, new))
-        self.operations.append(("limit", market, new, side, size, price))
-        return command
-
-
-class Journal:
-    """Numbers and stamps commands, and confirms batches as they are sealed."""
-
-    def __init__(self) -> None:
-        self.state = EngineState()
-
-    def apply(self, command: object) -> list[object]:
-        stamp_ms = max(self.state.stamp_ms, self.state.now * 1000, START_S * 1000)
-        return apply(self.state, command, self.state.sequence + 1, stamp_ms)
-
-    def confirm(self) -> None:
-        if self.state.sealed_batch > self.state.confirmed_batch:
-            self.apply(BatchConfirmed(batch_id=self.state.sealed_batch, block_number=1))
-
-
-def make_markets() -> tuple[Market, ...]:
-    plain = load_markets()[0]
-    return tuple(
-        msgspec.structs.replace(
-            plain, market_id=n, symbol=f"M{n}-PERP", open_interest_cap_lots=10**12, max_price_age_s=10**6
-        )
-        for n in range(MARKETS)
-    )
-
-
-def prepare(flow: Flow) -> Journal:
-    """An exchange in which every account holds a position."""
-    journal = Journal()
-    journal.apply(flow.genesis())
-    journal.apply(flow.prices())
-    for number in range(ACCOUNTS):
-        journal.apply(flow.deposit(number))
-    journal.apply(flow.prices())
-    journal.confirm()
-    for account in range(3, ACCOUNTS + 3, 2):
-        market = flow.random.randrange(MARKETS)
-        size = flow.random.randint(250, 1_000)
-        journal.apply(flow.order(account, market, Side.SELL, size, MARK, 1))
-        journal.apply(flow.order(account + 1, market, Side.BUY, size, MARK, 0))
-        journal.confirm()
-    held = sum(account.open_positions for account in journal.state.accounts.values())
-    if held != ACCOUNTS:
-        raise SystemExit(f"bench: {held} positions instead of {ACCOUNTS}")
-    return journal
+FEW_ACCOUNTS, MANY_ACCOUNTS = 1_000, 1_000_000
+FEW_LEVELS, MANY_LEVELS = 1_000, 100_000
+PROBES = 20_000  # commands of one cost figure
 
 
 def run_engine(flow: Flow, journal: Journal) -> dict[str, object]:
@@ -229,14 +54,18 @@ def run_engine(flow: Flow, journal: Journal) -> dict[str, object]:
     elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     check_invariants(journal.state)
     return {
+        "compiled": sequencer.engine.apply.__file__.endswith(".so"),
         "commands": COMMANDS,
-        "commands_per_s": round(COMMANDS / elapsed),
-        "commands_per_cpu_s": round(COMMANDS / cpu),  # what an idle core gives; others may share this one
+        "commands_per_s": round(
+            COMMANDS / cpu
+        ),  # of CPU time: what an idle core gives; others may share this one
+        "commands_per_elapsed_s": round(COMMANDS / elapsed),
         "slowest_command_ms": round(slowest * 1000, 2),
         "trades": trades,
         "refused": refused,
         "cancelled_for_margin": margin,
         "batches": journal.state.sealed_batch,
+        "state_hash": state_hash(journal.state).hex(),
     }
 
 
@@ -259,7 +88,7 @@ def run_bare_book(operations: list[Operation]) -> tuple[float, list[tuple[int, .
             if waiting is not None:
                 book.remove(waiting)
             continue
-        opposite = book.opposite(side)
+        opposite = book.facing(order)
         while order.filled < order.size:
             best = opposite.best()
             if best is None or best.head is None or side.sign * (price - best.price) < 0:
@@ -292,12 +121,10 @@ def _bare(side: Side, size: int, price: int) -> Order:
     )
 
 
-def run_orderly_chaos(operations: list[Operation]) -> tuple[float, list[tuple[int, ...]]] | None:
-    """The same on the C++ book behind its Python interface; None where it is not installed."""
-    try:
-        import orderly_chaos
-    except ImportError:
-        return None
+def run_orderly_chaos(operations: list[Operation]) -> tuple[float, list[tuple[int, ...]]]:
+    """The same on the C++ book behind its Python interface."""
+    import orderly_chaos
+
     trades: list[tuple[int, ...]] = []
 
     def recorder(market: int):  # type: ignore[no-untyped-def]
@@ -318,17 +145,103 @@ def run_orderly_chaos(operations: list[Operation]) -> tuple[float, list[tuple[in
     return len(operations) / (time.process_time() - began), trades
 
 
-def main() -> None:
+def measure() -> dict[str, object]:
+    """Everything about the engine that this process runs, with the two books beside it."""
     flow = Flow(make_markets())
     journal = prepare(flow)
     result = run_engine(flow, journal)
-    bare, trades = run_bare_book(flow.operations)
-    result |= {"book_operations": len(flow.operations), "book_operations_per_cpu_s": round(bare)}
-    other = run_orderly_chaos(flow.operations)
-    result["orderly_chaos_operations_per_cpu_s"] = round(other[0]) if other else None
-    result["trades_equal"] = other[1] == trades if other else None
-    result["python"] = sys.version.split()[0]
-    print(json.dumps(result))
+    book = [run_bare_book(flow.operations) for _ in range(3)]
+    peer = [run_orderly_chaos(flow.operations) for _ in range(3)]
+    result |= {
+        "book_operations": len(flow.operations),
+        "book_ops_per_s": round(max(rate for rate, _ in book)),
+        "peer_ops_per_s": round(max(rate for rate, _ in peer)),
+        "trades_equal": peer[0][1] == book[0][1],
+    }
+    return result
+
+
+def cost_with_accounts(accounts: int) -> float:
+    """CPU seconds of a command where `accounts` have a deposit and all of them trade alike."""
+    flow = Flow(make_markets(), accounts)
+    journal = prepare(flow, positions=False)
+    return _cost(journal, [flow.next() for _ in range(PROBES)])
+
+
+def cost_with_depth(levels: int) -> float:
+    """CPU seconds of an order placed into, or cancelled out of, the middle of a side of `levels` prices."""
+    flow = Flow(make_markets(), FEW_ACCOUNTS)
+    journal = prepare(flow, positions=False)
+    side, top = journal.state.markets[0].book.bids, 10 * MANY_LEVELS
+    for number in range(levels):
+        price = top - number * (top // levels)
+        side.level_at(price).total = 1
+    prices = [flow.random.randrange(1, top) for _ in range(PROBES)]
+    gc.collect()
+    began = time.process_time()
+    book = journal.state.markets[0].book
+    for price in prices:
+        order = RestingOrder(3, 0, _bare(Side.BUY, 1, price), b"", SIGNATURE, b"", "", 0)
+        book.add(order)
+        book.remove(order)
+    return (time.process_time() - began) / PROBES
+
+
+def _cost(journal: Journal, commands: list[object]) -> float:
+    gc.collect()
+    gc.freeze()
+    began = time.process_time()
+    for command in commands:
+        journal.apply(command)
+        journal.confirm()
+    return (time.process_time() - began) / len(commands)
+
+
+CHILDREN = {
+    "measure": measure,
+    "few_accounts": lambda: cost_with_accounts(FEW_ACCOUNTS),
+    "many_accounts": lambda: cost_with_accounts(MANY_ACCOUNTS),
+    "few_levels": lambda: cost_with_depth(FEW_LEVELS),
+    "many_levels": lambda: cost_with_depth(MANY_LEVELS),
+}
+
+
+def child(name: str, pure: str = "0"):  # type: ignore[no-untyped-def]
+    """One measurement in a process of its own, plain or compiled."""
+    command = [sys.executable, __file__, "--child", name]
+    environment = {**os.environ, "EVERMARK_PURE": pure}
+    return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--child", choices=CHILDREN, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--no-costs", action="store_true", help="leave out how costs grow (a minute and 2 GB)"
+    )
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(CHILDREN[options.child]()))
+        return
+    subprocess.run([sys.executable, "-m", "evermark.compile_engine"], check=True)
+    if not compiled.build_folder().is_dir():
+        raise SystemExit("bench: the engine is not compiled (EVERMARK_PURE=1 is set)")
+    plain, fast = child("measure", "1"), child("measure")
+    if plain["state_hash"] != fast["state_hash"] or not (plain["trades_equal"] and fast["trades_equal"]):
+        raise SystemExit("bench: plain, compiled and the peer do not agree")
+    result = {
+        "bench": "engine",
+        "book_ratio": round(fast["book_ops_per_s"] / fast["peer_ops_per_s"], 2),
+        "full_ratio": round(fast["commands_per_s"] / fast["peer_ops_per_s"], 3),
+        "full_ratio_pure": round(plain["commands_per_s"] / plain["peer_ops_per_s"], 3),
+        "commands_per_s_pure": plain["commands_per_s"],
+        "commands_per_s_compiled": fast["commands_per_s"],
+        "peer_ops_per_s": fast["peer_ops_per_s"],
+    }
+    if not options.no_costs:
+        result["cost_accounts_ratio"] = round(child("many_accounts") / child("few_accounts"), 2)
+        result["cost_depth_ratio"] = round(child("many_levels") / child("few_levels"), 2)
+    print(json.dumps(result | {"pure": plain, "compiled": fast, "python": sys.version.split()[0]}))
 
 
 if __name__ == "__main__":

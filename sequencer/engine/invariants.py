@@ -74,8 +74,10 @@ def _holds(account: Account, market_id: int) -> bool:
 
 
 def _check_side(state: EngineState, side: BookSide) -> None:
-    check(sorted(set(side.keys)) == side.keys, "book: prices out of order")
-    check({key * side.sign for key in side.keys} == set(side.levels), "book: a level without its price")
+    keys = side.keys()
+    check(sorted(set(keys)) == keys, "book: prices out of order")
+    check([chunk[-1] for chunk in side.chunks] == side.highest, "book: a chunk without its highest price")
+    check({key * side.sign for key in keys} == set(side.levels), "book: a level without its price")
     for level in side.levels.values():
         total = count = 0
         for order in level.orders():

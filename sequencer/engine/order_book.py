@@ -5,9 +5,12 @@ It knows prices, sizes and arrival, and nothing of margin or money.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from typing import Final
 
 from evermark.protocol.orders import Order, Side, Signature
 from evermark.protocol.units import check
+
+CHUNK_KEYS: Final = 512  # prices of a chunk, at most: moving half of them costs less than looking one up
 
 
 class RestingOrder:
@@ -104,44 +107,76 @@ class Level:
 
 
 class BookSide:
-    """One side; `keys` ascend with the best price last (an ask's key is its negated price)."""
+    """One side; keys ascend with the best price last (an ask's key is its negated price).
 
-    __slots__ = ("keys", "levels", "sign")
+    The keys lie in chunks, so that a new price moves a few hundred of them at most, however deep the side is.
+    """
+
+    __slots__ = ("chunks", "highest", "levels", "sign")
 
     def __init__(self, side: Side) -> None:
         self.sign = side.sign
-        self.keys: list[int] = []
+        self.chunks: list[list[int]] = []  # ascending, none of them empty
+        self.highest: list[int] = []  # the last key of each chunk
         self.levels: dict[int, Level] = {}
 
     def best(self) -> Level | None:
         """The best level, None on an empty side."""
-        return self.levels[self.keys[-1] * self.sign] if self.keys else None
+        return self.levels[self.highest[-1] * self.sign] if self.highest else None
 
     def best_first(self) -> Iterator[Level]:
         """Levels from the best price on. The side must not change meanwhile."""
-        for key in reversed(self.keys):
-            yield self.levels[key * self.sign]
+        for chunk in reversed(self.chunks):
+            for key in reversed(chunk):
+                yield self.levels[key * self.sign]
+
+    def keys(self) -> list[int]:
+        """All keys, ascending."""
+        return [key for chunk in self.chunks for key in chunk]
 
     def level_at(self, price: int) -> Level:
         """The level at `price`, made when absent."""
         level = self.levels.get(price)
         if level is None:
             level = self.levels[price] = Level(price)
-            key, keys = price * self.sign, self.keys
-            if not keys or key > keys[-1]:
-                keys.append(key)
-            else:
-                insort(keys, key)
+            self._add_key(price * self.sign)
         return level
 
     def drop(self, level: Level) -> None:
         """Forget an empty level."""
         del self.levels[level.price]
         key = level.price * self.sign
-        if self.keys[-1] == key:
-            self.keys.pop()
+        at = bisect_left(self.highest, key)
+        chunk = self.chunks[at]
+        if chunk[-1] != key:
+            del chunk[bisect_left(chunk, key)]
+            return
+        chunk.pop()
+        if chunk:
+            self.highest[at] = chunk[-1]
         else:
-            del self.keys[bisect_left(self.keys, key)]
+            del self.chunks[at], self.highest[at]
+
+    def _add_key(self, key: int) -> None:
+        at = bisect_left(self.highest, key)
+        if at == len(self.chunks):  # a new best price, or the first one
+            if not at:
+                self.chunks.append([key])
+                self.highest.append(key)
+                return
+            at -= 1
+            self.chunks[at].append(key)
+            self.highest[at] = key
+        else:
+            insort(self.chunks[at], key)
+        if len(self.chunks[at]) > CHUNK_KEYS:
+            self._split(at)
+
+    def _split(self, at: int) -> None:
+        chunk = self.chunks[at]
+        half = len(chunk) // 2
+        self.chunks[at : at + 1] = [chunk[:half], chunk[half:]]
+        self.highest.insert(at, chunk[half - 1])
 
 
 class OrderBook:

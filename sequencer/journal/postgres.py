@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 import psycopg
 import structlog
 from psycopg.abc import PQGen
@@ -70,6 +71,14 @@ END $$;
 Result = TypeVar("Result")
 
 log = structlog.get_logger("journal")
+
+
+class Pulse(msgspec.Struct, frozen=True):
+    """Moves with every append and every beat of the owner."""
+
+    epoch: int
+    barrier: int
+    head: int
 
 
 class PostgresJournal:
@@ -165,9 +174,15 @@ class PostgresJournal:
             lambda db: int(db.committed("UPDATE evermark_owner SET epoch = epoch + 1 RETURNING epoch")[0][0])
         )
 
-    def epoch(self) -> int:
-        """The epoch of whoever owns the journal now."""
-        return int(self._rows("SELECT epoch FROM evermark_owner", ())[0][0])
+    def beat(self, epoch: int) -> bool:
+        """Move the barrier, acknowledged by the quorum. False when somebody else owns the journal."""
+        sql = "UPDATE evermark_owner SET barrier = barrier + 1 WHERE epoch = %s RETURNING barrier"
+        return bool(self._patiently(lambda db: db.committed(sql, (epoch,))))
+
+    def pulse(self) -> Pulse:
+        """What changes while an owner lives."""
+        sql = "SELECT epoch, barrier, (SELECT coalesce(max(sequence), 0) FROM evermark_record) FROM evermark_owner"
+        return Pulse(*self._rows(sql, ())[0])
 
     def close(self) -> None:
         """Close the connection."""

@@ -120,6 +120,10 @@ class Journal(Protocol):
         """Become the owner: every earlier epoch is fenced from now on."""
         ...
 
+    def beat(self, epoch: int) -> bool:
+        """Show whoever stands by that the owner of `epoch` lives. False when somebody else owns the journal."""
+        ...
+
     def close(self) -> None:
         """Release files and locks."""
         ...

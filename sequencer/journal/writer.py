@@ -44,6 +44,12 @@ class JournalWriter:
             self._head = Head(last, entries[-1][0], appended.hashes[-1])
         return appended
 
+    async def beat(self) -> None:
+        """Tell whoever stands by that this owner lives. Raises JournalRefused when it owns the journal no more."""
+        loop = asyncio.get_running_loop()
+        if not await loop.run_in_executor(self._thread, self._journal.beat, self.epoch):
+            raise JournalRefused(f"journal: fenced: epoch {self.epoch} does not own it any more")
+
     def close(self) -> None:
         """Wait for the thread to end; what was handed over is written."""
         self._thread.shutdown(wait=True)

@@ -18,6 +18,7 @@ from evermark.chain.vault import ExchangeContracts, InboxItem
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen
+from sequencer.settlement.reconciliation import MarketSums, Sums, VaultSums
 from sequencer.settlement.witness import Settled
 
 MAX_GAS = 2**24  # the cap of EIP-7825; what is not used is not paid
@@ -56,6 +57,9 @@ class ExchangeChain:
         self._vault = self._contracts.vault.address
         self._oracle = self._contracts.oracle.address
         self._settled_blocks: dict[int, int] = {}
+        self._market_count = len(manifest.markets)
+        self._open_claims: set[int] = set()
+        self._claims_seen = 0
 
     async def last_batch_ids(self) -> tuple[int, int]:
         """(last settled batch in the newest block, the same `confirmations` blocks deep)."""
@@ -83,6 +87,29 @@ class ExchangeChain:
             raise frozen()
         args = (await self._settled_log(latest))["args"]
         return Settled(latest, int(args["journal_sequence"]), bytes(args["journal_hash"]))
+
+    async def vault_sums(self) -> VaultSums:
+        """What reconciliation compares, as of the newest final block."""
+        async with _asking():
+            block = await self._final_block()
+            totals = await self._contracts.totals(block)
+            unpaid = await self._unpaid(totals.claims, block)
+            markets = [await self._contracts.market(number, block) for number in range(self._market_count)]
+            unconsumed, _ = await self._contracts.inbox_sums(block)
+            tokens = await self._contracts.tokens_of(self._vault, block)
+        sums = Sums(
+            totals.credited - unpaid,
+            totals.funding_pool,
+            totals.dust,
+            totals.accounts,
+            totals.inbox_head - 1,
+            totals.claims,
+            tuple(
+                MarketSums(one.open_interest, one.cumulative_funding, one.last_funding_hour)
+                for one in markets
+            ),
+        )
+        return VaultSums(totals.batch_id, sums, totals.credited + unconsumed - tokens)
 
     async def last_round(self) -> LaneRound:
         """The newest round that the sequencer's lane holds."""
@@ -144,6 +171,18 @@ class ExchangeChain:
     async def _entry(self, entry_id: int, block: int) -> InboxEntry:
         item = await self._contracts.inbox_entry(entry_id, block)
         return inbox_command(entry_id, item)
+
+    async def _unpaid(self, claims: int, block: int) -> int:
+        """Sum of the claims that are open; one that was paid is never looked at again."""
+        self._open_claims |= set(range(self._claims_seen + 1, claims + 1))
+        self._claims_seen = max(self._claims_seen, claims)
+        total = 0
+        for claim in sorted(self._open_claims):
+            amount = (await self._contracts.claim(claim, block)).amount
+            total += amount
+            if not amount and claim <= claims:
+                self._open_claims.discard(claim)
+        return total
 
     async def _settled_log(self, batch_id: int) -> EventData:
         async with _asking():

@@ -202,6 +202,7 @@ class RealExchange:
             "keystore": "key.json",
             "password_file": "password",
             "port": port,
+            "reconcile_s": 0.2,
         }
         (self.directory / "sequencer.json").write_text(json.dumps(config))
 

@@ -62,6 +62,8 @@ async def test_deposits_trades_and_withdrawals_settle(exchange: RealExchange) ->
         return await exchange.tokens_of(1) == 1_000 * USDC
 
     await exchange.eventually(paid, "the withdrawal is paid")
+    assert (await exchange.get("/v1/status"))["reconciled_batch"] > 0
+    assert (await exchange.get("/v1/status"))["reconciliation_alarm"] == ""
     report = await exchange.verify()
     assert report.ok, report
     assert report.fills_settled == 5

@@ -1,0 +1,47 @@
+"""The first phase after a start or a take-over: what may not happen before the exchange has caught up with the world.
+
+Nothing is liquidated before prices are newer than the start, because those from before it say nothing about now; the
+gateway takes nothing but cancels until then. After a take-over withdrawals wait for a while longer, so that a fault
+that went unnoticed in the fail-over can be stopped before money leaves.
+"""
+
+from collections.abc import Callable
+
+from evermark.protocol.reject import Reject, RejectCode
+from sequencer.engine.commands import TriggerLiquidation, WithdrawRequest
+from sequencer.engine.events import RoundApplied
+from sequencer.pipeline import Pipeline
+from sequencer.replay import Applied
+
+WITHDRAWALS_HELD_S = 300  # chain seconds after a take-over
+PRICES, WITHDRAWALS = "prices", "withdrawals"
+
+
+class Opening:
+    """Holds the pipeline's liquidations and withdrawals, and lets them go when their time has come."""
+
+    def __init__(self, pipeline: Pipeline, now_s: Callable[[], int], *, taken_over: bool) -> None:
+        """To be made before the pipeline runs."""
+        self._pipeline = pipeline
+        self._now_s = now_s
+        self._began_s = now_s()
+        self.has_prices = False
+        pipeline.hold_back(
+            PRICES,
+            Reject(code=RejectCode.NOT_READY, message="no prices since the start yet"),
+            (TriggerLiquidation,),
+        )
+        if taken_over:
+            message = f"withdrawals are held for {WITHDRAWALS_HELD_S} s after a fail-over"
+            pipeline.hold_back(
+                WITHDRAWALS, Reject(code=RejectCode.NOT_READY, message=message), (WithdrawRequest,)
+            )
+        pipeline.subscribe(self.observe)
+
+    def observe(self, applied: Applied) -> None:
+        """Subscriber of the pipeline."""
+        if not self.has_prices and any(isinstance(event, RoundApplied) for event in applied.events):
+            self.has_prices = True
+            self._pipeline.release(PRICES)
+        if self._now_s() >= self._began_s + WITHDRAWALS_HELD_S:
+            self._pipeline.release(WITHDRAWALS)
