@@ -17,6 +17,7 @@ from .modules import codec
 from .modules import door
 from .modules import signed_actions
 from .modules import ledger
+from .modules import row_layout
 from .modules import trigger_bits
 from .modules import units
 
@@ -539,7 +540,7 @@ def _prices(task: Task, oracle: address, start: uint256, overdue: bool) -> uint2
     at: uint256 = start
     pairs_at: uint256 = task.accounts_at + 4 * task.accounts + 2
     row_at: uint256 = pairs_at + 3 * (codec.word(pairs_at) & units.U16) + 2
-    rows: uint256 = codec.word(row_at) & units.U16
+    row_count: uint256 = codec.word(row_at) & units.U16
     next: uint256 = 0  # the row that begins at `row_at`
     for i: uint256 in range(codec.word(start) & units.U8, bound=255):
         at += 1
@@ -552,12 +553,12 @@ def _prices(task: Task, oracle: address, start: uint256, overdue: bool) -> uint2
         elif tag == TRIGGER_BIT:
             at += 2
             row: uint256 = codec.word(at) & units.U16
-            if row >= rows or row < next:
+            if row >= row_count or row < next:
                 units.fail("vault: trigger rows out of order")
             for k: uint256 in range(row - next, bound=1024):
-                row_at = trigger_bits.next_row(row_at)
+                row_at = row_layout.end(row_at, codec.word(row_at + 2) & units.U16)
             trigger_bits.set_bit(task.vault, task.now, task.accounts_at, pairs_at, row_at)
-            row_at = trigger_bits.next_row(row_at)
+            row_at = row_layout.end(row_at, codec.word(row_at + 2) & units.U16)
             next = row + 1
         else:
             units.fail("vault: funding tag reserved")

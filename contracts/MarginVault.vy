@@ -148,6 +148,7 @@ INBOX: immutable(address)
 CLERK: immutable(address)
 EXIT: immutable(address)
 SEQUENCER: immutable(address)
+VERIFIER: immutable(address)
 
 # ------------------------------------------------------------------------------------------------------------------ admin
 
@@ -160,6 +161,7 @@ def __init__(
     clerk: address,
     backstop: address,
     reasons_: address,
+    verifier: address,
     exit: address,
     sequencer: address,
     markets: DynArray[IMarginVault.MarketConfig, 64],
@@ -168,7 +170,8 @@ def __init__(
     @param inbox May not exist yet: the vault and the inbox name each other.
     @param markets Listed under ids from 0, each within the hard bounds of `modules/listing.vy`.
     """
-    assert empty(address) not in [token, oracle, inbox, clerk, backstop, reasons_, exit, sequencer], "vault: zero address"
+    roles: address[9] = [token, oracle, inbox, clerk, backstop, reasons_, verifier, exit, sequencer]
+    assert empty(address) not in roles, "vault: zero address"
     assert len(markets) != 0, "vault: no markets"
     eip712.__init__()
     ledger.__init__()
@@ -179,6 +182,7 @@ def __init__(
     EXIT = exit
     closing.__init__(backstop)
     reasons.__init__(reasons_)
+    VERIFIER = verifier
     SEQUENCER = sequencer
     for config: IMarginVault.MarketConfig in markets:
         listing.add(config)
@@ -257,12 +261,15 @@ def _settle(round: uint256, batch_id: uint256):
     rows: uint256 = codec.word(at) & units.U16
     context |= accounts << 88 | pairs << 104 | rows << 120 | accounts_at << 152
     rows_at: uint256 = at
-    at = unsafe_add(orders.skip(at, rows), 5)
+    skipped: uint256 = orders.skip(at, rows)
+    at = unsafe_add(skipped & units.U32, 5)
     # Sections 1 to 3 are the clerk's, unless their three counts are zero.
     if codec.word(at) & units.U40 != 0:
         at = self._clerk(unsafe_sub(at, 5), context)
     elif msg.sender != SEQUENCER:
         reasons.fail(reasons.NOT_THE_SEQUENCER)
+    if skipped >> 32 != 0:
+        self._verify(rows_at, skipped >> 32, context)
     orders.load(rows_at, rows, context)
     at = unsafe_add(at, 2)
     fees: int256 = 0
@@ -277,6 +284,16 @@ def _settle(round: uint256, batch_id: uint256):
         at = self._clerk(unsafe_sub(at, 2), context | WITHDRAWALS)
     if at != len(msg.data):
         reasons.fail(reasons.TRAILING_BYTES)
+
+
+@internal
+def _verify(at: uint256, count: uint256, context: uint256):
+    """
+    @dev Has the verifier look at the signatures of all rows whose scheme is not 0, of which there are `count`.
+    """
+    self.task = context << 32 | at
+    if convert(raw_call(VERIFIER, msg.data, max_outsize=32, is_static_call=True), uint256) != count:
+        reasons.fail(reasons.ROWS_NOT_VERIFIED)
 
 
 @internal

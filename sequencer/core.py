@@ -13,6 +13,7 @@ import structlog
 
 from sequencer.engine.commands import Genesis
 from sequencer.followers import Followers, decode_memory
+from sequencer.garbage import keep_pauses_short
 from sequencer.history import History
 from sequencer.journal import (
     Appended,
@@ -128,6 +129,7 @@ class Core:
         storing = asyncio.ensure_future(self.history.run())
         pipeline = asyncio.ensure_future(self.pipeline.run())
         beating = asyncio.ensure_future(self._beat())
+        collecting = asyncio.ensure_future(keep_pauses_short())
         try:
             await asyncio.wait({pipeline, storing, beating}, return_when=asyncio.FIRST_COMPLETED)
             for task in (pipeline, storing, beating):
@@ -138,7 +140,8 @@ class Core:
             self.pipeline.stop()
             await asyncio.gather(pipeline, beating, return_exceptions=True)
             storing.cancel()
-            await asyncio.gather(storing, return_exceptions=True)
+            collecting.cancel()
+            await asyncio.gather(storing, collecting, return_exceptions=True)
             await self.snapshotter.close()
         self.snapshotter.write_now()
 

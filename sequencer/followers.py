@@ -8,13 +8,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sequencer.engine.commands import Genesis
+from sequencer.engine.commands import AnyCommand, Genesis
+from sequencer.engine.events import Event
+from sequencer.engine.state import EngineState
 from sequencer.history import History
+from sequencer.journal import Journal, JournalRefused, decode_command
 from sequencer.market_data import MarketData, MarketDataMemory
-from sequencer.replay import Subscriber
+from sequencer.replay import Subscriber, replay
 from sequencer.reports import ReportCollector, ReportsMemory
 from sequencer.settlement.backlog import Backlog, BacklogMemory
-from sequencer.snapshots import SnapshotUnusable
+from sequencer.snapshots import Snapshot, SnapshotUnusable, make_snapshot
 
 
 class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,6 +34,29 @@ def decode_memory(data: bytes) -> Memory:
         return msgspec.json.decode(data, type=Memory)
     except msgspec.MsgspecError as error:
         raise SnapshotUnusable(f"its memory has another layout: {error}") from None
+
+
+def snapshot_of(journal: Journal, observe: Subscriber) -> Snapshot:
+    """A snapshot of the journal's head, made by replaying it from nothing with this version of the code.
+
+    `observe` hears of each record. Needs nothing but the journal, so it may run beside a sequencer.
+    """
+    first, state = journal.record(1), EngineState()
+    genesis = decode_command(first.payload, 1)
+    if not isinstance(genesis, Genesis):
+        raise JournalRefused(f"journal: {journal.name} does not begin with a genesis")
+    market_data, backlog = MarketData(state), Backlog(journal.record, genesis.round_seconds)
+    reports = ReportCollector(genesis, _nobody, lambda: 0)
+    head = replay(journal, state, [market_data.observe, backlog.observe, reports.observe, observe])
+    return make_snapshot(state, head, first.hash, _encoded(backlog, market_data, reports))
+
+
+def _encoded(backlog: Backlog, market_data: MarketData, reports: ReportCollector) -> bytes:
+    return msgspec.json.encode(Memory(backlog.memory(), market_data.memory(), reports.memory()))
+
+
+async def _nobody(command: AnyCommand) -> list[Event]:
+    raise JournalRefused("journal: nothing is submitted in a replay")
 
 
 class Followers:
@@ -51,9 +77,7 @@ class Followers:
 
     def encode_memory(self) -> bytes:
         """Everything that `recall` needs, as JSON: it holds integers beyond 64 bits."""
-        return msgspec.json.encode(
-            Memory(self.backlog.memory(), self.market_data.memory(), self.reports.memory())
-        )
+        return _encoded(self.backlog, self.market_data, self.reports)
 
     def recall(self, genesis: Genesis, memory: Memory) -> None:
         """Go on where the memory was taken. The engine's state has to be of the same record."""

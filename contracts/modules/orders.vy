@@ -74,15 +74,22 @@ rows: transient(uint256[tables.MAX_ROWS])
 @internal
 def skip(start: uint256, count: uint256) -> uint256:
     """
-    @dev Where the rows end. They are verified after sections 1 to 3, which decide owners and agents, but stand before them.
+    @dev Where the rows end, and at 32 how many are of another scheme than 0. They are verified after sections 1 to 3, which decide
+         owners and agents, but stand before them.
     """
     at: uint256 = start
+    others: uint256 = 0
     for i: uint256 in range(count, bound=tables.MAX_ROWS):
         flags: uint256 = convert(slice(msg.data, at, 32), uint256)
-        at = unsafe_add(at, unsafe_add(HEAD_BYTES + SIGNATURE_BYTES + 1, flags >> SIZE_WIDTH & 7))
+        at = unsafe_add(at, unsafe_add(HEAD_BYTES + 1, flags >> SIZE_WIDTH & 7))
+        if flags >> SCHEME != 0:
+            at = unsafe_add(unsafe_add(at, 2), codec.word(unsafe_add(at, 2)) & units.U16)
+            others = unsafe_add(others, 1 << 32)
+        else:
+            at = unsafe_add(at, SIGNATURE_BYTES)
         if flags & EXTENSION != 0:
             at = unsafe_add(at, EXTENSION_BYTES)
-    return at
+    return at | others
 
 
 @internal
@@ -136,7 +143,14 @@ def load(start: uint256, count: uint256, context: uint256):
             self._refuse(order_key <= last, head, size, now, void)
         last = order_key
         self.rows[i] = FEE_ZERO << FEE | at << ROW_AT
-        at = unsafe_add(at, unsafe_add(HEAD_BYTES + SIGNATURE_BYTES + 1, width))
+        at = unsafe_add(at, unsafe_add(HEAD_BYTES + 1, width))
+        if head >> SCHEME != 0:
+            # The verifier has seen its signature.
+            at = unsafe_add(unsafe_add(at, 2), codec.word(unsafe_add(at, 2)) & units.U16)
+            if head & EXTENSION != 0:
+                at = unsafe_add(at, EXTENSION_BYTES)
+            continue
+        at = unsafe_add(at, SIGNATURE_BYTES)
         s: uint256 = convert(slice(msg.data, unsafe_sub(at, 32), 32), uint256)
         signer: address = ecrecover(
             keccak256(concat(prefix, self._struct_hash(head, size, symbol, b, at))),
@@ -196,8 +210,6 @@ def _struct_hash(head: uint256, size: uint256, symbol: uint256, b: uint256, sign
     prices: uint256 = 0
     link: uint256 = 0
     if flags >> 13 != 0:
-        if flags >> 14 != 0:
-            reasons.fail(reasons.SCHEME_RESERVED)
         prices = codec.word(unsafe_add(signature_end, 22))
         link = codec.word(unsafe_add(signature_end, EXTENSION_BYTES))
     return keccak256(

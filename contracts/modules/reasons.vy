@@ -45,7 +45,7 @@ ORDER_VOIDED: constant(uint256) = 31
 NO_SUCH_FEE_CLASS: constant(uint256) = 32
 SLOT_0_NEVER_RESTS: constant(uint256) = 33
 NOT_OWNER_NOR_LIVE_AGENT: constant(uint256) = 34
-SCHEME_RESERVED: constant(uint256) = 35
+ROWS_NOT_VERIFIED: constant(uint256) = 35
 UNKNOWN_ACCOUNT: constant(uint256) = 36
 UNKNOWN_TRIGGER: constant(uint256) = 37
 FEE_ABOVE_SIGNED_MAXIMUM: constant(uint256) = 38
@@ -159,8 +159,8 @@ def text(code: uint256) -> String[32]:
         return "vault: slot 0 never rests"
     if code == NOT_OWNER_NOR_LIVE_AGENT:
         return "vault: not owner nor live agent"
-    if code == SCHEME_RESERVED:
-        return "vault: scheme reserved"
+    if code == ROWS_NOT_VERIFIED:
+        return "vault: rows not verified"
     if code == UNKNOWN_ACCOUNT:
         return "vault: unknown account"
     if code == UNKNOWN_TRIGGER:

@@ -10,30 +10,14 @@
 from . import codec
 from . import door
 from . import ledger
+from . import row_layout
 from . import units
 
-HEAD_BYTES: constant(uint256) = 23  # of a row: flags to expiry
-SIGNATURE_BYTES: constant(uint256) = 64
-EXTENSION_BYTES: constant(uint256) = 44
 FLAG_AMEND: constant(uint256) = 1 << 5
-FLAG_EXTENSION: constant(uint256) = 1 << 13
 MARK_ABOVE: constant(uint256) = 1
 MARK_BELOW: constant(uint256) = 2
 PRICES: constant(uint256) = 1 << 64
 TRIGGERED: constant(bytes32) = keccak256("OrderTriggered(uint256,uint256,uint256,uint256)")
-
-
-@view
-@internal
-def next_row(row_at: uint256) -> uint256:
-    """
-    @dev Where the row after the one at `row_at` begins.
-    """
-    flags: uint256 = codec.word(row_at + 2) & units.U16
-    at: uint256 = row_at + HEAD_BYTES + 1 + (flags >> 10 & 7) + SIGNATURE_BYTES
-    if flags & FLAG_EXTENSION != 0:
-        at += EXTENSION_BYTES
-    return at
 
 
 @internal
@@ -41,8 +25,8 @@ def set_bit(vault: door.IVault, now: uint256, accounts_at: uint256, pairs_at: ui
     """
     @dev An equal sequence keeps what its slot has filled; a higher one takes the slot over as a fill would.
     """
-    head: uint256 = codec.word(row_at + HEAD_BYTES)
-    flags: uint256 = head >> 168 & units.U16
+    head: uint256 = row_layout.head(row_at)
+    flags: uint256 = head >> 168
     slot: uint256 = head >> 128 & units.U16
     pair_index: uint256 = head >> 152 & units.U16
     if pair_index >= codec.word(pairs_at) & units.U16:
@@ -51,8 +35,8 @@ def set_bit(vault: door.IVault, now: uint256, accounts_at: uint256, pairs_at: ui
     account: uint256 = codec.word(accounts_at + 4 * (pair >> 8 & units.U16) + 4) & units.U32
     mark: uint256 = self._fresh_mark(vault, pair & units.U8, now)
     wanted: uint256 = 0
-    if flags & FLAG_EXTENSION != 0:
-        wanted = codec.word(row_at + HEAD_BYTES + 1 + (flags >> 10 & 7) + SIGNATURE_BYTES + 4) & units.U32
+    if flags & row_layout.FLAG_EXTENSION != 0:
+        wanted = codec.word(row_layout.evidence_end(row_at, flags) + 4) & units.U32
     trigger: uint256 = flags >> 7 & 7
     if slot == 0 or trigger != MARK_ABOVE and trigger != MARK_BELOW:
         units.fail("vault: no mark trigger")

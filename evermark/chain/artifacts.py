@@ -14,6 +14,7 @@ CONTRACTS = {
     "clerk": "Clerk",
     "backstop": "Backstop",
     "reasons": "Reasons",
+    "verifier": "OrderVerifier",
     "exit": "Exit",
     "inbox": "Inbox",
     "vault": "MarginVault",

@@ -129,7 +129,7 @@ async def _create(
         list(roles.funding_keepers),
         roles.sequencer,
     )
-    helpers = {name: await _create_one(sender, name) for name in ("clerk", "backstop", "reasons")}
+    helpers = {name: await _create_one(sender, name) for name in ("clerk", "backstop", "reasons", "verifier")}
     # Exit, inbox and vault name each other: the vault's address follows from the deployer's third nonce from here.
     nonce = await w3.eth.get_transaction_count(sender.address, "latest")
     predicted = create_address(sender.address, nonce + 2)

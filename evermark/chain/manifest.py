@@ -8,7 +8,7 @@ import msgspec
 
 from evermark.protocol.markets import Market
 
-CONTRACT_NAMES = ("token", "oracle", "clerk", "backstop", "reasons", "exit", "inbox", "vault")
+CONTRACT_NAMES = ("token", "oracle", "clerk", "backstop", "reasons", "verifier", "exit", "inbox", "vault")
 
 
 class ManifestRefused(ValueError):

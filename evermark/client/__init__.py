@@ -1,5 +1,6 @@
 """The client of an Evermark exchange: `EvermarkClient` (async) and `Evermark` (plain)."""
 
+from evermark.client.batches import NewOrder
 from evermark.client.client import EvermarkClient
 from evermark.client.errors import (
     ChainRefused,
@@ -17,6 +18,7 @@ __all__ = [
     "Evermark",
     "EvermarkClient",
     "EvermarkError",
+    "NewOrder",
     "NotFound",
     "NotRepresentable",
     "OutcomeUnknown",

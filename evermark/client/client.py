@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from evermark.client.conditional import ConditionalVerbs
+from evermark.client.batches import BatchVerbs
 
 
-class EvermarkClient(ConditionalVerbs):
+class EvermarkClient(BatchVerbs):
     """One account on one exchange. Use as `async with EvermarkClient(url, signer) as client`.
 
     `signer` is the owner's key, or an agent's with `owner` naming the account's owner. Sizes, prices and

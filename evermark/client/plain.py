@@ -3,10 +3,12 @@
 import asyncio
 import queue
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
+from evermark.client.batches import NewOrder
 from evermark.client.client import EvermarkClient
+from evermark.client.errors import Refused
 from evermark.client.models import (
     AccountInfo,
     AgentReceipt,
@@ -83,6 +85,10 @@ class Evermark:
     def bracket(self, market: str, side: str, size: Human, **options: Any) -> tuple[OrderStatus, OrderStatus]:
         """A stop and a take-profit that cancel each other; options as in `EvermarkClient.place_bracket`."""
         return self._run(self._client.place_bracket(market, side, size, **options))
+
+    def place_many(self, orders: Sequence[NewOrder]) -> list[OrderStatus | Refused]:
+        """Up to 64 orders under one signature of an agent's key."""
+        return self._run(self._client.place_many(orders))
 
     def amend(self, order: OrderStatus | str, **changes: Any) -> OrderStatus:
         """Change size or price of a resting order."""

@@ -76,9 +76,12 @@ class SignedRequests(PublicReads):
         return await self.stream.request(op, body)
 
     async def _signed(self, message: Signable) -> dict[str, Any]:
+        return (await self._signing_domain()).body(message, self.signer)
+
+    async def _signing_domain(self) -> Domain:
         if self._domain is None:
             self._domain = Domain(await self.exchange())
-        return self._domain.body(message, self.signer)
+        return self._domain
 
     async def _hear_time(self) -> None:
         if self.clock.age_s > CLOCK_AGE_S:

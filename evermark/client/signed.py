@@ -2,12 +2,14 @@
 both.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from evermark.client.models import ExchangeInfo
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Transfer, Withdraw
+from evermark.protocol.merkle import merkle_paths
+from evermark.protocol.orders import ApproveAgent, Cancel, Order, OrderBatch, Transfer, Withdraw
 from evermark.protocol.signing import TYPES, Signer, digest, domain_separator, order_values, struct_hash
 
 Signable = Order | Cancel | Withdraw | Transfer | ApproveAgent
@@ -45,6 +47,16 @@ class Domain:
     def __init__(self, info: ExchangeInfo) -> None:
         self.chain_id = info.chain_id
         self._separator = domain_separator(info.chain_id, parse_address(info.vault))
+
+    def batch_body(self, orders: Sequence[Order], signer: Signer) -> dict[str, Any]:
+        """{"orders": [fields], "signature", "chain_id"}: one signature of the `OrderBatch` over all of them."""
+        root, _ = merkle_paths([struct_hash(order) for order in orders])
+        signature = signer.sign(digest(self._separator, OrderBatch(root=root)))
+        return {
+            "orders": [message_json(order) for order in orders],
+            "signature": hex_text(signature.to_bytes()),
+            "chain_id": self.chain_id,
+        }
 
     def body(self, message: Signable, signer: Signer) -> dict[str, Any]:
         """{"order" | "cancel" | "withdraw" | "transfer" | "approval": fields, "signature", "chain_id"}."""

@@ -23,6 +23,9 @@ from evermark.protocol.batch_types import (
     FLAG_SELL,
     FUNDING_HOUR,
     NO_INDEX,
+    SAME_SIGNATURE,
+    SCHEME_ORDER,
+    SCHEME_ORDER_BATCH,
     SHIFT_SCHEME,
     SHIFT_SIZE_WIDTH,
     SHIFT_TIME_IN_FORCE,
@@ -39,6 +42,7 @@ from evermark.protocol.batch_types import (
     Withdrawal,
     WriteOff,
 )
+from evermark.protocol.merkle import Path
 from evermark.protocol.orders import (
     ApproveAgent,
     Cancel,
@@ -69,6 +73,7 @@ OwnerAt = Callable[[int], AccountOwner]
 class _Reader:
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
+        self.last: Signature | None = None  # of the last row that came in an order batch
 
     def bytes(self, width: int) -> bytes:
         chunk = self.data[self.at : self.at + width]
@@ -139,8 +144,9 @@ def _decode_row(
     read: _Reader, pairs: Sequence[tuple[int, int]], owner_at: OwnerAt, symbols: Sequence[str]
 ) -> OrderRow:
     flags, pair, fee_class = read.uint(2), read.uint(2), read.uint(1)
-    if flags >> SHIFT_SCHEME:
-        raise MalformedBatch(f"batch: signature scheme {flags >> SHIFT_SCHEME} is reserved")
+    scheme = flags >> SHIFT_SCHEME
+    if scheme not in (SCHEME_ORDER, SCHEME_ORDER_BATCH):
+        raise MalformedBatch(f"batch: signature scheme {scheme} is reserved")
     if pair >= len(pairs):
         raise MalformedBatch(f"batch: no pair {pair}")
     account_index, market = pairs[pair]
@@ -149,7 +155,11 @@ def _decode_row(
     owner = owner_at(account_index)
     slot, sequence, price, max_fee, expiry = (read.uint(width) for width in (2, 6, 4, 2, 4))
     size = read.uint((flags >> SHIFT_SIZE_WIDTH & 7) + 1)
-    r, s = read.uint(32), read.uint(32)
+    path: Path | None = None
+    if scheme == SCHEME_ORDER:
+        signature = Signature(read.uint(32), read.uint(32), 1 if flags & FLAG_PARITY else 0)
+    else:
+        path, signature = _decode_path(read)
     order = Order(
         owner=owner.owner,
         sub_account=owner.sub_account,
@@ -169,7 +179,21 @@ def _decode_row(
     )
     if flags & FLAG_EXTENSION:
         order = _with_extension(read, order)
-    return OrderRow(pair, fee_class, order, Signature(r, s, 1 if flags & FLAG_PARITY else 0))
+    return OrderRow(pair, fee_class, order, signature, path)
+
+
+def _decode_path(read: _Reader) -> tuple[Path, Signature]:
+    length, sides, parity = read.uint(2), read.uint(1), read.uint(1)
+    own = 0 if parity == SAME_SIGNATURE else 64
+    count, rest = divmod(length - 2 - own, 32)
+    if rest or count < 0 or parity > SAME_SIGNATURE:
+        raise MalformedBatch("batch: evidence of another length")
+    path = tuple((bool(sides >> at & 1), read.bytes(32)) for at in range(count))
+    signature = Signature(read.uint(32), read.uint(32), parity) if own else read.last
+    if signature is None:
+        raise MalformedBatch("batch: no signature before")
+    read.last = signature
+    return path, signature
 
 
 def _with_extension(read: _Reader, order: Order) -> Order:

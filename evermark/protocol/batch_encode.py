@@ -17,6 +17,10 @@ from evermark.protocol.batch_types import (
     FLAG_REDUCE_ONLY,
     FLAG_SELL,
     FUNDING_HOUR,
+    SAME_SIGNATURE,
+    SCHEME_ORDER,
+    SCHEME_ORDER_BATCH,
+    SHIFT_SCHEME,
     SHIFT_SIZE_WIDTH,
     SHIFT_TIME_IN_FORCE,
     SHIFT_TRIGGER,
@@ -30,7 +34,8 @@ from evermark.protocol.batch_types import (
     Withdrawal,
     WriteOff,
 )
-from evermark.protocol.orders import Order, Side
+from evermark.protocol.merkle import Path
+from evermark.protocol.orders import Order, Side, Signature
 
 Item = TypeVar("Item")
 
@@ -57,7 +62,11 @@ def _encode(batch: Batch) -> Iterator[bytes]:
     yield _uint(len(batch.pairs), 2)
     for index, market in batch.pairs:
         yield _uint(index, 2) + _uint(market, 1)
-    yield from _counted(batch.orders, 2, _encode_row)
+    yield _uint(len(batch.orders), 2)
+    last: Signature | None = None  # of the last row that came in an order batch
+    for row in batch.orders:
+        yield _encode_row(row, last)
+        last = last if row.path is None else row.signature
     yield _uint(len(batch.inbox), 2) + b"".join(_uint(use.account_index, 2) for use in batch.inbox)
     yield from _counted(batch.actions, 2, _encode_action)
     yield _uint(len(batch.funding_hours) + len(batch.triggers), 1)
@@ -77,7 +86,7 @@ def _counted(items: Sequence[Item], width: int, encode: Callable[[Item], bytes])
         yield encode(item)
 
 
-def _encode_row(row: OrderRow) -> bytes:
+def _encode_row(row: OrderRow, last: Signature | None) -> bytes:
     order, width = row.order, byte_width(row.order.size)
     flags = (
         (FLAG_SELL if order.side is Side.SELL else 0)
@@ -85,10 +94,11 @@ def _encode_row(row: OrderRow) -> bytes:
         | (FLAG_POST_ONLY if order.post_only else 0)
         | (FLAG_REDUCE_ONLY if order.reduce_only else 0)
         | (FLAG_AMEND if order.amend else 0)
-        | (FLAG_PARITY if row.signature.parity else 0)
+        | (FLAG_PARITY if row.signature.parity and row.path is None else 0)
         | order.trigger << SHIFT_TRIGGER
         | (width - 1) << SHIFT_SIZE_WIDTH
         | (0 if order.is_plain else FLAG_EXTENSION)
+        | (SCHEME_ORDER if row.path is None else SCHEME_ORDER_BATCH) << SHIFT_SCHEME
     )
     head = (
         _uint(flags, 2)
@@ -100,10 +110,26 @@ def _encode_row(row: OrderRow) -> bytes:
         + _uint(order.max_fee_ppm, 2)
         + _uint(order.expiry, 4)
         + _uint(order.size, width)
-        + _uint(row.signature.r, 32)
-        + _uint(row.signature.s, 32)
+        + (
+            _encode_signature(row.signature)
+            if row.path is None
+            else _encode_path(row.path, row.signature, last)
+        )
     )
     return head if order.is_plain else head + _encode_extension(order)
+
+
+def _encode_signature(signature: Signature) -> bytes:
+    return _uint(signature.r, 32) + _uint(signature.s, 32)
+
+
+def _encode_path(path: Path, signature: Signature, last: Signature | None) -> bytes:
+    sides = sum(is_left << at for at, (is_left, _) in enumerate(path))
+    body = _uint(sides, 1) + _uint(SAME_SIGNATURE if signature == last else signature.parity, 1)
+    body += b"".join(sibling for _, sibling in path)
+    if signature != last:
+        body += _encode_signature(signature)
+    return _uint(len(body), 2) + body
 
 
 def _encode_extension(order: Order) -> bytes:

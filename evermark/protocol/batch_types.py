@@ -3,6 +3,7 @@
 
 import msgspec
 
+from evermark.protocol.merkle import Path
 from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Transfer, Withdraw
 
 NO_INDEX = 0xFFFF
@@ -32,16 +33,23 @@ FLAG_PARITY = 1 << 6
 SHIFT_TRIGGER = 7
 SHIFT_SIZE_WIDTH = 10
 FLAG_EXTENSION = 1 << 13
-SHIFT_SCHEME = 14  # 0: EIP-712 by owner or agent; 1: OrderBatch; 2: dialect (both later)
+SHIFT_SCHEME = 14
+SCHEME_ORDER = 0  # EIP-712 `Order` by owner or agent; 2, the dialect, is reserved
+SCHEME_ORDER_BATCH = 1  # EIP-712 `OrderBatch` by an agent, and the order's path to its root
+SAME_SIGNATURE = 2  # instead of a parity: the signature of the last scheme-1 row before holds for this one
 
 
 class OrderRow(msgspec.Struct, frozen=True):
-    """An order as a batch carries it: the signed fields, its signature, its pair and its fee class."""
+    """An order as a batch carries it: the signed fields, its signature, its pair and its fee class.
+
+    With a `path` the signature is of the `OrderBatch` whose root the path leads to.
+    """
 
     pair: int
     fee_class: int
     order: Order
     signature: Signature
+    path: Path | None = None
 
 
 class InboxUse(msgspec.Struct, frozen=True):

@@ -8,6 +8,10 @@ from collections.abc import Sequence
 
 from eth_hash.auto import keccak
 
+MAX_BATCH_ORDERS = 64  # of one signature; a path then has at most 6 siblings
+
+Path = tuple[tuple[bool, bytes], ...]  # siblings from leaf to root as (sibling is on the left, hash)
+
 
 def _levels(order_hashes: Sequence[bytes]) -> list[list[bytes]]:
     if not order_hashes:
@@ -27,10 +31,20 @@ def merkle_root(order_hashes: Sequence[bytes]) -> bytes:
     return _levels(order_hashes)[-1][0]
 
 
-def merkle_proof(order_hashes: Sequence[bytes], index: int) -> tuple[tuple[bool, bytes], ...]:
-    """Siblings from leaf to root as (sibling is on the left, hash)."""
+def merkle_paths(order_hashes: Sequence[bytes]) -> tuple[bytes, list[Path]]:
+    """The root and every order's path to it, with each node hashed once. Raises ValueError for an empty batch."""
+    levels = _levels(order_hashes)
+    return levels[-1][0], [_path(levels, index) for index in range(len(order_hashes))]
+
+
+def merkle_proof(order_hashes: Sequence[bytes], index: int) -> Path:
+    """One order's path."""
+    return _path(_levels(order_hashes), index)
+
+
+def _path(levels: list[list[bytes]], index: int) -> Path:
     proof = []
-    for level in _levels(order_hashes)[:-1]:
+    for level in levels[:-1]:
         sibling = index ^ 1
         if sibling < len(level):
             proof.append((sibling < index, level[sibling]))

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import engine
+import _engine_flow as engine
 import structlog
 
 from evermark.protocol.markets import Market
@@ -25,6 +25,7 @@ from sequencer.snapshots.taking import EVERY
 
 COMMANDS = 60_000
 GROUP = 1_000  # records of one append
+ROUND_EVERY = 5_000  # commands between two price rounds
 
 
 class Journaled(engine.Journal):
@@ -56,7 +57,7 @@ class Journaled(engine.Journal):
 def run(journal: Journaled, flow: engine.Flow, count: int) -> None:
     """Apply and journal `count` commands of the flow."""
     for number in range(count):
-        command = flow.prices() if number % engine.ROUND_EVERY == 0 else flow.next()
+        command = flow.prices() if number % ROUND_EVERY == 0 else flow.next()
         journal.apply(command)
         if type(command) is OracleRound:
             journal.confirm()

@@ -23,6 +23,7 @@ from evermark.protocol.batch import (
 )
 from evermark.protocol.margin import AccountMargin
 from evermark.protocol.markets import Market
+from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import Round, prices_hash
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 
@@ -49,16 +50,37 @@ ROOM_ROWS = FILL_CAP + 1
 ROOM_ACCOUNTS = FILL_CAP + 4  # taker, fund, fee account and keeper beside the makers
 ROOM_PAIRS: Final = 128  # a command that needs more pairs stops early instead
 
+# The vault takes 32,768 bytes. What one entry of each kind takes at most; paths are counted as they come.
+MAX_BYTES: Final = 32_000
+ROW_BYTES: Final = 142
+FILL_BYTES: Final = 15
+ACTION_BYTES: Final = 113
+WITHDRAWAL_BYTES: Final = 115
+ROOM_BYTES = ROOM_ROWS * (ROW_BYTES + 2 + 32 * 6) + FILL_CAP * FILL_BYTES
+
 RowKey = tuple[int, int, int]  # account, slot, sequence
 PairKey = tuple[int, int]  # account, market
+
+
+def path_bytes(path: Path | None) -> int:
+    """Bytes of a row's evidence beyond those of a plain signature."""
+    return 0 if path is None else 4 + 32 * len(path)
 
 
 class Row:
     """An order that traded in the open batch, and its fee so far as numerator in ppm."""
 
-    __slots__ = ("market_id", "numerator", "order", "signature")
+    __slots__ = ("market_id", "numerator", "order", "path", "signature")
 
-    def __init__(self, market_id: int, order: Order, signature: Signature, numerator: int = 0) -> None:
+    def __init__(
+        self,
+        market_id: int,
+        order: Order,
+        signature: Signature,
+        path: Path | None = None,
+        numerator: int = 0,
+    ) -> None:
+        self.path = path
         self.market_id = market_id
         self.order = order
         self.signature = signature
@@ -131,6 +153,7 @@ class OpenBatch:
         "notional",
         "opened_ms",
         "pairs",
+        "path_bytes",
         "priced",
         "row_accounts",
         "rows",
@@ -159,6 +182,21 @@ class OpenBatch:
         self.targets: set[int] = set()
         self.deleveraged = False  # some target's orders may still wait in the book
         self.notional = 0
+        self.path_bytes = 0  # of rows that came in order batches
+
+    @property
+    def most_bytes(self) -> int:
+        """What the batch takes when it is encoded, at most, but for a kilobyte of header and small counts."""
+        return (
+            len(self.rows) * ROW_BYTES
+            + self.path_bytes
+            + len(self.fills) * FILL_BYTES
+            + len(self.actions) * ACTION_BYTES
+            + len(self.withdrawals) * WITHDRAWAL_BYTES
+            + len(self.pairs) * 3
+            + len(self.accounts) * 4
+            + 1_000
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -172,11 +210,16 @@ class OpenBatch:
             and len(self.fills) + FILL_CAP <= MAX_FILLS
             and len(self.accounts) + ROOM_ACCOUNTS <= MAX_ACCOUNTS
             and len(self.pairs) + ROOM_PAIRS <= MAX_PAIRS
+            and self.most_bytes + ROOM_BYTES <= MAX_BYTES
         )
 
     def has_room_for_account(self, pairs: int) -> bool:
         """One more account with `pairs` positions fits, the fund and the fee account included."""
-        return len(self.accounts) + 3 <= MAX_ACCOUNTS and len(self.pairs) + pairs <= MAX_PAIRS
+        return (
+            len(self.accounts) + 3 <= MAX_ACCOUNTS
+            and len(self.pairs) + pairs <= MAX_PAIRS
+            and self.most_bytes + WITHDRAWAL_BYTES + 3 * pairs <= MAX_BYTES
+        )
 
     def markets(self) -> set[int]:
         """Markets that the market table will name."""
@@ -200,7 +243,7 @@ def build(
         row = open_.rows[key]
         market = markets[row.market_id]
         fee_class = fee_classes.setdefault((market.maker_fee_ppm, market.taker_fee_ppm), len(fee_classes))
-        rows.append(OrderRow(pair_at[key[0], row.market_id], fee_class, row.order, row.signature))
+        rows.append(OrderRow(pair_at[key[0], row.market_id], fee_class, row.order, row.signature, row.path))
     return Batch(
         batch_id=batch_id,
         round=round_.round,

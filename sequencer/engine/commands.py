@@ -8,6 +8,7 @@ import enum
 import msgspec
 
 from evermark.protocol.markets import Market
+from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from evermark.protocol.orders import (
     NO_ADDRESS,
@@ -96,7 +97,10 @@ class DepositWaits(Command, frozen=True):
 
 
 class PlaceOrder(Command, frozen=True):
-    """A signed order whose signature and signer the gate has verified."""
+    """A signed order whose signature and signer the gate has verified.
+
+    With a `path` it came in an `OrderBatch`: the signature is of the root that the path leads to.
+    """
 
     account: int
     order: Order
@@ -104,6 +108,7 @@ class PlaceOrder(Command, frozen=True):
     signature: Signature
     signer: bytes
     client_id: str = ""
+    path: Path | None = None
 
 
 class CancelOrder(Command, frozen=True):

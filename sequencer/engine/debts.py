@@ -15,7 +15,7 @@ UNSIGNED = Signature(0, 0, 0)
 def write_off_debts(ctx: Context) -> None:
     """Pay in the order of account ids, as far as the fund's equity exceeds its own initial margin.
 
-    The open batch is empty: actions come before everything that may follow.
+    What is open depends on no price, so it takes these actions in and ends with this round.
     """
     state = ctx.state
     fund = state.accounts[INSURANCE_FUND]
@@ -28,7 +28,8 @@ def write_off_debts(ctx: Context) -> None:
         amount = min(-account.collateral, margin.equity - margin.initial)
         if amount <= 0 or not prices_fresh(state, fund) or round_is_old(state, ctx.stamp_ms):
             return
-        if len(state.batch.actions) == MAX_ACTIONS:
+        room = state.batch.has_room_for_account(fund.open_positions)
+        if len(state.batch.actions) >= MAX_ACTIONS or not room:
             return
         enter(ctx, STAGE_ACTIONS).actions.append(OpenAction(account_id, None, UNSIGNED))
         touch(state, account)

@@ -23,7 +23,7 @@ from sequencer.engine.execution import tell_trade
 from sequencer.engine.ledger import change_position, move_in_fills
 from sequencer.engine.open_orders import drop_useless_reducers
 from sequencer.engine.risk import margin_of, prices_fresh
-from sequencer.engine.sealing import enter, seal, touch_positions
+from sequencer.engine.sealing import enter, touch_positions
 from sequencer.engine.state import Account, EngineState
 from sequencer.engine.takeover import fund_takes_one
 from sequencer.engine.targets import Target, tell_liquidated
@@ -55,6 +55,12 @@ def can_deleverage(target: Target) -> bool:
     )
 
 
+def meets_traders(target: Target) -> bool:
+    """Somebody in the queue has an order fill in the open batch, in which it cannot be deleveraged."""
+    traded = target.state.batch.row_accounts
+    return bool(traded) and any(account_id in traded for account_id, _ in _opposite(target))
+
+
 def deleverage(ctx: Context, target: Target) -> None:
     """Close the target's position against the queue, only as far as it needs, while the fund cannot take it."""
     if not _may_go_on(target):
@@ -66,8 +72,7 @@ def deleverage(ctx: Context, target: Target) -> None:
             return
         other = ctx.state.accounts[account_id]
         lots = counterparty_lots(target, other)
-        if lots:
-            _make_room(ctx, target, other)
+        if lots and _fits(ctx.state, target, other):
             _fill(ctx, target, other, lots)
             ctx.emit(
                 Deleveraged(
@@ -142,15 +147,16 @@ def _opposite(target: Target) -> list[tuple[int, int]]:
     return queue(target.state, target.at.market.market_id, -1 if target.size > 0 else 1)
 
 
-def _make_room(ctx: Context, target: Target, other: Account) -> None:
-    """A batch in which neither has an order fill, with place for both accounts and the fund."""
-    state, batch = ctx.state, ctx.state.batch
+def _fits(state: EngineState, target: Target, other: Account) -> bool:
+    """The open batch has no order fill of the counterparty, and place for both accounts and the fund.
+
+    What does not fit waits for the next trigger: all that a command does lies in one batch.
+    """
+    batch = state.batch
     involved = (target.account, other, state.accounts[INSURANCE_FUND])
-    trades = {target.account.account_id, other.account_id} & batch.row_accounts
     pairs = len(batch.pairs) + sum(account.open_positions for account in involved)
     full = pairs > MAX_PAIRS or len(batch.accounts) + 4 > MAX_ACCOUNTS or len(batch.fills) >= MAX_FILLS
-    if trades or full:
-        seal(ctx, ctx.sequence)
+    return not full and other.account_id not in batch.row_accounts
 
 
 def _fill(ctx: Context, target: Target, other: Account, lots: int) -> None:

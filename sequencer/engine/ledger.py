@@ -3,7 +3,7 @@
 from evermark.protocol.batch import FEE_ACCOUNT
 from evermark.protocol.margin import fee_delta, funding_owed, funding_remainder
 from evermark.protocol.units import check, floor_div
-from sequencer.engine.batch_builder import Row
+from sequencer.engine.batch_builder import Row, path_bytes
 from sequencer.engine.context import Context
 from sequencer.engine.events import AccountRegistered, CollateralChanged, PositionChanged
 from sequencer.engine.order_book import RestingOrder
@@ -53,7 +53,8 @@ def row_of(ctx: Context, account: Account, order: RestingOrder) -> Row:
     row = batch.rows.get(key)
     if row is None:
         check(order.account not in batch.targets, "batch: a liquidation target trades by order")
-        row = batch.rows[key] = Row(order.market_id, order.order, order.signature)
+        row = batch.rows[key] = Row(order.market_id, order.order, order.signature, order.path)
+        batch.path_bytes += path_bytes(order.path)
         batch.row_accounts.add(order.account)
         if order.slot == 0:
             account.used_taker_sequence = order.sequence

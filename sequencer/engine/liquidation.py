@@ -12,6 +12,7 @@ from evermark.protocol.liquidation import (
     liquidation_fee,
     loss_bound,
     slice_lots,
+    takeover_allowed,
 )
 from evermark.protocol.margin import AccountMargin, fee_delta
 from evermark.protocol.orders import NO_ADDRESS
@@ -19,7 +20,7 @@ from evermark.protocol.reject import Reject, RejectCode
 from sequencer.engine.batch_builder import FILL_CAP, MAX_PAIRS, STAGE_FILLS, OpenBatch
 from sequencer.engine.commands import MarketMode, TriggerLiquidation
 from sequencer.engine.context import Context, no
-from sequencer.engine.deleveraging import can_deleverage, deleverage
+from sequencer.engine.deleveraging import can_deleverage, deleverage, meets_traders
 from sequencer.engine.events import CancelReason
 from sequencer.engine.execution import fill_liquidation, tell_trade
 from sequencer.engine.ledger import move_in_fills
@@ -49,6 +50,7 @@ def liquidate(ctx: Context, command: TriggerLiquidation) -> None:
         or not batch.has_room_for_fills()
         or command.account in batch.row_accounts
         or (on_book and batch.deleveraged)
+        or (_beyond_the_fund(target, batch) and meets_traders(target))
     )
     view = OpenBatch() if must_seal else batch
     feasible = on_book or takeover_lots(target, view) > 0 or can_deleverage(target)
@@ -63,6 +65,13 @@ def liquidate(ctx: Context, command: TriggerLiquidation) -> None:
         fills = _close_on_book(ctx, target)
         take_over(ctx, target, FILL_CAP - fills)
         deleverage(ctx, target)
+
+
+def _beyond_the_fund(target: Target, batch: OpenBatch) -> bool:
+    """The fund may take over, but not all of it: deleveraging may follow."""
+    margin = target.margin()
+    below = takeover_allowed(margin.equity, margin.maintenance)
+    return below and takeover_lots(target, batch) < abs(target.size)
 
 
 def _check(ctx: Context, command: TriggerLiquidation) -> Reject | None:

@@ -7,6 +7,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from typing import Final
 
+from evermark.protocol.merkle import Path
 from evermark.protocol.orders import Order, Side, Signature
 from evermark.protocol.units import check
 
@@ -28,6 +29,7 @@ class RestingOrder:
         "next",
         "order",
         "order_hash",
+        "path",
         "previous",
         "price",
         "reduce_only",
@@ -51,7 +53,9 @@ class RestingOrder:
         signer: bytes,
         client_id: str,
         filled: int,
+        path: Path | None = None,
     ) -> None:
+        self.path = path  # to the root of the order batch that it came in
         self.account = account
         self.market_id = market_id
         self.order = order

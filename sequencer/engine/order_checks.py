@@ -24,6 +24,7 @@ from sequencer.engine.state import (
 from sequencer.engine.trigger_checks import MAX_SLOT, check_conditions, check_trigger
 
 MAX_OPEN_ORDERS = 200  # of one account; bounds the work of a price round and of a liquidation
+MAX_PATH = 6  # siblings of an order in a batch of 64
 SEQUENCE_AHEAD_MS = 86_400_000  # clients use milliseconds; at most a day ahead of the round
 NO_POSITION = Position()
 
@@ -83,6 +84,9 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
         )
     if order.owner == NO_ADDRESS or not agent_is_live(state, account, command.signer):
         return no(RejectCode.NOT_AUTHORISED, "the signer is neither the owner nor a live agent", "signature")
+    if command.path is not None and (command.signer == account.owner or len(command.path) > MAX_PATH):
+        message = "an order batch is signed by an agent, never by an owner, and holds at most 64 orders"
+        return no(RejectCode.NOT_AUTHORISED, message, "signature")
     replaced = live_order(account, order.slot) if order.slot else None
     carried = account.slots[order.slot].filled if order.amend and order.slot in account.slots else 0
     return Draft(
@@ -97,6 +101,7 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
             command.signer,
             command.client_id,
             carried,
+            command.path,
         ),
         replaced,
     )

@@ -39,9 +39,9 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
     for at, price in zip(state.markets, state.round.prices, strict=True):
         at.price = price
         _update_staleness(ctx, at.market.market_id)
+    write_off_debts(ctx)
     seal(ctx, ctx.sequence)
     _expire_orders(ctx)
-    write_off_debts(ctx)
     for at in state.markets:
         if at.last_price:
             at.triggers.trail(at.last_price)

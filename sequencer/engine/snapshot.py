@@ -11,16 +11,17 @@ from typing import Any
 import msgspec
 
 from evermark.protocol.batch import FILL_DELEVERAGE
+from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 from evermark.protocol.units import check
-from sequencer.engine.batch_builder import Baseline, OpenAction, OpenBatch, OpenFill, Row
+from sequencer.engine.batch_builder import Baseline, OpenAction, OpenBatch, OpenFill, Row, path_bytes
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.open_orders import enlist_untriggered, reserve
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 4  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 5  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -181,11 +182,12 @@ def _order_fields(order: RestingOrder) -> list[Any]:
         order.signer,
         order.client_id,
         order.filled,
+        order.path,
     ]
 
 
 def _order_of(market_id: int, values: list[Any]) -> RestingOrder:
-    account_id, signed, order_hash, signature, signer, client_id, filled = values
+    account_id, signed, order_hash, signature, signer, client_id, filled, path = values
     return RestingOrder(
         account_id,
         market_id,
@@ -195,6 +197,7 @@ def _order_of(market_id: int, values: list[Any]) -> RestingOrder:
         signer,
         client_id,
         filled,
+        msgspec.convert(path, Path | None),
     )
 
 
@@ -231,7 +234,7 @@ def _dump_batch(batch: OpenBatch) -> list[Any]:
         batch.funding_hours,
         sorted(batch.funding_markets),
         [
-            [*key, row.market_id, row.numerator, row.order, row.signature.to_bytes()]
+            [*key, row.market_id, row.numerator, row.order, row.signature.to_bytes(), row.path]
             for key, row in sorted(batch.rows.items())
         ],
         [[fill.kind, fill.first, fill.second, fill.size, fill.keeper] for fill in batch.fills],
@@ -264,8 +267,10 @@ def _load_batch(values: list[Any]) -> OpenBatch:
         if fields is not None:
             signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
         batch.actions.append(OpenAction(account, signed, _signature(signature), target))
-    for account, slot, sequence, market_id, numerator, order, signature in rows:
-        row = Row(market_id, msgspec.convert(order, Order), _signature(signature), numerator)
+    for account, slot, sequence, market_id, numerator, order, signature, path in rows:
+        came_by = msgspec.convert(path, Path | None)
+        row = Row(market_id, msgspec.convert(order, Order), _signature(signature), came_by, numerator)
+        batch.path_bytes += path_bytes(came_by)
         batch.rows[account, slot, sequence] = row
     for kind, first, second, size, keeper in fills:
         batch.fills.append(OpenFill(kind, tuple(first), tuple(second), size, keeper))

@@ -86,6 +86,7 @@ class _Gateway:
         desk, keepers, reads, router = self._desk, self._keepers, self._reads, self.app.router
         posts: dict[str, tuple[Any, Callable[[Any], Awaitable[Answer]]]] = {
             "/v1/orders": (wire.OrderRequest, desk.order),
+            "/v1/order-batches": (wire.OrdersRequest, desk.orders),
             "/v1/cancels": (wire.CancelRequest, desk.cancel),
             "/v1/agents": (wire.AgentRequest, desk.approve),
             "/v1/withdrawals": (wire.WithdrawalRequest, desk.withdraw),

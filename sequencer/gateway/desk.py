@@ -5,6 +5,7 @@ What is refused here is never journaled; margin, book and nonces are the engine'
 """
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -94,6 +95,44 @@ class Desk:
         )
         return await self._place(command)
 
+    async def orders(self, request: wire.OrdersRequest) -> Answer:
+        """Place the orders of an `OrderBatch`, one account's under one agent's signature; an answer for each, in order."""
+        orders, signature = [parse.order_of(fields) for fields in request.orders], parse.signature_of(request)
+        self._require_ready()
+        client_ids = request.client_ids or [""] * len(orders)
+        self._require_one_account(orders, client_ids)
+        account = self._account(orders[0])
+        recovered = await self._signers.order_batch(orders, signature, request, account)
+        self._limiter.order(account.account_id, len(orders))
+        answers: list[Answer | Awaitable[Answer]] = []
+        placed: list[PlaceOrder] = []
+        for order, hashed, path, known, client_id in zip(
+            orders, recovered.struct_hashes, recovered.paths, recovered.known, client_ids, strict=True
+        ):
+            first = known or self._remembered(hashed)
+            if first is not None:
+                answers.append(_first_answer(first))
+            elif hashed in self._under_way:
+                answers.append(self._under_way[hashed])
+            elif (late := self._untimely(order)) is not None:
+                answers.append(Answer.refused(late))
+            else:
+                command = PlaceOrder(
+                    account=account.account_id,
+                    order=order,
+                    order_hash=hashed,
+                    signature=signature,
+                    signer=recovered.signer or NO_ADDRESS,
+                    client_id=client_id,
+                    path=path,
+                )
+                placed.append(command)
+                self._under_way[hashed] = asyncio.get_running_loop().create_future()
+                answers.append(self._under_way[hashed])
+        await self._place_all(placed)
+        bodies = [(answer if isinstance(answer, Answer) else await answer).body for answer in answers]
+        return Answer(b'{"orders":[' + b",".join(bodies) + b"]}")
+
     async def cancel(self, request: wire.CancelRequest) -> Answer:
         """Cancel one slot or everything; allowed even before the exchange is ready for orders."""
         cancel, signature = parse.cancel_of(request.cancel), parse.signature_of(request)
@@ -181,6 +220,18 @@ class Desk:
             if not done.done():
                 done.cancel()
 
+    async def _place_all(self, commands: list[PlaceOrder]) -> None:
+        """Submit the orders of a batch at once, in order, and settle what is under way for each."""
+        try:
+            applied = await asyncio.gather(*(submit(self._services, command) for command in commands))
+            for command, events in zip(commands, applied, strict=True):
+                self._under_way[command.order_hash].set_result(self._order_answer(command.order_hash, events))
+        finally:
+            for command in commands:
+                done = self._under_way.pop(command.order_hash)
+                if not done.done():
+                    done.cancel()
+
     def _order_answer(self, order_hash: bytes, events: list[Event]) -> Answer:
         first = self._remembered(order_hash)
         if first is not None:
@@ -218,19 +269,39 @@ class Desk:
         if missing:
             raise refuse(RejectCode.NOT_READY, "not ready: " + ", ".join(missing), retry_after_ms=1_000)
 
+    def _require_one_account(self, orders: list[Order], client_ids: list[str]) -> None:
+        first = orders[0]
+        for order in orders:
+            if order.market not in self._state.market_ids:
+                raise unknown_market(order.market)
+            if (order.owner, order.sub_account) != (first.owner, first.sub_account):
+                raise refuse(RejectCode.BAD_COMBINATION, "the orders are of several accounts", "orders")
+        if len(client_ids) != len(orders):
+            raise refuse(
+                RejectCode.BAD_COMBINATION, "client_ids are one for each order, or none", "client_ids"
+            )
+        if len({(order.slot, order.sequence) for order in orders}) != len(orders):
+            raise refuse(RejectCode.BAD_COMBINATION, "two orders have one slot and sequence", "orders")
+
     def _require_timely(self, order: Order) -> None:
+        refusal = self._untimely(order)
+        if refusal is not None:
+            raise refusal
+
+    def _untimely(self, order: Order) -> Refusal | None:
         now = self._services.now_s()
         if order.expiry <= now:
-            raise refuse(RejectCode.EXPIRED, "the order has expired", "expiry", expiry=order.expiry, now=now)
+            return refuse(RejectCode.EXPIRED, "the order has expired", "expiry", expiry=order.expiry, now=now)
         most = (now + SEQUENCE_AHEAD_S) * 1000
         if order.sequence > most:
-            raise refuse(
+            return refuse(
                 RejectCode.SEQUENCE_TOO_FAR,
                 "the sequence is more than a day of milliseconds ahead",
                 "sequence",
                 sequence=order.sequence,
                 most=most,
             )
+        return None
 
     def _require_deadline(self, deadline: int) -> None:
         now = self._services.now_s()

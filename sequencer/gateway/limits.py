@@ -41,16 +41,16 @@ class Buckets:
         self._rate, self._tracked = rate, tracked
         self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
-    def take(self, key: Hashable, now: float | None = None) -> float:
-        """0.0 when a token was taken, else the seconds until there is one."""
+    def take(self, key: Hashable, now: float | None = None, count: int = 1) -> float:
+        """0.0 when `count` tokens were taken, else the seconds until they are there."""
         now = time.monotonic() if now is None else now
         level, then = self._levels.pop(key, (float(self._rate.burst), now))
         level = min(float(self._rate.burst), level + (now - then) * self._rate.per_second)
-        taken = level >= 1.0
-        self._levels[key] = (level - 1.0 if taken else level, now)
+        taken = level >= count
+        self._levels[key] = (level - count if taken else level, now)
         if len(self._levels) > self._tracked:
             self._levels.popitem(last=False)
-        return 0.0 if taken else (1.0 - level) / self._rate.per_second
+        return 0.0 if taken else (count - level) / self._rate.per_second
 
 
 class Limiter:
@@ -69,9 +69,9 @@ class Limiter:
         """Any request or WebSocket message from an address."""
         _spend(self._requests, ip, "requests of this address")
 
-    def order(self, account: int) -> None:
-        """An order, withdrawal or approval of an account."""
-        _spend(self._orders, account, "orders of this account")
+    def order(self, account: int, count: int = 1) -> None:
+        """Orders, a withdrawal or an approval of an account."""
+        _spend(self._orders, account, "orders of this account", count)
 
     def cancel(self, account: int) -> None:
         """A cancel of an account; its budget is separate, so that a busy account can always leave."""
@@ -82,7 +82,7 @@ class Limiter:
         _spend(self._keepers, signer, "messages of this keeper")
 
 
-def _spend(buckets: Buckets, key: Hashable, what: str) -> None:
-    wait = buckets.take(key)
+def _spend(buckets: Buckets, key: Hashable, what: str, count: int = 1) -> None:
+    wait = buckets.take(key, count=count)
     if wait:
         raise refuse(RejectCode.RATE_LIMITED, f"too many {what}", retry_after_ms=int(wait * 1000) + 1)

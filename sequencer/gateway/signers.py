@@ -2,6 +2,8 @@
 signature.
 """
 
+from collections.abc import Sequence
+
 from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Transfer, Withdraw
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.signing import FundingReport, Liquidate, PriceReport, domain_separator
@@ -9,7 +11,7 @@ from sequencer.engine.state import Account
 from sequencer.gateway import parse, wire
 from sequencer.gateway.refusal import Refusal, refuse
 from sequencer.gateway.services import Services
-from sequencer.gateway.verify import Recovered, SignatureThreads
+from sequencer.gateway.verify import Recovered, RecoveredOrders, SignatureThreads
 
 VAULT_DOMAIN = "Evermark"
 ORACLE_DOMAIN = "Evermark Oracle"
@@ -47,6 +49,21 @@ class Signers:
         if chain is not None:
             raise self._wrong_chain(chain, recovered)
         raise self._refuse(account, recovered, agents)
+
+    async def order_batch(
+        self, orders: Sequence[Order], signature: Signature, request: wire.Signed, account: Account
+    ) -> RecoveredOrders:
+        """A live agent's signature of an `OrderBatch`. An owner's is refused: nobody sees what such a root stands for, so
+        an owner's key must never sign one."""
+        self._require_domain(request, self._services.facts.vault)
+        recovered = await self._threads.recover_orders(orders, self._vault, signature)
+        signer = recovered.signer
+        if signer is not None and signer != account.owner and self._is_agent(account, signer):
+            return recovered
+        known = signer == account.owner or (account.account_id, signer) in self._services.state.agents
+        code = RejectCode.NOT_AUTHORISED if known else RejectCode.BAD_SIGNATURE
+        message = "an order batch is signed by a live agent of the account, never by its owner"
+        raise refuse(code, message, "signature", **evidence(recovered), owner="0x" + account.owner.hex())
 
     async def keeper(
         self, message: PriceReport | FundingReport | Liquidate, signature: Signature, request: wire.Signed
@@ -106,7 +123,7 @@ class Signers:
         return refuse(RejectCode.WRONG_CHAIN, message, "signature", **details)
 
 
-def evidence(recovered: Recovered) -> dict[str, int | str]:
+def evidence(recovered: Recovered | RecoveredOrders) -> dict[str, int | str]:
     """What a client needs to find its mistake: the digest checked here and the address that it gives."""
     signer = recovered.signer
     return {

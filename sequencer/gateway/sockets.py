@@ -177,6 +177,8 @@ class Sockets:
     async def _signed(self, message: wire.WsSigned) -> Answer:
         if isinstance(message, wire.WsOrder):
             return await self._desk.order(message)
+        if isinstance(message, wire.WsOrders):
+            return await self._desk.orders(message)
         if isinstance(message, wire.WsCancel):
             return await self._desk.cancel(message)
         if isinstance(message, wire.WsAgent):

@@ -3,12 +3,14 @@ meanwhile), a chunk of waiting messages at a time, so that a crowd costs one han
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 
-from evermark.protocol.orders import Order, Signature
+from evermark.protocol.merkle import Path, merkle_paths
+from evermark.protocol.orders import Order, OrderBatch, Signature
 from evermark.protocol.signing import (
     Message,
     SignatureRefused,
@@ -35,17 +37,34 @@ class Recovered(msgspec.Struct, frozen=True):
     known: bytes | None
 
 
+class RecoveredOrders(msgspec.Struct, frozen=True):
+    """Who signed an order batch, and for each of its orders struct hash, path to the root and stored first answer."""
+
+    digest: bytes
+    signer: bytes | None
+    struct_hashes: list[bytes]
+    paths: list[Path]
+    known: list[bytes | None]
+
+
+Outcome = Recovered | RecoveredOrders
+
+
 class _Job:
     __slots__ = ("done", "message", "outcome", "separator", "signature")
 
     def __init__(
-        self, message: Message, separator: bytes, signature: Signature, done: "asyncio.Future[Recovered]"
+        self,
+        message: Message | tuple[Order, ...],
+        separator: bytes,
+        signature: Signature,
+        done: "asyncio.Future[Any]",
     ) -> None:
-        self.message = message
+        self.message = message  # a tuple: the orders of one OrderBatch
         self.separator = separator
         self.signature = signature
         self.done = done
-        self.outcome: Recovered | BaseException | None = None
+        self.outcome: Outcome | BaseException | None = None
 
 
 class SignatureThreads:
@@ -63,11 +82,21 @@ class SignatureThreads:
         """The signer of a message under a domain. Answers come in the order of the questions, so that two
         orders of one connection do not overtake each other."""
         done: asyncio.Future[Recovered] = asyncio.get_running_loop().create_future()
-        job = _Job(message, separator, signature, done)
+        self._ask(_Job(message, separator, signature, done))
+        return await done
+
+    async def recover_orders(
+        self, orders: Sequence[Order], separator: bytes, signature: Signature
+    ) -> RecoveredOrders:
+        """The signer of an order batch, in its turn among the questions."""
+        done: asyncio.Future[RecoveredOrders] = asyncio.get_running_loop().create_future()
+        self._ask(_Job(tuple(orders), separator, signature, done))
+        return await done
+
+    def _ask(self, job: _Job) -> None:
         self._waiting.append(job)
         self._unanswered.append(job)
         self._hand_over()
-        return await done
 
     async def chain_signed_for(
         self, message: Message, contract: bytes, name: str, signature: Signature, signers: frozenset[bytes]
@@ -90,7 +119,7 @@ class SignatureThreads:
             work = loop.run_in_executor(self._pool, self._recover_chunk, chunk)
             work.add_done_callback(lambda work, chunk=chunk: self._answer(chunk, work))  # type: ignore[misc]
 
-    def _answer(self, chunk: list[_Job], work: "asyncio.Future[list[Recovered]]") -> None:
+    def _answer(self, chunk: list[_Job], work: "asyncio.Future[list[Outcome]]") -> None:
         self._busy -= 1
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         for at, job in enumerate(chunk):
@@ -100,14 +129,23 @@ class SignatureThreads:
         if self._waiting:
             self._hand_over()
 
-    def _recover_chunk(self, chunk: list[_Job]) -> list[Recovered]:
+    def _recover_chunk(self, chunk: list[_Job]) -> list[Outcome]:
         return [self._recover_one(job) for job in chunk]
 
-    def _recover_one(self, job: _Job) -> Recovered:
+    def _recover_one(self, job: _Job) -> Outcome:
+        if isinstance(job.message, tuple):
+            return self._recover_orders(job.message, job)
         signed = digest(job.separator, job.message)
         hashed = struct_hash(job.message)
         known = self._lookup(hashed) if isinstance(job.message, Order) else None
         return Recovered(signed, hashed, _signer(signed, job.signature), known)
+
+    def _recover_orders(self, orders: tuple[Order, ...], job: _Job) -> RecoveredOrders:
+        hashes = [struct_hash(order) for order in orders]
+        root, paths = merkle_paths(hashes)
+        signed = digest(job.separator, OrderBatch(root=root))
+        known = [self._lookup(hashed) for hashed in hashes]
+        return RecoveredOrders(signed, _signer(signed, job.signature), hashes, paths, known)
 
 
 def _deliver(job: _Job) -> None:

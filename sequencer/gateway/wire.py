@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from evermark.protocol.merkle import MAX_BATCH_ORDERS
+
 NO_ADDRESS_TEXT = "0x" + "00" * 20
 # \A and \Z, because $ would let a trailing line feed pass.
 Address = Annotated[str, msgspec.Meta(pattern=r"\A0x[0-9a-fA-F]{40}\Z")]
@@ -137,6 +139,13 @@ class OrderRequest(Signed, frozen=True, kw_only=True):
     client_id: ClientId = ""
 
 
+class OrdersRequest(Signed, frozen=True, kw_only=True):
+    """Body of POST /v1/order-batches: orders of one account under one agent's signature of `OrderBatch`."""
+
+    orders: Annotated[list[OrderFields], msgspec.Meta(min_length=1, max_length=MAX_BATCH_ORDERS)]
+    client_ids: Annotated[list[ClientId], msgspec.Meta(max_length=MAX_BATCH_ORDERS)] = []
+
+
 class CancelRequest(Signed, frozen=True, kw_only=True):
     """Body of POST /v1/cancels."""
 
@@ -181,6 +190,12 @@ class LiquidationRequest(Signed, frozen=True, kw_only=True):
 
 class WsOrder(OrderRequest, frozen=True, kw_only=True, tag="order", tag_field="op"):
     """An order over the WebSocket."""
+
+    id: int
+
+
+class WsOrders(OrdersRequest, frozen=True, kw_only=True, tag="orders", tag_field="op"):
+    """An order batch over the WebSocket."""
 
     id: int
 
@@ -231,5 +246,5 @@ class WsPing(Strict, frozen=True, kw_only=True, tag="ping", tag_field="op"):
     id: int | None = None
 
 
-WsSigned = WsOrder | WsCancel | WsAgent | WsWithdraw | WsTransfer
+WsSigned = WsOrder | WsOrders | WsCancel | WsAgent | WsWithdraw | WsTransfer
 WsMessage = WsSigned | WsSubscribe | WsUnsubscribe | WsPing

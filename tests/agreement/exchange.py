@@ -10,8 +10,18 @@ from rlp import encode as rlp_encode
 
 from evermark.protocol.batch import FIRST_USER_ACCOUNT, encode_batch
 from evermark.protocol.markets import Market
+from evermark.protocol.merkle import merkle_paths
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport, pack_price
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Side, TimeInForce, Transfer, Withdraw
+from evermark.protocol.orders import (
+    ApproveAgent,
+    Cancel,
+    Order,
+    OrderBatch,
+    Side,
+    TimeInForce,
+    Transfer,
+    Withdraw,
+)
 from evermark.protocol.signing import (
     FundingReport,
     PriceReport,
@@ -91,7 +101,10 @@ class Exchange(InboxCalls):
         self.oracle = boa.load(
             "contracts/PriceOracle.vy", ROUND_SECONDS, 3, len(self.markets), keepers, 3, keepers, sequencer
         )
-        helpers = [boa.load(f"contracts/{name}.vy").address for name in ("Clerk", "Backstop", "Reasons")]
+        helpers = [
+            boa.load(f"contracts/{name}.vy").address
+            for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
+        ]
         nonce = env.evm.vm.state.get_nonce(deployer)
         vault = keccak(rlp_encode([deployer, nonce + 2]))[12:]
         helpers.append(boa.load("contracts/Exit.vy", hex_address(vault)).address)
@@ -215,6 +228,43 @@ class Exchange(InboxCalls):
                 signer=by.address,
             )
         )
+
+    def place_together(self, owner: Signer, agent: Signer, drafts):
+        """Orders under one `OrderBatch` signature of an agent; `drafts` are (market, side, size, price, slot)."""
+        orders = []
+        for market, side, size, price, slot in drafts:
+            self.clock_ms = max(self.clock_ms + 1, self.now * 1000)
+            orders.append(
+                Order(
+                    owner=owner.address,
+                    sub_account=0,
+                    market=self.markets[market].symbol,
+                    side=side,
+                    size=size,
+                    limit_price=price,
+                    max_fee_ppm=1_000,
+                    slot=slot,
+                    sequence=self.clock_ms,
+                    expiry=self.now + ROUNDS_A_DAY,
+                    time_in_force=TimeInForce.GTC if slot else TimeInForce.IOC,
+                )
+            )
+        hashes = [struct_hash(order) for order in orders]
+        root, paths = merkle_paths(hashes)
+        signature = agent.sign(digest(self.separator, OrderBatch(root=root)))
+        events = []
+        for order, hashed, path in zip(orders, hashes, paths, strict=True):
+            events += self.send(
+                PlaceOrder(
+                    account=self.account(owner),
+                    order=order,
+                    order_hash=hashed,
+                    signature=signature,
+                    signer=agent.address,
+                    path=path,
+                )
+            )
+        return events
 
     def cancel(self, owner: Signer, slot: int, all_slots: bool = False):
         """A signed cancel, off the chain."""

@@ -98,54 +98,6 @@ def test_a_liquidation_on_the_book_a_take_over_and_the_funds_way_out_agree(excha
     exchange.compare()
 
 
-@pytest.mark.safety("B02", "sequencer")
-@pytest.mark.safety("D12", "sequencer")
-def test_transfers_and_an_agents_cap_agree(exchange):
-    """An agent moves margin into an isolated account up to its cap, the owner takes back what the position leaves free."""
-    owner, maker, agent = signer("owner"), signer("maker"), signer("agent")
-    exchange.deposit(owner, 10_000 * 10**6)
-    exchange.deposit(maker, 100_000 * 10**6)
-    exchange.approve(owner, agent, 10_000, 3_000 * 10**6)
-    account = exchange.account(owner)
-    exchange.transfer(account, 5, 2_000 * 10**6, agent)
-    exchange.transfer(account, 5, 1_000 * 10**6 + 1, agent)
-    isolated = exchange.state.account_ids[owner.address, 5]
-    assert exchange.state.accounts[isolated].collateral == 2_000 * 10**6
-    exchange.order(maker, 0, Side.SELL, 5_000, 1_136_300, slot=1)
-    exchange.order(owner, 0, Side.BUY, 5_000, 1_137_000, slot=0, sub_account=5)
-    assert exchange.state.accounts[isolated].positions[0].size == 5_000
-    exchange.round(PRICES)
-    exchange.compare()
-    exchange.transfer(isolated, 0, 2_000 * 10**6, owner)
-    exchange.transfer(isolated, 0, 500 * 10**6, owner)
-    assert exchange.state.accounts[account].collateral == 8_500 * 10**6
-    exchange.round(PRICES)
-    exchange.compare()
-
-
-def test_a_stop_wakes_on_both_sides(exchange):
-    """The engine wakes it at the round whose mark meets it; the vault finds that mark, sets the bit, and fills."""
-    maker, trader = signer("maker"), signer("trader")
-    exchange.deposit(maker, 500_000 * 10**6)
-    exchange.deposit(trader, 20_000 * 10**6)
-    exchange.order(maker, 0, Side.SELL, 20_000, 1_136_300, slot=1)
-    exchange.order(trader, 0, Side.BUY, 20_000, 1_137_000, slot=0)
-    stop = {"trigger": Trigger.MARK_BELOW, "trigger_price": 1_130_000, "reduce_only": True}
-    exchange.order(trader, 0, Side.SELL, 20_000, 1_100_000, slot=1, **stop)
-    exchange.round(PRICES)
-    fallen_by = fallen(10_000)
-    exchange.order(maker, 0, Side.BUY, 12_000, fallen_by[0][1] + 100, slot=2)
-    exchange.round(fallen_by)
-    assert exchange.state.accounts[exchange.account(trader)].positions[0].size == 8_000
-    exchange.round(fallen_by)
-    exchange.compare()
-    assert exchange.vault.slot(exchange.account(trader), 1).triggered
-    exchange.order(maker, 0, Side.BUY, 12_000, fallen_by[0][1], slot=0)
-    exchange.round(fallen_by)
-    exchange.compare()
-    assert exchange.state.accounts[exchange.account(trader)].positions[0].size == 0
-
-
 class RandomTraders:
     """Seeded traders with every kind of order, deposits, withdrawals, price moves, funding and liquidations."""
 
@@ -226,6 +178,10 @@ class RandomTraders:
             away = -side.sign * self.random.randrange(-5, 60)
             fields["post_only"] = self.random.random() < 0.1
         price = mark + mark * away // 10_000
+        by_agent = (account.account_id, self.agent.address) in self.exchange.state.agents
+        if by_agent and waiting is None and self.random.random() < 0.3:
+            quotes = [(market, side, size, price - side.sign * 2 * at, 5 + at) for at in range(3)]
+            return self.exchange.place_together(trader, self.agent, quotes[: self.random.randrange(1, 4)])
         if slot == 4:
             fields |= self._trigger(market, side)
             price = fields["trigger_price"] + side.sign * mark // 200

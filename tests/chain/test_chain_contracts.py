@@ -102,10 +102,10 @@ async def test_a_posted_hour_has_the_median_rates(exchange, owner):
 
 
 async def test_settle_takes_raw_bytes(exchange, owner):
-    """The batch follows the selector, and only the sequencer may send it."""
-    data = exchange.settle_calldata(b"\x00\x01")
-    assert len(data) == 6
-    with pytest.raises(TransactionReverted, match="vault: not the sequencer"):
+    """The batch follows the selector; one that is not next is refused, whoever sends it."""
+    data = exchange.settle_calldata(bytes(81))
+    assert len(data) == 85
+    with pytest.raises(TransactionReverted, match="vault: batch id not next"):
         await owner.send(exchange.vault.address, data)
     with pytest.raises(TransactionReverted, match="vault: nothing to pay"):
         await owner.send(exchange.vault.address, exchange.pay_calldata(1))

@@ -115,9 +115,11 @@ class World:
         events = apply(self.state, command, sequence, stamp_ms)
         self.log.append((command, stamp_ms))
         check_invariants(self.state)
-        for event in events:
-            if isinstance(event, BatchSealed):
-                self._settle(event)
+        sealed = [event for event in events if isinstance(event, BatchSealed)]
+        for event in sealed:
+            self._settle(event)
+        if sealed and self.vault is not None and self.state.batch.is_empty:
+            self.assert_settled()
         return events
 
     def round(self, prices: list[int], after_s: int = ROUND_S, index: list[int] | None = None):
@@ -167,7 +169,7 @@ class World:
     def order(self, account: int, side: Side, size: int, price: int, tif=GTC, market_id=0, **fields):
         """Place an order; a fresh slot and sequence unless given."""
         holder = self.state.accounts[account]
-        signer = fields.pop("signer", holder.owner)
+        signer, path = fields.pop("signer", holder.owner), fields.pop("path", None)
         if "slot" not in fields:
             fields["slot"] = 0 if tif in (IOC, FOK) else self._free_slot(account)
         fields.setdefault("sequence", START_S * 1000 + next(self.sequences))
@@ -190,6 +192,7 @@ class World:
                 order_hash=next(self.hashes).to_bytes(32, "big"),
                 signature=SIGNATURE,
                 signer=signer,
+                path=path,
             )
         )
 
@@ -295,8 +298,6 @@ class World:
                 if isinstance(command, FundingHour)
             }
             self.vault.settle(batch, sealed.round, entries, funding)
-            if self.state.batch.is_empty:
-                self.assert_settled()
 
     @staticmethod
     def _waits(command: DepositWaits) -> InboxEntry:

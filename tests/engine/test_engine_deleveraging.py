@@ -206,14 +206,16 @@ def test_waiting_orders_of_a_deleveraged_account_trade_in_the_next_batch(world, 
 
 
 def test_an_account_that_traded_is_deleveraged_in_the_next_batch(world, short, debtor):
-    """Its order fills are settled first; one command then ends in two batches, both of which settle."""
+    """Its order fills are settled first, in a batch that ends with the command before: whoever replays up to a batch's last
+    command finds what the chain has."""
     other = world.trader(15)
     world.round([9_400, 10_000])
     world.order(short, BUY, 50, 9_390)
     world.order(other, SELL, 50, 9_390, IOC)
     assert short in world.state.batch.row_accounts
     events = world.liquidate(debtor)
-    assert of_type(events, BatchSealed)
+    (sealed,) = of_type(events, BatchSealed)
+    assert sealed.batch.journal_sequence == world.state.sequence - 1
     assert of_type(events, Deleveraged)
     assert {fill.kind for fill in world.state.batch.fills} == {FILL_DELEVERAGE}
     world.next_round()

@@ -179,9 +179,10 @@ class Exchange(RuleBasedStateMachine):
         signer = owner_of(500 + who) if by_agent else owner
         self.world.transfer(account, 0 if back else to, amount, signer=signer)
 
-    @rule(who=TRADERS, side=SIDES, size=SIZES, offset=OFFSETS)
-    def by_agent(self, who, side, size, offset):
-        self.place(who, side, size, offset, 0, GTC, signer=owner_of(500 + who))
+    @rule(who=TRADERS, side=SIDES, size=SIZES, offset=OFFSETS, siblings=st.integers(-1, 6))
+    def by_agent(self, who, side, size, offset, siblings):
+        path = None if siblings < 0 else tuple((at % 2 == 0, bytes(32)) for at in range(siblings))
+        self.place(who, side, size, offset, 0, GTC, signer=owner_of(500 + who), path=path)
 
     @rule(mode=st.sampled_from((*MarketMode, MarketMode.NORMAL, MarketMode.NORMAL)), at=MARKETS)
     def mode(self, mode, at):

@@ -33,12 +33,15 @@ def test_the_debt_is_paid_with_the_next_round(world, debtor):
     """A fund that can: the account stands at zero, the fund lost the debt, and a batch of its own says so."""
     world.donate(1_000)
     debt = -world.collateral(debtor)
-    (told,) = of_type(world.next_round(), WrittenOff)
+    world.donate(1)
+    events = world.next_round()
+    (told,), (sealed,) = of_type(events, WrittenOff), of_type(events, BatchSealed)
     assert (told.account, told.amount) == (debtor, debt)
-    assert (world.collateral(debtor), world.collateral(INSURANCE_FUND)) == (0, 1_000 * USDC - debt)
-    assert restore(snapshot(world.state)).batch.actions[0].signed is None
-    (sealed,) = of_type(world.next_round(), BatchSealed)
+    assert (world.collateral(debtor), world.collateral(INSURANCE_FUND)) == (0, 1_001 * USDC - debt)
     assert [type(action) for action in sealed.batch.actions] == [WriteOff]
+    assert len(sealed.batch.inbox) == 2
+    assert sealed.batch.journal_sequence == world.state.sequence - 1  # the confirmation follows
+    assert world.state.batch.is_empty
     world.assert_settled()
     assert not of_type(world.next_round(), WrittenOff)
 

@@ -16,6 +16,7 @@ from sequencer.gateway.services import GatewaySettings
 CODES = {int(code) for code in RejectCode}
 POSTS = (
     "/v1/orders",
+    "/v1/order-batches",
     "/v1/cancels",
     "/v1/agents",
     "/v1/withdrawals",

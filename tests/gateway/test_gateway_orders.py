@@ -1,11 +1,15 @@
 """Orders over HTTP: what a good one answers, and that a repetition changes nothing."""
 
 import asyncio
+from typing import Any
 
 import pytest
-from gateway_world import AGENT, MAKER, TAKER, Caller, GatewayWorld
+from gateway_world import AGENT, CHAIN_ID, MAKER, TAKER, VAULT, Answered, Caller, GatewayWorld
 
-from evermark.protocol.orders import Side, TimeInForce, Trigger
+from evermark.client.signed import message_json
+from evermark.protocol.merkle import merkle_paths
+from evermark.protocol.orders import Order, OrderBatch, Side, TimeInForce, Trigger
+from evermark.protocol.signing import Signer, digest, domain_separator, struct_hash
 
 
 async def test_resting_order_is_open(world: GatewayWorld, caller: Caller) -> None:
@@ -200,3 +204,75 @@ async def test_a_triggered_limit_order_is_open(world: GatewayWorld, caller: Call
     late = await caller.place(world.order(MAKER, slot=4, **condition), MAKER)
     assert (late.status, late.error) == (422, "WOULD_TRIGGER_AT_ONCE")
     assert late.details == {"price": 1_105_000, "trigger": 1_105_000}
+
+
+async def agents_batch(
+    world: GatewayWorld, caller: Caller, orders: list[Order], signer: Signer, **more: Any
+) -> Answered:
+    """POST the orders under one signature."""
+    root, _ = merkle_paths([struct_hash(order) for order in orders])
+    signature = signer.sign(digest(domain_separator(CHAIN_ID, VAULT), OrderBatch(root=root)))
+    body = {
+        "orders": [message_json(order) for order in orders],
+        "signature": "0x" + signature.to_bytes().hex(),
+    }
+    return await caller.post("/v1/order-batches", body | more)
+
+
+async def approved(world: GatewayWorld, caller: Caller) -> None:
+    await caller.post("/v1/agents", world.body(world.approval(MAKER), MAKER))
+
+
+@pytest.mark.safety("D08", "sequencer")
+async def test_an_order_batch_is_answered_order_by_order(world: GatewayWorld, caller: Caller) -> None:
+    """One signature, an answer each: resting, refused by the engine, too late; repeated, the same answers again."""
+    await approved(world, caller)
+    orders = [
+        world.order(MAKER, slot=1),
+        world.order(MAKER, slot=2, size=1),
+        world.order(MAKER, slot=3, expiry=world.now_s),
+        world.order(MAKER, slot=4, limit_price=1_080_000),
+    ]
+    answer = await agents_batch(world, caller, orders, AGENT, client_ids=["a", "b", "c", "d"])
+    assert answer.status == 200
+    names = [one.get("status") or one["error"]["name"] for one in answer.body["orders"]]
+    assert names == ["open", "BELOW_MIN_NOTIONAL", "EXPIRED", "open"]
+    assert answer.body["orders"][3]["client_id"] == "d"
+    before = world.journaled
+    again = await agents_batch(world, caller, orders, AGENT)
+    assert again.body == answer.body
+    assert world.journaled == before
+    bid = world.order(TAKER, side=Side.SELL, limit_price=1_080_000, slot=0, time_in_force=TimeInForce.IOC)
+    filled = await caller.place(bid, TAKER)
+    assert filled.body["filled"] == 1_000
+    await world.advance()
+    assert world.core.state.sealed_batch > 0
+
+
+@pytest.mark.safety("D12", "api")
+@pytest.mark.safety("D15", "api")
+async def test_an_order_batch_is_an_agents_alone(world: GatewayWorld, caller: Caller) -> None:
+    """The owner's key, a stranger's, another account's agent: refused, and nothing is journaled."""
+    orders = [world.order(MAKER, slot=1), world.order(MAKER, slot=2)]
+    before = world.journaled
+    for signer, status, name in (
+        (MAKER, 403, "NOT_AUTHORISED"),
+        (AGENT, 401, "BAD_SIGNATURE"),
+        (TAKER, 401, "BAD_SIGNATURE"),
+    ):
+        answer = await agents_batch(world, caller, orders, signer)
+        assert (answer.status, answer.error) == (status, name)
+    assert world.journaled == before
+    await approved(world, caller)
+    before = world.journaled
+    mixed = [world.order(MAKER, slot=1), world.order(TAKER, slot=1)]
+    twice = [orders[0], orders[0]]
+    for bad in (mixed, twice):
+        answer = await agents_batch(world, caller, bad, AGENT)
+        assert (answer.status, answer.error) == (400, "BAD_COMBINATION")
+    many = [world.order(MAKER, slot=1 + at) for at in range(65)]
+    assert (await agents_batch(world, caller, many, AGENT)).error == "OUT_OF_RANGE"
+    assert (await agents_batch(world, caller, orders, AGENT, client_ids=["a"])).error == "BAD_COMBINATION"
+    unknown = [world.order(MAKER, market="DOGE-PERP")]
+    assert (await agents_batch(world, caller, unknown, AGENT)).error == "UNKNOWN_MARKET"
+    assert world.journaled == before

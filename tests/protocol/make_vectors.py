@@ -44,12 +44,14 @@ from evermark.protocol.margin import (
     maintenance_margin,
 )
 from evermark.protocol.markets import load_markets
+from evermark.protocol.merkle import merkle_paths
 from evermark.protocol.oracle import MarketPrice, Round, prices_hash, round_words
 from evermark.protocol.orders import (
     NO_ADDRESS,
     ApproveAgent,
     Cancel,
     Order,
+    OrderBatch,
     Side,
     TimeInForce,
     Transfer,
@@ -165,6 +167,7 @@ def signing(rng: random.Random) -> list[Any]:
         (withdraw(rng), "Evermark", VAULT),
         (approval(rng), "Evermark", VAULT),
         (transfer(rng), "Evermark", VAULT),
+        (OrderBatch(root=rng.randbytes(32)), "Evermark", VAULT),
         (Liquidate(account=9, market="BTC-PERP", round=5, deadline=6), "Evermark", VAULT),
         (PriceReport(round=5, timestamp=30, prices=(7 << 32 | 8, 0)), "Evermark Oracle", ORACLE),
         (FundingReport(hour=9, rates_ppb=(-5, 6), samples=b"\x33" * 32), "Evermark Oracle", ORACLE),
@@ -308,6 +311,11 @@ def _batch(rng: random.Random, rows: int) -> dict[str, Any]:
         msgspec.structs.replace(made, sub_account=7, market=MARKETS[at % 2].symbol)
         for at, made in enumerate(signed)
     ]
+    paths = (
+        [None, None, *merkle_paths([struct_hash(made) for made in signed])[1][2:]]
+        if rows > 2
+        else [None] * rows
+    )
     kinds = (FILL_ORDERS, FILL_LIQUIDATION, FILL_TAKEOVER, FILL_FUND)[:rows]
     made = Batch(
         batch_id=rng.randrange(2**48),
@@ -319,7 +327,10 @@ def _batch(rng: random.Random, rows: int) -> dict[str, Any]:
         markets=(0, 1),
         accounts=(1, 2, 3),
         pairs=((0, 0), (2, 0), (2, 1)),
-        orders=tuple(OrderRow(1 + at % 2, at % 2, made, signature) for at, made in enumerate(signed)),
+        orders=tuple(
+            OrderRow(1 + at % 2, at % 2, made, signature, path)
+            for at, (made, path) in enumerate(zip(signed, paths, strict=True))
+        ),
         inbox=(InboxUse(2), InboxUse(NO_INDEX))[:rows],
         actions=(
             AgentApproval(2, approval(rng), signature),

@@ -42,6 +42,7 @@ from evermark.protocol.batch import (
 from evermark.protocol.orders import Signature
 
 SIGNATURE = Signature(1, 1, 0)
+HASHES = st.binary(min_size=32, max_size=32)
 
 
 def owned(message, owner):
@@ -60,11 +61,15 @@ def batches(draw):
         st.lists(st.tuples(st.integers(-(2**15), 2**15 - 1), unsigned(16)), min_size=1, max_size=3)
     )
 
+    shared = draw(st.lists(SIGNATURES, min_size=1, max_size=2))
+
     def row():
         pair = draw(st.integers(0, len(pairs) - 1))
         index, market = pairs[pair]
         order = owned(draw(orders(market=st.just(SYMBOLS[market]))), owners[accounts[index]])
-        return OrderRow(pair, draw(st.integers(0, len(classes) - 1)), order, draw(SIGNATURES))
+        path = draw(st.none() | st.lists(st.tuples(st.booleans(), HASHES), max_size=6).map(tuple))
+        signature = draw(st.sampled_from(shared) | SIGNATURES)
+        return OrderRow(pair, draw(st.integers(0, len(classes) - 1)), order, signature, path)
 
     def action():
         index = draw(indices)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
+from fast_directory import memory_directory
 
 NODES = ("n1", "n2", "n3")
 SETTINGS = """
@@ -32,10 +33,7 @@ class PostgresCluster:
     """`with PostgresCluster(bin) as cluster`: three nodes, n1 the primary, commits acknowledged by any one more."""
 
     def __init__(self, binaries: Path) -> None:
-        memory = Path("/dev/shm")
-        self.directory = Path(
-            tempfile.mkdtemp(prefix="evermark-pg-", dir=memory if memory.is_dir() else None)
-        )
+        self.directory = Path(tempfile.mkdtemp(prefix="evermark-pg-", dir=memory_directory()))
         self._bin = binaries
         self._user = "postgres" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
 

@@ -185,9 +185,7 @@ class RealExchange:
             return False
 
     def _write_config(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         keystore = self.directory / "key.json"
         keystore.write_text(
@@ -205,6 +203,13 @@ class RealExchange:
             "reconcile_s": 0.2,
         }
         (self.directory / "sequencer.json").write_text(json.dumps(config))
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def order_body(command: PlaceOrder) -> dict[str, Any]:

@@ -4,12 +4,12 @@ import asyncio
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
+from fast_directory import fast_directory
 from sequencer_world import World
 from small_core import MAKER, TAKER, SmallCore
 
@@ -42,14 +42,9 @@ PLACES = {
 
 
 @pytest.fixture
-def fast_path(tmp_path: Path) -> Iterator[Path]:
-    """A directory in memory where there is one: what a killed process wrote outlives it there as well."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory) as directory:
-        yield Path(directory)
+def fast_path() -> Iterator[Path]:
+    with fast_directory() as directory:
+        yield directory
 
 
 @pytest.mark.safety("G02", "sequencer")

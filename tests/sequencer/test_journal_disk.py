@@ -2,12 +2,12 @@
 none left to luck."""
 
 import random
-import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
 import pytest
+from fast_directory import fast_directory
 from recording_disk import (
     FULL,
     IO_ERROR_SYNC,
@@ -27,13 +27,10 @@ GROUP = 7  # records of one append; a journal must never hold a part of a group
 
 
 @pytest.fixture
-def memory_path(tmp_path: Path) -> Iterator[Path]:
-    """A directory in memory where there is one; the crashes here are computed, not suffered."""
-    if not Path("/dev/shm").is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
-        yield Path(directory)
+def memory_path() -> Iterator[Path]:
+    """The crashes here are computed, not suffered: memory will do."""
+    with fast_directory() as directory:
+        yield directory
 
 
 def live(path: Path, disk: RecordingDisk, groups: int, payload_bytes: int) -> None:

@@ -11,7 +11,9 @@ import pytest
 from sequencer_world import World
 from small_core import SmallCore
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
+from evermark.cli.journal import app
 from sequencer.core import Core
 from sequencer.engine.snapshot import state_hash
 from sequencer.engine.state import EngineState
@@ -200,6 +202,20 @@ def test_snapshot_of_another_version_falls_back(
     _, logs = opened(directory, world)
     assert began(logs) == 0
     assert set(reasons(logs)) == {"another version of the engine wrote it"}
+
+
+def test_snapshot_made_ahead_of_an_upgrade_serves(house: tuple[Path, World]) -> None:
+    """What `evermark journal snapshot` leaves, with the new code and nothing but the journal, is what a start of the
+    new code goes on from."""
+    directory, world = house
+    full, _ = opened(copied(directory, "full", snapshots=False), world)
+    shutil.rmtree(directory / "snapshots")
+    journal, snapshots = str(directory / "journal.db"), str(directory / "snapshots")
+    done = CliRunner().invoke(app, ["snapshot", "--journal", journal, "--to", snapshots])
+    assert done.exit_code == 0, done.output
+    found, logs = opened(directory, world)
+    assert began(logs) == full["sequence"]
+    assert found == full
 
 
 def test_lost_history_is_rebuilt_by_a_full_replay(house: tuple[Path, World]) -> None:

@@ -17,10 +17,19 @@ from eth_abi import decode as abi_decode
 from eth_hash.auto import keccak
 
 from evermark.protocol import batch as codec
-from evermark.protocol import oracle, signing
+from evermark.protocol import merkle, oracle, signing
 from evermark.protocol.margin import AccountMargin, funding_owed
 from evermark.protocol.markets import Market, load_markets
-from evermark.protocol.orders import ApproveAgent, Cancel, Order, Side, TimeInForce, Transfer, Withdraw
+from evermark.protocol.orders import (
+    ApproveAgent,
+    Cancel,
+    Order,
+    OrderBatch,
+    Side,
+    TimeInForce,
+    Transfer,
+    Withdraw,
+)
 
 CONTRACTS = Path(__file__).resolve().parents[3] / "contracts"
 MARKETS = load_markets()
@@ -77,6 +86,7 @@ class Row:
     fee_class: int
     signature: signing.Signature
     index: int = -1
+    path: merkle.Path | None = None
 
 
 @dataclass
@@ -118,10 +128,11 @@ class Exchange:
         self.next_sequence = START_S * 1000
 
     def _deploy_vault(self) -> Any:
-        self.clerk, self.backstop, self.reasons = (
-            deployer(name).deploy() for name in ("Clerk", "Backstop", "Reasons")
+        self.clerk, self.backstop, self.reasons, self.verifier = (
+            deployer(name).deploy() for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
         )
-        arguments = [self.token, self.oracle, self.inbox, self.clerk, self.backstop, self.reasons, self.exit]
+        arguments = [self.token, self.oracle, self.inbox, self.clerk, self.backstop, self.reasons]
+        arguments += [self.verifier, self.exit]
         arguments = [contract.address for contract in arguments] + [self.sequencer]
         configs = [market_config(market) for market in self.markets]
         return deployer("MarginVault").deploy(*arguments, configs, override_address=self.vault_address)
@@ -292,6 +303,14 @@ class Builder:
         self.rows.append(row)
         return row
 
+    def sign_together(self, rows: list[Row], by: signing.Signer) -> None:
+        """One `OrderBatch` signature in place of the rows' own."""
+        root, paths = merkle.merkle_paths([signing.struct_hash(row.order) for row in rows])
+        message = OrderBatch(root=root)
+        signature = by.sign(signing.digest(self.exchange.separator, message))
+        for row, path in zip(rows, paths, strict=True):
+            row.signature, row.path = signature, path
+
     def again(self, row: Row) -> Row:
         """The same signed order in another batch."""
         copy = replace(row, index=-1)
@@ -423,7 +442,7 @@ class Builder:
 
     def _row(self, row: Row, at: dict[int, int], table: list[tuple[int, int]]) -> codec.OrderRow:
         pair = table.index((at[row.account], row.market))
-        return codec.OrderRow(pair, row.fee_class, row.order, row.signature)
+        return codec.OrderRow(pair, row.fee_class, row.order, row.signature, row.path)
 
     def write_off(self, account: int) -> None:
         self.name(1)

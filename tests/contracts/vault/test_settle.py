@@ -4,6 +4,7 @@ import boa
 import pytest
 from builders import SELECTOR, USDC, Exchange, Party, Refused, deployer, events, refused, send, signer
 from eth_hash.auto import keccak
+from msgspec import structs
 
 from evermark.protocol import batch as codec
 from evermark.protocol.orders import Side
@@ -159,12 +160,14 @@ def test_reserved_sections_and_schemes_are_refused(exchange: Exchange, maker: Pa
     resolution = data[:-5] + b"\x01\x03" + bytes(4) + bytes(4)
     with refused("vault: funding tag reserved"):
         send(exchange, resolution)
-    trade = bytearray(a_trade(exchange, maker, taker).data())
-    row_at = trade.index(b"\x00\x02", 4 + 81 + 5 + 2 + 10 + 8) + 2
-    for scheme in (1, 2, 3):
-        trade[row_at] = trade[row_at] & 0x3F | scheme << 6
+    built = a_trade(exchange, maker, taker).build()
+    row = structs.replace(built.orders[0], path=())
+    evidence = codec.encode_batch(structs.replace(built, orders=(row, *built.orders[1:])))
+    at = evidence.index(b"\x00\x42\x00") - 24  # length 66, no sides: one order under a root
+    for scheme in (2, 3):
+        reserved = evidence[:at] + bytes([evidence[at] & 0x3F | scheme << 6]) + evidence[at + 1 :]
         with refused("vault: scheme reserved"):
-            send(exchange, bytes(trade))
+            send(exchange, SELECTOR + reserved)
 
 
 def exchange_with_account(exchange: Exchange, transfer: bytes, maker: Party) -> None:

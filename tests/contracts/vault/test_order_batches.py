@@ -1,0 +1,223 @@
+"""Signature scheme 1: one agent signature over the Merkle root of many orders, each of which proves its place under it."""
+
+from dataclasses import replace
+
+import pytest
+from builders import SELECTOR, Exchange, Party, Row, refused, send, signer
+from msgspec import structs
+
+from evermark.protocol import batch as codec
+from evermark.protocol import merkle, signing
+from evermark.protocol.orders import OrderBatch, Side, Trigger
+
+PRICE = 600_000
+AGENT, OTHER = signer(77), signer(78)
+
+
+@pytest.fixture
+def agent(exchange: Exchange, maker: Party, taker: Party) -> signing.Signer:
+    """A session key of both traders."""
+    batch = exchange.batch()
+    for party in (maker, taker):
+        batch.approve(party, AGENT.address, exchange.clock + 1_000)
+    batch.settle()
+    return AGENT
+
+
+def asks(batch, party: Party, count: int) -> list[Row]:
+    return [batch.order(party, Side.SELL, 10 + at, PRICE + at, slot=1 + at) for at in range(count)]
+
+
+def take(batch, party: Party, rows: list[Row]) -> Row:
+    """One order that fills them all."""
+    taking = batch.order(party, Side.BUY, sum(row.order.size for row in rows), PRICE + 100)
+    for row in rows:
+        batch.fill(row, taking, row.order.size)
+    return taking
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 20, 64])
+def test_orders_of_one_signature_fill(
+    exchange: Exchange, maker: Party, taker: Party, agent, count: int
+) -> None:
+    """Trees of every shape; rows of one root share one signature in the batch."""
+    batch = exchange.batch()
+    rows = asks(batch, maker, count)
+    batch.sign_together(rows, agent)
+    taking = take(batch, taker, rows)
+    batch.settle()
+    assert exchange.vault.position(taker.account, 0).size == taking.order.size
+    assert exchange.vault.slot(maker.account, count).filled == 9 + count
+
+
+def test_two_roots_and_plain_orders_side_by_side(
+    exchange: Exchange, maker: Party, taker: Party, agent
+) -> None:
+    """Each root brings its signature, whatever stands between its rows; orders with triggers have their extension behind it."""
+    batch = exchange.batch()
+    rows = asks(batch, maker, 7)
+    rows.append(
+        batch.order(maker, Side.SELL, 5, PRICE, slot=9, trigger=Trigger.MARK_BELOW, trigger_price=PRICE)
+    )
+    batch.sign_together([rows[0], rows[2], rows[5], rows[7]], agent)
+    batch.sign_together([rows[1], rows[4]], agent)
+    batch.bits.append(rows[7])
+    taking = take(batch, taker, rows)
+    batch.sign_together([taking], agent)
+    batch.settle()
+    assert exchange.vault.position(maker.account, 0).size == -taking.order.size
+    assert exchange.vault.slot(maker.account, 9).triggered
+
+
+def test_fills_of_a_batch_order_continue_later(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
+    """Replay protection is the slot's, as for every order: in sum never more than its size."""
+    batch = exchange.batch()
+    rows = asks(batch, maker, 3)
+    batch.sign_together(rows, agent)
+    batch.fill(rows[2], batch.order(taker, Side.BUY, 5, PRICE + 2), 5)
+    batch.rows = [row for row in batch.rows if row not in rows[:2]]
+    batch.settle()
+    for size, passes in ((8, False), (7, True)):
+        batch = exchange.batch()
+        batch.fill(batch.again(rows[2]), batch.order(taker, Side.BUY, size, PRICE + 2), size)
+        if passes:
+            batch.settle()
+        else:
+            with refused("vault: order overfilled"):
+                batch.settle()
+
+
+@pytest.mark.safety("D12", "contract")
+@pytest.mark.safety("F02", "contract")
+def test_only_a_live_agent_signs_blindly(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
+    """The owner's own signature of a root is refused, even of one that approved itself; a stranger's and an expired key's too."""
+
+    def settle(by: signing.Signer) -> None:
+        batch = exchange.batch()
+        rows = asks(batch, maker, 2)
+        batch.sign_together(rows, by)
+        take(batch, taker, rows)
+        batch.settle()
+
+    with refused("vault: owner signed blindly"):
+        settle(maker.signer)
+    batch = exchange.batch()
+    batch.approve(maker, maker.signer.address, exchange.clock + 1_000)
+    batch.settle()
+    with refused("vault: owner signed blindly"):
+        settle(maker.signer)
+    with refused("vault: not a live agent"):
+        settle(OTHER)
+    settle(agent)
+    exchange.round(seconds=1_010)
+    with refused("vault: not a live agent"):
+        settle(agent)
+
+
+@pytest.mark.safety("D02", "contract")
+@pytest.mark.safety("F02", "contract")
+def test_nothing_but_a_leaf_is_an_order(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
+    """An order that the root does not hold, another's path, a changed order, an untagged tree: each leads to another root."""
+    batch = exchange.batch()
+    rows = asks(batch, maker, 4)
+    batch.sign_together(rows, agent)
+    take(batch, taker, rows)
+    good = rows[1].path
+    assert good is not None
+    elsewhere = "vault: not a live agent"
+    for path in (
+        rows[2].path,
+        good[:-1],
+        (*good, (True, bytes(32))),
+        ((not good[0][0], good[0][1]), *good[1:]),
+    ):
+        alone = exchange.batch()
+        row = replace(rows[1], path=path, index=-1)
+        alone.rows = [row]
+        alone.fill(row, alone.order(taker, Side.BUY, 1, PRICE + 9), 1)
+        with refused(elsewhere):
+            alone.settle()
+    changed = exchange.batch()
+    row = replace(rows[1], order=structs.replace(rows[1].order, size=10**6), index=-1)
+    changed.rows = [row]
+    changed.fill(row, changed.order(taker, Side.BUY, 1, PRICE + 9), 1)
+    with refused(elsewhere):
+        changed.settle()
+    # With an inner node in place of a leaf the tags differ, so its hash is no order's.
+    hashes = [signing.struct_hash(row.order) for row in rows]
+    left = merkle.merkle_root(hashes[:2])
+    assert merkle.merkle_root([left, merkle.merkle_root(hashes[2:])]) != merkle.merkle_root(hashes)
+
+
+def test_a_root_is_signed_for_this_vault(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
+    """Under another domain the signature is nobody's."""
+    batch = exchange.batch()
+    rows = asks(batch, maker, 2)
+    batch.sign_together(rows, agent)
+    root, _ = merkle.merkle_paths([signing.struct_hash(row.order) for row in rows])
+    foreign = agent.sign(signing.digest(signing.domain_separator(1, b"\x07" * 20), OrderBatch(root=root)))
+    for row in rows:
+        row.signature = foreign
+    take(batch, taker, rows)
+    with refused("vault: not a live agent"):
+        batch.settle()
+
+
+@pytest.mark.safety("D03", "contract")
+@pytest.mark.safety("D04", "contract")
+def test_malleable_and_empty_signatures_are_refused(
+    exchange: Exchange, maker: Party, taker: Party, agent
+) -> None:
+    """High s, and a signature from which no key recovers."""
+    batch = exchange.batch()
+    rows = asks(batch, maker, 2)
+    batch.sign_together(rows, agent)
+    take(batch, taker, rows)
+    good = rows[0].signature
+    high = signing.Signature(good.r, signing.SECP256K1_N - good.s, 1 - good.parity)
+    for signature, reason in ((high, "vault: high s"), (signing.Signature(0, 1, 0), "vault: no signer")):
+        for row in rows:
+            row.signature = signature
+        with refused(reason):
+            batch.settle()
+
+
+def row_end(data: bytes, batch: codec.Batch) -> int:
+    """Where the evidence of the first row begins in `data`, which encodes `batch`."""
+    head = 4 + 81 + 1 + 4 * len(batch.fee_classes) + 1 + len(batch.markets) + 2 + 4 * len(batch.accounts)
+    return head + 2 + 3 * len(batch.pairs) + 2 + 23 + codec.byte_width(batch.orders[0].order.size)
+
+
+def test_malformed_evidence_is_refused(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
+    """Lengths that fit no path, an unknown kind, sides beyond the path, a first row that points before itself, and reserved
+    schemes."""
+    batch = exchange.batch()
+    rows = asks(batch, maker, 2)
+    batch.sign_together(rows, agent)
+    take(batch, taker, rows)
+    built = batch.build()
+    data = SELECTOR + codec.encode_batch(built)
+    at = row_end(data, built)
+    assert data[at : at + 2] == (2 + 32 + 64).to_bytes(2, "big")
+    for offset, value in ((3, b"\x03"), (2, b"\x02"), (2, b"\xff")):
+        bad = data[: at + offset] + value + data[at + offset + 1 :]
+        with refused("vault: malformed evidence"):
+            send(exchange, bad)
+    shorter = data[:at] + (2 + 31 + 64).to_bytes(2, "big") + data[at + 2 : at + 4] + data[at + 5 :]
+    with refused("vault: malformed evidence"):
+        send(exchange, shorter)
+    pointing = (
+        data[:at]
+        + (2 + 32).to_bytes(2, "big")
+        + data[at + 2 : at + 3]
+        + b"\x02"
+        + data[at + 4 : at + 36]
+        + data[at + 100 :]
+    )
+    with refused("vault: another root"):
+        send(exchange, pointing)
+    flags_at = at - 23 - codec.byte_width(built.orders[0].order.size)
+    for scheme in (2, 3):
+        flags = int.from_bytes(data[flags_at : flags_at + 2], "big") & 0x3FFF | scheme << 14
+        with refused("vault: scheme reserved"):
+            send(exchange, data[:flags_at] + flags.to_bytes(2, "big") + data[flags_at + 2 :])
