@@ -573,7 +573,10 @@ def _funding(task: Task, oracle: address, hour: uint256):
     rates: DynArray[int256, 64] = staticcall IPriceOracle(oracle).funding_rates(hour)
     for k: uint256 in range(codec.word(task.markets_at) & units.U8, bound=64):
         market: uint256 = codec.word(task.markets_at + k + 1) & units.U8
-        self._apply_hour(task, market, hour, rates[market])
+        rate: int256 = 0
+        if market < len(rates):
+            rate = rates[market]
+        self._apply_hour(task, market, hour, rate)
 
 
 @internal

@@ -336,6 +336,9 @@ def _load_prices(round: uint256, batch_id: uint256, markets: uint256) -> uint256
             reasons.fail(reasons.NO_SUCH_MARKET)
         next_id = unsafe_add(market, 1)
         half: uint256 = words[unsafe_add(market >> 1, 1)] >> ((market & 1) << 7) & units.U128
+        if half >> 104 & 1 != 0:
+            # A clamped price is as uncertain as a stale one, and every rule about those holds: its time becomes 0.
+            half = half & ~(units.U40 << 64)
         tables.markets[market] = half | batch_id << 128
     return now | batch_id << 40
 

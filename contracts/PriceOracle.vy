@@ -3,13 +3,18 @@
 """
 @title PriceOracle
 @license Apache-2.0
-@notice Median prices and funding rates from quorums of keepers; see `interfaces/IPriceOracle.vyi`. The mirror of
-        `evermark/protocol/oracle.py`.
+@notice Median prices and funding rates from quorums of keepers; see `interfaces/IPriceOracle.vyi` and docs/oracle.md. The mirror
+        of `evermark/protocol/oracle.py`.
 """
 
-from contracts.interfaces import IPriceOracle
+from .interfaces import IPriceOracle
+from .modules import feeds
+from .modules import medians
+from .modules import oracle_roles
 
 implements: IPriceOracle
+initializes: oracle_roles
+exports: oracle_roles.__interface__
 
 RING: constant(uint256) = 4096  # rounds kept per lane
 MAX_MARKETS: constant(uint256) = 64
@@ -17,8 +22,19 @@ MAX_REPORTS: constant(uint256) = 15
 FUTURE_S: constant(uint256) = 5  # how far a report may be ahead of the block
 SEQUENCER_LANE: constant(uint8) = 0
 PUBLIC_LANE: constant(uint8) = 1
+MIN_JUMP_PPM: constant(uint256) = 1_000  # bounds of how far a price may move in a second
+MAX_JUMP_PPM: constant(uint256) = 100_000
+MIN_DEVIATION_PPM: constant(uint256) = 1_000  # bounds of how far a price may be from its reference
+MAX_DEVIATION_PPM: constant(uint256) = 500_000
+MIN_HEARTBEAT_S: constant(uint256) = 60  # bounds of how old a reference may be
+MAX_HEARTBEAT_S: constant(uint256) = 172_800
+MAX_SCALE_DIGITS: constant(uint256) = 36
+RESTART_GRACE_S: constant(uint256) = 3_600  # after an outage of the chain: time to add margin before anybody is liquidated
+PPM: constant(uint256) = 1_000_000
+U8: constant(uint256) = 2**8 - 1
 U32: constant(uint256) = 2**32 - 1
 U40: constant(uint256) = 2**40 - 1
+U80: constant(uint256) = 2**80 - 1
 U128: constant(uint256) = 2**128 - 1
 MAX_RATE_PPB: constant(int256) = 2**31 - 1
 HALF_N: constant(uint256) = 57896044618658097711785492504343953926418782139537452191302581570759080747168
@@ -29,13 +45,11 @@ PRICE_TYPE_HASH: constant(bytes32) = keccak256("PriceReport(uint64 round,uint64 
 FUNDING_TYPE_HASH: constant(bytes32) = keccak256("FundingReport(uint64 hour,int256[] ratesPpb,bytes32 samples)")
 
 ROUND_SECONDS: public(immutable(uint256))
-ORACLE_QUORUM: public(immutable(uint256))
-FUNDING_QUORUM: public(immutable(uint256))
-MARKETS: public(immutable(uint256))
-SEQUENCER: public(immutable(address))
+UPTIME_FEED: public(immutable(address))
 
-is_oracle_keeper: public(HashMap[address, bool])
-is_funding_keeper: public(HashMap[address, bool])
+market_count: public(uint256)
+jump_ppm_per_s: public(HashMap[uint256, uint256])
+reference: public(HashMap[uint256, IPriceOracle.Reference])
 last_round: public(HashMap[uint8, uint256])
 funding_posted_at: public(HashMap[uint256, uint256])
 _ring: HashMap[uint8, uint256[33][4096]]
@@ -46,31 +60,82 @@ _rates: HashMap[uint256, DynArray[int256, 64]]
 def __init__(
     round_seconds: uint256,
     oracle_quorum: uint256,
-    markets: uint256,
+    jumps_ppm_per_s: DynArray[uint256, 64],
     oracle_keepers: DynArray[address, 15],
     funding_quorum: uint256,
     funding_keepers: DynArray[address, 15],
     sequencer: address,
+    governor: address,
+    uptime_feed: address,
 ):
-    assert round_seconds > 0 and markets > 0 and markets <= MAX_MARKETS, "oracle: bad parameters"
-    assert oracle_quorum % 2 == 1 and oracle_quorum <= len(oracle_keepers), "oracle: bad quorum"
-    assert funding_quorum % 2 == 1 and funding_quorum <= len(funding_keepers), "oracle: bad funding quorum"
+    """
+    @param jumps_ppm_per_s By market id; as many markets as there are.
+    @param governor May not exist yet: governor and oracle name each other.
+    @param uptime_feed An L2's AggregatorV3Interface that answers 0 while the chain is up, or nobody.
+    """
+    assert round_seconds > 0 and len(jumps_ppm_per_s) > 0, "oracle: bad parameters"
+    oracle_roles.__init__(oracle_quorum, oracle_keepers, funding_quorum, funding_keepers, sequencer, governor)
     ROUND_SECONDS = round_seconds
-    ORACLE_QUORUM = oracle_quorum
-    FUNDING_QUORUM = funding_quorum
-    MARKETS = markets
-    SEQUENCER = sequencer
-    for keeper: address in oracle_keepers:
-        assert keeper != empty(address) and not self.is_oracle_keeper[keeper], "oracle: keeper repeated"
-        self.is_oracle_keeper[keeper] = True
-    for keeper: address in funding_keepers:
-        assert keeper != empty(address) and not self.is_funding_keeper[keeper], "oracle: keeper repeated"
-        self.is_funding_keeper[keeper] = True
+    UPTIME_FEED = uptime_feed
+    for jump_ppm: uint256 in jumps_ppm_per_s:
+        self._set_jump(self.market_count, jump_ppm)
+        self.market_count += 1
+
+
+# --------------------------------------------------------------------------------------------------------------- governor
+
+
+@external
+def add_market(jump_ppm_per_s: uint256) -> uint256:
+    oracle_roles.only_governor()
+    market: uint256 = self.market_count
+    assert market < MAX_MARKETS, "oracle: too many markets"
+    self._set_jump(market, jump_ppm_per_s)
+    self.market_count = market + 1
+    return market
+
+
+@external
+def set_jump(market: uint256, jump_ppm_per_s: uint256):
+    oracle_roles.only_governor()
+    assert market < self.market_count, "oracle: no such market"
+    self._set_jump(market, jump_ppm_per_s)
+
+
+@external
+def set_reference(market: uint256, reference: IPriceOracle.Reference):
+    oracle_roles.only_governor()
+    assert market < self.market_count, "oracle: no such market"
+    if reference.feed != empty(address):
+        assert MIN_DEVIATION_PPM <= reference.deviation_ppm, "oracle: reference deviation"
+        assert reference.deviation_ppm <= MAX_DEVIATION_PPM, "oracle: reference deviation"
+        assert MIN_HEARTBEAT_S <= reference.heartbeat_s, "oracle: reference heartbeat"
+        assert reference.heartbeat_s <= MAX_HEARTBEAT_S, "oracle: reference heartbeat"
+        assert reference.tick_scale > 0, "oracle: reference scale"
+        assert reference.tick_scale <= 10**MAX_SCALE_DIGITS, "oracle: reference scale"
+    self.reference[market] = reference
+    log IPriceOracle.ReferenceSet(
+        market=market,
+        feed=reference.feed,
+        deviation_ppm=reference.deviation_ppm,
+        heartbeat_s=reference.heartbeat_s,
+        tick_scale=reference.tick_scale,
+    )
+
+
+@internal
+def _set_jump(market: uint256, jump_ppm_per_s: uint256):
+    assert MIN_JUMP_PPM <= jump_ppm_per_s and jump_ppm_per_s <= MAX_JUMP_PPM, "oracle: jump band"
+    self.jump_ppm_per_s[market] = jump_ppm_per_s
+    log IPriceOracle.JumpSet(market=market, jump_ppm_per_s=jump_ppm_per_s)
+
+
+# ---------------------------------------------------------------------------------------------------------------- rounds
 
 
 @external
 def post_round(reports: DynArray[IPriceOracle.Report, 15]):
-    assert msg.sender == SEQUENCER, "oracle: only the sequencer"
+    assert msg.sender == oracle_roles.sequencer, "oracle: only the sequencer"
     self._post(SEQUENCER_LANE, reports)
 
 
@@ -81,26 +146,29 @@ def post_round_public(reports: DynArray[IPriceOracle.Report, 15]):
 
 @external
 def post_funding(reports: DynArray[IPriceOracle.FundingReport, 15]):
-    assert len(reports) >= FUNDING_QUORUM, "oracle: below the quorum"
+    assert len(reports) >= oracle_roles.funding_quorum, "oracle: below the quorum"
     hour: uint256 = convert(reports[0].hour, uint256)
     assert self.funding_posted_at[hour] == 0, "oracle: hour already posted"
     assert hour * 3600 + 3600 <= block.timestamp + FUTURE_S, "oracle: hour not over"
+    markets: uint256 = self.market_count
     last: uint256 = 0
     for report: IPriceOracle.FundingReport in reports:
         assert convert(report.hour, uint256) == hour, "oracle: hours differ"
-        assert len(report.rates_ppb) == MARKETS, "oracle: wrong number of markets"
+        assert len(report.rates_ppb) <= markets, "oracle: too many markets"
         signer: address = self._signer(self._funding_hash(report), report.r, report.s, report.v)
-        assert self.is_funding_keeper[signer], "oracle: unknown keeper"
+        assert oracle_roles.is_funding_keeper[signer], "oracle: unknown keeper"
         assert convert(signer, uint256) > last, "oracle: signers not ascending"
         last = convert(signer, uint256)
     rates: DynArray[int256, 64] = []
-    for market: uint256 in range(MARKETS, bound=MAX_MARKETS):
+    for market: uint256 in range(markets, bound=MAX_MARKETS):
         values: DynArray[int256, MAX_REPORTS] = []
         for report: IPriceOracle.FundingReport in reports:
-            rate: int256 = report.rates_ppb[market]
+            rate: int256 = 0
+            if market < len(report.rates_ppb):
+                rate = report.rates_ppb[market]
             assert rate >= -MAX_RATE_PPB and rate <= MAX_RATE_PPB, "oracle: rate out of range"
             values.append(rate)
-        rates.append(self._median(values))
+        rates.append(medians.median(values))
     self._rates[hour] = rates
     self.funding_posted_at[hour] = block.timestamp
     log IPriceOracle.FundingPosted(hour=hour, rates_ppb=rates)
@@ -108,33 +176,40 @@ def post_funding(reports: DynArray[IPriceOracle.FundingReport, 15]):
 
 @internal
 def _post(lane: uint8, reports: DynArray[IPriceOracle.Report, 15]):
-    assert len(reports) >= ORACLE_QUORUM, "oracle: below the quorum"
+    quorum: uint256 = oracle_roles.oracle_quorum
+    markets: uint256 = self.market_count
+    assert len(reports) >= quorum, "oracle: below the quorum"
     round_: uint256 = convert(reports[0].round, uint256)
     last: uint256 = self.last_round[lane]
     assert round_ > last, "oracle: round not newer"
-    times: DynArray[int256, MAX_REPORTS] = self._verify(round_, reports)
-    timestamp: uint256 = convert(self._median(times), uint256)
-    self._ring[lane][round_ % RING][0] = round_ | (timestamp << 40)
+    times: DynArray[int256, MAX_REPORTS] = self._verify(round_, reports, markets)
+    timestamp: uint256 = convert(medians.median(times), uint256)
+    header: uint256 = round_ | (timestamp << 40)
+    words: DynArray[uint256, 33] = [header]
     old: uint256 = 0
     word: uint256 = 0
-    for market: uint256 in range(MARKETS, bound=MAX_MARKETS):
+    for market: uint256 in range(markets, bound=MAX_MARKETS):
         at: uint256 = market // 2 + 1
         if market % 2 == 0:
             old = self._ring[lane][last % RING][at]
             word = 0
         offset: uint256 = 128 * (market % 2)
-        word |= self._price(market, reports, timestamp, (old >> offset) & U128) << offset
-        if market % 2 == 1 or market + 1 == MARKETS:
+        word |= self._price(market, reports, timestamp, (old >> offset) & U128, quorum) << offset
+        if market % 2 == 1 or market + 1 == markets:
             self._ring[lane][round_ % RING][at] = word
+            words.append(word)
+    # Markets are never taken away, so what lies behind the last word is zero, whatever older lap of the ring wrote here.
+    prices_hash: bytes32 = keccak256(slice(abi_encode(words), 64, 32 * len(words)))
+    self._ring[lane][round_ % RING][0] = header | markets << 80 | convert(prices_hash, uint256) >> 88 << 88
     self.last_round[lane] = round_
-    log IPriceOracle.RoundPosted(
-        lane=lane, round=round_, timestamp=timestamp, prices_hash=self._prices_hash(lane, round_)
-    )
+    log IPriceOracle.RoundPosted(lane=lane, round=round_, timestamp=timestamp, prices_hash=prices_hash)
 
 
 @view
 @internal
-def _verify(round_: uint256, reports: DynArray[IPriceOracle.Report, 15]) -> DynArray[int256, MAX_REPORTS]:
+def _verify(
+    round_: uint256, reports: DynArray[IPriceOracle.Report, 15], markets: uint256
+) -> DynArray[int256, MAX_REPORTS]:
     """
     @dev Every report's signer and time; returns the times.
     """
@@ -145,9 +220,9 @@ def _verify(round_: uint256, reports: DynArray[IPriceOracle.Report, 15]) -> DynA
         assert convert(report.round, uint256) == round_, "oracle: rounds differ"
         assert timestamp // ROUND_SECONDS == round_, "oracle: time outside the round"
         assert timestamp <= block.timestamp + FUTURE_S, "oracle: time in the future"
-        assert len(report.prices) == MARKETS, "oracle: wrong number of markets"
+        assert len(report.prices) <= markets, "oracle: too many markets"
         signer: address = self._signer(self._price_hash(report), report.r, report.s, report.v)
-        assert self.is_oracle_keeper[signer], "oracle: unknown keeper"
+        assert oracle_roles.is_oracle_keeper[signer], "oracle: unknown keeper"
         assert convert(signer, uint256) > last, "oracle: signers not ascending"
         last = convert(signer, uint256)
         times.append(convert(report.timestamp, int256))
@@ -157,7 +232,7 @@ def _verify(round_: uint256, reports: DynArray[IPriceOracle.Report, 15]) -> DynA
 @view
 @internal
 def _price(
-    market: uint256, reports: DynArray[IPriceOracle.Report, 15], timestamp: uint256, old: uint256
+    market: uint256, reports: DynArray[IPriceOracle.Report, 15], timestamp: uint256, old: uint256, quorum: uint256
 ) -> uint256:
     """
     @dev A market's 128 bits: lower medians of index and mark, or the old price where too few keepers report.
@@ -165,6 +240,8 @@ def _price(
     indices: DynArray[int256, MAX_REPORTS] = []
     marks: DynArray[int256, MAX_REPORTS] = []
     for report: IPriceOracle.Report in reports:
+        if market >= len(report.prices):
+            continue
         price: uint256 = report.prices[market]
         if price == 0:
             continue
@@ -172,30 +249,36 @@ def _price(
         assert price >> 32 != 0 and price & U32 != 0, "oracle: zero price"
         indices.append(convert(price >> 32, int256))
         marks.append(convert(price & U32, int256))
-    if len(indices) < ORACLE_QUORUM:
+    if len(indices) < quorum:
         return old
-    index: uint256 = convert(self._median(indices), uint256)
-    mark: uint256 = convert(self._median(marks), uint256)
-    return index | (mark << 32) | (timestamp << 64)
+    index: uint256 = convert(medians.median(indices), uint256)
+    mark: uint256 = convert(medians.median(marks), uint256)
+    self._check_reference(market, index)
+    return medians.accepted(old, index, mark, timestamp, self.jump_ppm_per_s[market])
 
 
-@pure
+@view
 @internal
-def _median(values: DynArray[int256, MAX_REPORTS]) -> int256:
+def _check_reference(market: uint256, index: uint256):
     """
-    @dev The lower median, by insertion sort.
+    @dev A median that is far from a live reference is refused. One that is silent or broken bounds nothing: a dead feed must not
+         be able to stop the exchange.
     """
-    ordered: DynArray[int256, MAX_REPORTS] = values
-    for i: uint256 in range(1, len(values), bound=MAX_REPORTS):
-        value: int256 = ordered[i]
-        at: uint256 = i
-        for _: uint256 in range(MAX_REPORTS):
-            if at == 0 or ordered[at - 1] <= value:
-                break
-            ordered[at] = ordered[at - 1]
-            at -= 1
-        ordered[at] = value
-    return ordered[(len(values) - 1) // 2]
+    reference: IPriceOracle.Reference = self.reference[market]
+    if reference.feed == empty(address):
+        return
+    known: bool = False
+    answer: int256 = 0
+    since: uint256 = 0
+    updated_at: uint256 = 0
+    known, answer, since, updated_at = feeds.ask(reference.feed)
+    if not known or answer <= 0 or answer >= 2**128 or updated_at + reference.heartbeat_s < block.timestamp:
+        return
+    # In units of the feed: ticks * tick_scale / 1e18.
+    ours: uint256 = index * reference.tick_scale
+    theirs: uint256 = convert(answer, uint256) * 10**18
+    distance: uint256 = max(ours, theirs) - min(ours, theirs)
+    assert distance * PPM <= theirs * reference.deviation_ppm, "oracle: far from its reference"
 
 
 @view
@@ -232,20 +315,20 @@ def _separator() -> bytes32:
 
 @view
 @internal
-def _words(lane: uint8, round_: uint256) -> DynArray[uint256, 33]:
+def _header(lane: uint8, round_: uint256) -> uint256:
     header: uint256 = self._ring[lane][round_ % RING][0]
     assert round_ > 0 and header & U40 == round_, "oracle: no such round"
-    words: DynArray[uint256, 33] = [header]
-    for at: uint256 in range(1, (MARKETS + 1) // 2 + 1, bound=32):
-        words.append(self._ring[lane][round_ % RING][at])
-    return words
+    return header
 
 
 @view
 @internal
-def _prices_hash(lane: uint8, round_: uint256) -> bytes32:
-    words: DynArray[uint256, 33] = self._words(lane, round_)
-    return keccak256(slice(abi_encode(words), 64, 32 * len(words)))
+def _words(lane: uint8, round_: uint256) -> DynArray[uint256, 33]:
+    header: uint256 = self._header(lane, round_)
+    words: DynArray[uint256, 33] = [header & U80]
+    for at: uint256 in range(1, ((header >> 80 & U8) + 1) // 2 + 1, bound=32):
+        words.append(self._ring[lane][round_ % RING][at])
+    return words
 
 
 @view
@@ -256,8 +339,40 @@ def round_words(lane: uint8, round_: uint256) -> DynArray[uint256, 33]:
 
 @view
 @external
+def some_words(lane: uint8, round_: uint256, wanted: uint256) -> DynArray[uint256, 33]:
+    words: DynArray[uint256, 33] = [self._header(lane, round_)]
+    for at: uint256 in range(1, 33):
+        if wanted >> at & 1 == 1:
+            words.append(self._ring[lane][round_ % RING][at])
+    return words
+
+
+@view
+@external
 def prices_hash(lane: uint8, round_: uint256) -> bytes32:
-    return self._prices_hash(lane, round_)
+    words: DynArray[uint256, 33] = self._words(lane, round_)
+    return keccak256(slice(abi_encode(words), 64, 32 * len(words)))
+
+
+@view
+@external
+def newest_round() -> (uint8, uint256):
+    if self.last_round[PUBLIC_LANE] > self.last_round[SEQUENCER_LANE]:
+        return PUBLIC_LANE, self.last_round[PUBLIC_LANE]
+    return SEQUENCER_LANE, self.last_round[SEQUENCER_LANE]
+
+
+@view
+@external
+def restarted() -> bool:
+    if UPTIME_FEED == empty(address):
+        return False
+    known: bool = False
+    down: int256 = 0
+    since: uint256 = 0
+    updated_at: uint256 = 0
+    known, down, since, updated_at = feeds.ask(UPTIME_FEED)
+    return not known or down != 0 or block.timestamp < since + RESTART_GRACE_S
 
 
 @view

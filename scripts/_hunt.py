@@ -35,7 +35,7 @@ def done_before(report: Path | None, at: str) -> set[tuple[str, int, int, int]]:
     return {tuple(row[key] for key in keys) for row in rows if row["commit"] == at and row["passed"]}
 
 
-def hunt(actor: str, machine: type, seed: int, runs: int, depth: int) -> dict:
+def hunt(actor: str, machine: type, seed: int, runs: int, depth: int, at: str) -> dict:
     """One group of games under one seed. Prints what was found and how it is repeated."""
     counts: collections.Counter = collections.Counter()
     machine.tally = counts
@@ -51,7 +51,7 @@ def hunt(actor: str, machine: type, seed: int, runs: int, depth: int) -> dict:
         print(
             f"\nfound by {actor}; repeat with: scripts/hunt --seed {seed} --actor {actor} --runs {runs} --depth {depth}"
         )
-    row = {"actor": actor, "seed": seed, "runs": runs, "depth": depth, "passed": passed, "commit": commit()}
+    row = {"actor": actor, "seed": seed, "runs": runs, "depth": depth, "passed": passed, "commit": at}
     row |= {"games": counts.pop("games", 0), "steps": counts.pop("steps", 0)}
     row |= {
         "seconds": round(time.monotonic() - started, 1),
@@ -79,7 +79,7 @@ def main() -> int:
             seed = first + group // GROUP
             if (actor, seed, runs, given.depth) in skip:
                 continue
-            row = hunt(actor, actors[actor], seed, runs, given.depth)
+            row = hunt(actor, actors[actor], seed, runs, given.depth, at)
             found += not row["passed"]
             print(json.dumps(row), flush=True)
             if given.report:

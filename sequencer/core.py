@@ -76,7 +76,7 @@ class Core:
         recovered = recover(files, self.journal, genesis_hash, self.history.sequence, decode_memory)
         self.state = recovered.state
         self.market_data = MarketData(self.state)
-        self.backlog = Backlog(self.reader.record, genesis.round_seconds)
+        self.backlog = Backlog(self.reader.record)
         self.reports = ReportCollector(
             genesis,
             lambda command: self.pipeline.submit(command),

@@ -45,7 +45,7 @@ def snapshot_of(journal: Journal, observe: Subscriber) -> Snapshot:
     genesis = decode_command(first.payload, 1)
     if not isinstance(genesis, Genesis):
         raise JournalRefused(f"journal: {journal.name} does not begin with a genesis")
-    market_data, backlog = MarketData(state), Backlog(journal.record, genesis.round_seconds)
+    market_data, backlog = MarketData(state), Backlog(journal.record)
     reports = ReportCollector(genesis, _nobody, lambda: 0)
     head = replay(journal, state, [market_data.observe, backlog.observe, reports.observe, observe])
     return make_snapshot(state, head, first.hash, _encoded(backlog, market_data, reports))

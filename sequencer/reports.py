@@ -204,8 +204,10 @@ class ReportCollector:
         if signer not in self._genesis.funding_keepers:
             return _unregistered("funding")
         need = len(self._genesis.markets)
-        if len(report.rates_ppb) != need or any(abs(rate) >= 2**31 for rate in report.rates_ppb):
-            return _refuse("one 32-bit rate per market", "ratesPpb", have=len(report.rates_ppb), need=need)
+        if len(report.rates_ppb) > need or any(abs(rate) >= 2**31 for rate in report.rates_ppb):
+            return _refuse(
+                "at most one 32-bit rate per market", "ratesPpb", have=len(report.rates_ppb), need=need
+            )
         return self._check_future((report.hour + 1) * HOUR_S, "hour")
 
     def _check_future(self, time_s: int, field: str) -> Reject | None:

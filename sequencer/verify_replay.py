@@ -59,7 +59,7 @@ class VerifyReplay:
         self._settled: Mapping[int, SettledBatch] = {batch.batch_id: batch for batch in settled}
         self._boundary = boundary
         self._keep = keep
-        self._backlog = Backlog(journal.record, 1)
+        self._backlog = Backlog(journal.record)
         self._state = EngineState()
         self.findings = Findings()
         self.head = Head(0, 0, b"")

@@ -299,8 +299,6 @@ def _close_out(
     """
     target: uint256 = tables.pair_at(active, context)
     market: uint256 = target & 63
-    if tables.markets[market] & tables.CLAMPED != 0:
-        reasons.fail(reasons.CLAMPED_PRICE)
     p: uint256 = ledger.words[ledger.MARKET_P | market]
     price: uint256 = tables.markets[market] >> 32 & units.U32
     if kind != LIQUIDATION:

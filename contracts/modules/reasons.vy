@@ -72,7 +72,6 @@ HIGH_S: constant(uint256) = 58
 NO_SIGNER: constant(uint256) = 59
 FROZEN: constant(uint256) = 60
 MARKET_CLOSED: constant(uint256) = 70
-CLAMPED_PRICE: constant(uint256) = 71
 
 REASONS: immutable(address)
 
@@ -213,6 +212,4 @@ def text(code: uint256) -> String[32]:
         return "vault: frozen"
     if code == MARKET_CLOSED:
         return "vault: market closed to trades"
-    if code == CLAMPED_PRICE:
-        return "vault: clamped price"
     return "vault: refused"

@@ -19,6 +19,8 @@ from evermark.protocol.units import USDC
 
 # Of the bonds that inbox entries post. Fixed, so that a bond can be quoted; what gas costs beyond it anybody may add.
 BOND_GAS_PRICE_WEI = 10**9
+NO_GOVERNOR = "0x" + "00" * 19 + "01"  # nobody has this address: the oracle stays as it was deployed
+NO_UPTIME_FEED = "0x" + "00" * 20
 DEFAULT_PARAMETERS = Parameters(round_seconds=3, oracle_quorum=3, funding_quorum=3)
 
 
@@ -123,11 +125,13 @@ async def _create(
         "oracle",
         parameters.round_seconds,
         parameters.oracle_quorum,
-        len(markets),
+        [market.jump_ppm_per_s for market in markets],
         list(roles.oracle_keepers),
         parameters.funding_quorum,
         list(roles.funding_keepers),
         roles.sequencer,
+        NO_GOVERNOR,
+        NO_UPTIME_FEED,
     )
     helpers = {name: await _create_one(sender, name) for name in ("clerk", "backstop", "reasons", "verifier")}
     # Exit, inbox and vault name each other: the vault's address follows from the deployer's third nonce from here.

@@ -279,7 +279,8 @@ def decode_round(words: Sequence[int], markets: int) -> Round:
     prices = []
     for market in range(markets):
         half = words[1 + market // 2] >> 128 * (market % 2)
-        prices.append(MarketPrice(half & 0xFFFFFFFF, half >> 32 & 0xFFFFFFFF, half >> 64 & (2**40 - 1)))
+        index, mark, updated_at = half & 0xFFFFFFFF, half >> 32 & 0xFFFFFFFF, half >> 64 & (2**40 - 1)
+        prices.append(MarketPrice(index, mark, updated_at, bool(half >> 104 & 1), half >> 105 & 3))
     return Round(words[0] & (2**40 - 1), words[0] >> 40, tuple(prices))
 
 

@@ -80,7 +80,7 @@ def publish(
     from sequencer.settlement.backlog import Backlog
 
     with output.progress() as progress, _open(journal) as opened:
-        backlog, total = Backlog(opened.record, 1), opened.head().sequence
+        backlog, total = Backlog(opened.record), opened.head().sequence
 
         def observe(applied: Any) -> None:
             backlog.observe(applied)

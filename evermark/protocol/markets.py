@@ -12,6 +12,7 @@ from evermark.protocol.units import PPM, USDC
 MAX_MARKETS = 64
 MAX_OPEN_MARKETS = 16  # open positions of one account
 MAX_TIERS = 4  # two storage words on-chain
+MIN_JUMP_PPM, MAX_JUMP_PPM = 1_000, 100_000  # bounds of `jump_ppm_per_s`
 
 
 class Tier(msgspec.Struct, frozen=True):
@@ -22,7 +23,7 @@ class Tier(msgspec.Struct, frozen=True):
     deduction: int  # quote units; keeps the requirement continuous at the step
 
 
-class Market(msgspec.Struct, frozen=True):
+class Market(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything that engine, vault, keepers and clients must agree on about one perpetual."""
 
     market_id: int
@@ -45,6 +46,7 @@ class Market(msgspec.Struct, frozen=True):
     slice_notional: int  # above it a liquidation closes 20 % at a time
     impact_notional: int  # quote units, for the funding premium
     min_sources: int  # spot venues an oracle keeper needs
+    jump_ppm_per_s: int = 0  # how far its price may move in a second; 0, in old journals only, is no limit
 
     @property
     def max_leverage(self) -> int:
@@ -102,6 +104,7 @@ def _validate(market: Market) -> None:
         "mark band at most a third of maintenance": market.mark_band_ppm * 6 <= first,
         "rebate at most the taker fee": -market.maker_fee_ppm <= market.taker_fee_ppm,
         "liquidation fee at most 1 %": market.liquidation_fee_ppm <= 10_000,
+        "jump within 0.1 % and 10 % a second": MIN_JUMP_PPM <= market.jump_ppm_per_s <= MAX_JUMP_PPM,
     }
     for rule, holds in rules.items():
         if not holds:

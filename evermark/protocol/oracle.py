@@ -1,6 +1,7 @@
-"""Oracle rounds: medians of keepers' reports and the packed words whose hash a batch pins.
+"""Oracle rounds: medians of keepers' reports, held back where they jump, and the packed words whose hash a batch
+pins.
 
-`contracts/PriceOracle.vy` computes the same round from the same reports.
+`contracts/PriceOracle.vy` computes the same round from the same reports; docs/oracle.md has the rules.
 """
 
 from collections.abc import Sequence
@@ -10,20 +11,27 @@ from eth_hash.auto import keccak
 
 from evermark.protocol.orders import Signature
 from evermark.protocol.signing import FundingReport, PriceReport
+from evermark.protocol.units import PPM, mul_div_up
 
 MAX_BATCH_AGE_S = 120  # block time minus the pinned round's time, at most
+CALM_ROUNDS = 3  # a price that jumped is held to be uncertain until it kept its band for so many rounds
 
 
-class MarketPrice(msgspec.Struct, frozen=True):
+class MarketPrice(msgspec.Struct, frozen=True, omit_defaults=True):
     """A market's accepted price: ticks, and the time of the round that accepted it (0: never priced)."""
 
     index_ticks: int
     mark_ticks: int
     updated_at: int
+    clamped: bool = False  # it jumped, or has not yet been calm for `CALM_ROUNDS` rounds since
+    calm_rounds: int = 0  # while clamped: rounds within the band since the last jump
 
     def is_fresh(self, now_s: int, max_age_s: int) -> bool:
-        """True when priced at all and at most `max_age_s` old at `now_s`."""
-        return self.index_ticks > 0 and now_s - self.updated_at <= max_age_s
+        """True when priced at all, not clamped, and at most `max_age_s` old at `now_s`.
+
+        A price that jumped is as good as an old one: nobody knows yet what the market is worth.
+        """
+        return self.index_ticks > 0 and not self.clamped and now_s - self.updated_at <= max_age_s
 
 
 NO_PRICE = MarketPrice(0, 0, 0)
@@ -63,22 +71,48 @@ def lower_median(values: Sequence[int]) -> int:
     return sorted(values)[(len(values) - 1) // 2]
 
 
-def aggregate(reports: Sequence[PriceReport], quorum: int, last: Sequence[MarketPrice]) -> Round:
+def aggregate(
+    reports: Sequence[PriceReport], quorum: int, last: Sequence[MarketPrice], jumps_ppm: Sequence[int]
+) -> Round:
     """The round that `reports` (all of one round, at least `quorum`) make after the prices `last`.
 
-    A market with fewer than `quorum` reports that do not abstain keeps its last price and that price's age.
+    A market with fewer than `quorum` reports that do not abstain keeps its last price and that price's age; a
+    report that ends before a market abstains. `jumps_ppm` is by market id how far its price may move in a
+    second; 0 is no limit.
     """
     timestamp = lower_median([report.timestamp for report in reports])
     prices = []
-    for market_id, previous in enumerate(last):
-        given = [report.prices[market_id] for report in reports if report.prices[market_id]]
+    for market_id, (previous, jump_ppm) in enumerate(zip(last, jumps_ppm, strict=True)):
+        entries = [report.prices[market_id] for report in reports if market_id < len(report.prices)]
+        given = [price for price in entries if price]
         if len(given) < quorum:
             prices.append(previous)
             continue
         index = lower_median([price >> 32 for price in given])
         mark = lower_median([price & 0xFFFFFFFF for price in given])
-        prices.append(MarketPrice(index, mark, timestamp))
+        prices.append(accepted(previous, index, mark, timestamp, jump_ppm))
     return Round(reports[0].round, timestamp, tuple(prices))
+
+
+def accepted(
+    last: MarketPrice, index_ticks: int, mark_ticks: int, timestamp: int, jump_ppm: int
+) -> MarketPrice:
+    """What a round's medians become after a market's price `last`: moved no further than its band allows."""
+    if last.updated_at == 0 or jump_ppm == 0:
+        return MarketPrice(index_ticks, mark_ticks, timestamp)
+    reach_ppm = jump_ppm * (timestamp - last.updated_at)
+    index = _held_back(index_ticks, last.index_ticks, reach_ppm)
+    mark = _held_back(mark_ticks, last.mark_ticks, reach_ppm)
+    if (index, mark) != (index_ticks, mark_ticks):
+        return MarketPrice(index, mark, timestamp, clamped=True)
+    if not last.clamped or last.calm_rounds + 1 == CALM_ROUNDS:
+        return MarketPrice(index, mark, timestamp)
+    return MarketPrice(index, mark, timestamp, clamped=True, calm_rounds=last.calm_rounds + 1)
+
+
+def _held_back(ticks: int, last: int, reach_ppm: int) -> int:
+    reach = mul_div_up(last, reach_ppm, PPM)
+    return min(max(ticks, last - reach), last + reach)
 
 
 def round_words(round_: Round) -> tuple[int, ...]:
@@ -88,6 +122,7 @@ def round_words(round_: Round) -> tuple[int, ...]:
         word = 0
         for offset, price in enumerate(round_.prices[at : at + 2]):
             half = price.index_ticks | price.mark_ticks << 32 | price.updated_at << 64
+            half |= price.clamped << 104 | price.calm_rounds << 105
             word |= half << 128 * offset
         words.append(word)
     return tuple(words)
@@ -99,5 +134,11 @@ def prices_hash(round_: Round) -> bytes:
 
 
 def median_rates(reports: Sequence[FundingReport], markets: int) -> tuple[int, ...]:
-    """Lower-median hourly rate by market id, ppb."""
-    return tuple(lower_median([report.rates_ppb[market] for report in reports]) for market in range(markets))
+    """Lower-median hourly rate by market id, ppb; a market that a report does not reach has a rate of 0 there."""
+    return tuple(
+        lower_median([_rate(report.rates_ppb, market) for report in reports]) for market in range(markets)
+    )
+
+
+def _rate(rates_ppb: Sequence[int], market: int) -> int:
+    return rates_ppb[market] if market < len(rates_ppb) else 0

@@ -181,9 +181,10 @@ class FundingApplied(Event, frozen=True):
 
 
 class RoundApplied(Event, frozen=True):
-    """New prices are in force."""
+    """New prices are in force; `jumps_ppm` are the bands, by market, that held them back."""
 
     round: Round
+    jumps_ppm: tuple[int, ...] = ()
 
 
 class MarketModeChanged(Event, frozen=True):

@@ -63,7 +63,7 @@ def _check(ctx: Context, command: FundingHour) -> Reject | None:
         return no(RejectCode.NOT_AUTHORISED, "a signer is no funding keeper", "reports")
     hour = reports[0].report.hour
     for signed in reports:
-        if signed.report.hour != hour or len(signed.report.rates_ppb) != len(state.markets):
+        if signed.report.hour != hour or len(signed.report.rates_ppb) > len(state.markets):
             return no(RejectCode.MALFORMED, "a report is malformed", "reports", hour=hour)
     if not state.funding_hour < hour <= MAX_HOUR:
         return no(RejectCode.STALE_SEQUENCE, "the hour is not newer", hour=hour, last=state.funding_hour)

@@ -33,9 +33,10 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
     reports = [signed.report for signed in command.reports]
     genesis = state.genesis
     quorum = genesis.oracle_quorum if genesis is not None else 0
-    state.round = aggregate(reports, quorum, [at.price for at in state.markets])
+    jumps_ppm = tuple(at.market.jump_ppm_per_s for at in state.markets)
+    state.round = aggregate(reports, quorum, [at.price for at in state.markets], jumps_ppm)
     state.epoch += 1
-    ctx.emit(RoundApplied(round=state.round))
+    ctx.emit(RoundApplied(round=state.round, jumps_ppm=jumps_ppm))
     for at, price in zip(state.markets, state.round.prices, strict=True):
         at.price = price
         _update_staleness(ctx, at.market.market_id)
@@ -70,7 +71,7 @@ def _well_formed(state: EngineState, signed: SignedPriceReport, round_: int, rou
     return (
         report.round == round_
         and report.timestamp // round_seconds == round_
-        and len(report.prices) == len(state.markets)
+        and len(report.prices) <= len(state.markets)
         and all(
             price == 0 or (0 < price >> 32 <= MAX_PRICE_TICKS and price & MAX_PRICE_TICKS)
             for price in report.prices
@@ -88,7 +89,8 @@ def _update_staleness(ctx: Context, market_id: int) -> None:
     at.stale = stale
     state.stale_markets += 1 if stale else -1
     if at.effective_mode != before:
-        reason = "price is stale" if stale else "price is fresh"
+        uncertain = "price jumped" if at.price.clamped else "price is stale"
+        reason = uncertain if stale else "price is fresh"
         ctx.emit(MarketModeChanged(market_id=market_id, mode=at.effective_mode, reason=reason))
 
 

@@ -21,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, reserve
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 5  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 6  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",

@@ -17,6 +17,7 @@ from sequencer.engine.commands import BatchConfirmed, FundingHour, OracleRound
 from sequencer.engine.events import BatchSealed, CommandRejected, FundingApplied, RoundApplied
 from sequencer.journal import Record, decode_command
 from sequencer.replay import Applied
+from sequencer.settlement.rounds import KEPT_ROUNDS, PostableRound, rounds_to_post
 
 CALM_BATCHES = 3  # unconfirmed batches that are no reason to slow down
 SPACING_S = 3  # chain seconds between rounds for each batch above that
@@ -37,7 +38,7 @@ class BacklogMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a backlog knows after one record."""
 
     batches: tuple[SealedBatch, ...]
-    round_records: dict[int, int]
+    rounds: tuple[PostableRound, ...]
     hour_records: dict[int, int]
     hashes: tuple[tuple[int, bytes], ...]
     newest_round: Round | None
@@ -52,12 +53,11 @@ class Backlog:
     """Sealed and unconfirmed batches, and an index from rounds and hours to the records that hold their
     reports."""
 
-    def __init__(self, record: Callable[[int], Record], round_seconds: int) -> None:
+    def __init__(self, record: Callable[[int], Record]) -> None:
         """`record` reads one journal record by sequence."""
         self._record = record
-        self._round_seconds = round_seconds
         self._batches: dict[int, SealedBatch] = {}
-        self._round_records: dict[int, int] = {}
+        self._rounds: list[PostableRound] = []  # from the last confirmed batch's on, ascending
         self._hour_records: dict[int, int] = {}
         self._hashes: tuple[tuple[int, bytes], ...] = ()  # of the last two records
         self.newest_round: Round | None = None
@@ -79,7 +79,8 @@ class Backlog:
                 self._sealed_at[event.batch.batch_id] = applied.sequence
             elif isinstance(event, RoundApplied):
                 self.newest_round = event.round
-                self._round_records[event.round.round] = applied.sequence
+                self._rounds.append(PostableRound(applied.sequence, event.round, event.jumps_ppm))
+                del self._rounds[:-KEPT_ROUNDS]
                 self.changed.set()
             elif isinstance(event, FundingApplied):
                 self._hour_records[event.hour] = applied.sequence
@@ -90,7 +91,7 @@ class Backlog:
         """For a snapshot: everything that `observe` has learned."""
         return BacklogMemory(
             tuple(self._batches.values()),
-            self._round_records,
+            tuple(self._rounds),
             self._hour_records,
             self._hashes,
             self.newest_round,
@@ -104,7 +105,7 @@ class Backlog:
     def recall(self, memory: BacklogMemory) -> None:
         """Go on from a snapshot."""
         self._batches = {sealed.batch.batch_id: sealed for sealed in memory.batches}
-        self._round_records, self._hour_records = dict(memory.round_records), dict(memory.hour_records)
+        self._rounds, self._hour_records = list(memory.rounds), dict(memory.hour_records)
         self._hashes, self.newest_round = memory.hashes, memory.newest_round
         self.fills_settled = memory.fills_settled
         self.last_sealed, self.last_confirmed = memory.last_sealed, memory.last_confirmed
@@ -132,7 +133,8 @@ class Backlog:
 
     def price_reports(self, round_: int) -> tuple[SignedPriceReport, ...]:
         """The reports that made a round."""
-        command = self._command(self._round_records[round_])
+        sequence = next(known.sequence for known in self._rounds if known.round.round == round_)
+        command = self._command(sequence)
         if not isinstance(command, OracleRound):
             raise BrokenInvariant("settlement: the round's record is no round")
         return command.reports
@@ -145,8 +147,8 @@ class Backlog:
         return command.reports
 
     def rounds_to_post(self, round_: Round, lane_round: int) -> list[int]:
-        """See the function of this name."""
-        return rounds_to_post(round_, lane_round, self._round_seconds)
+        """Rounds that the lane needs, ascending, before a batch may pin `round_`."""
+        return rounds_to_post(self._rounds, round_.round, lane_round) if round_.round > lane_round else []
 
     def _seal(self, event: BatchSealed) -> None:
         hashes = dict(self._hashes)
@@ -171,7 +173,7 @@ class Backlog:
             self.settled_sequence = self._sealed_at.pop(confirmed)
             for hour in batch.funding_hours:
                 self._hour_records.pop(hour, None)
-        self._round_records = {key: at for key, at in self._round_records.items() if key > final_round}
+        self._rounds = [known for known in self._rounds if known.round.round >= final_round]
         self.last_confirmed = max(self.last_confirmed, batch_id)
         metrics.BATCHES_SETTLED.set(self.last_confirmed)
 
@@ -182,15 +184,3 @@ class Backlog:
 
 def _refused(applied: Applied) -> bool:
     return any(isinstance(event, CommandRejected) for event in applied.events)
-
-
-def rounds_to_post(round_: Round, lane_round: int, round_seconds: int) -> list[int]:
-    """Rounds that have to be in the sequencer lane, ascending, so that `round_` aggregates to the engine's
-    prices.
-
-    A market without a quorum in a round keeps its last price, in the engine from the round before, on the
-    chain from the last *posted* one. Posting the round in which each such market was last priced makes
-    both the same.
-    """
-    sources = {price.updated_at // round_seconds for price in round_.prices if price.updated_at}
-    return sorted(number for number in sources | {round_.round} if number > lane_round)

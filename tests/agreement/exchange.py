@@ -63,6 +63,7 @@ class Exchange(InboxCalls):
         self.sequence = 0
         self.keepers = sorted((signer(f"keeper {i}") for i in range(3)), key=lambda key: key.address)
         self.sequencer = signer("sequencer")
+        self.governor = signer("governor")
         self.settled = []
         self.posted: set[int] = set()
         self.reports: dict[int, tuple[SignedPriceReport, ...]] = {}
@@ -98,9 +99,9 @@ class Exchange(InboxCalls):
         keepers = [hex_address(key.address) for key in self.keepers]
         sequencer = hex_address(self.sequencer.address)
         self.token = boa.load("contracts/TestUSDC.vy")
-        self.oracle = boa.load(
-            "contracts/PriceOracle.vy", ROUND_SECONDS, 3, len(self.markets), keepers, 3, keepers, sequencer
-        )
+        jumps = [market.jump_ppm_per_s for market in self.markets]
+        roles = (keepers, 3, keepers, sequencer, hex_address(self.governor.address), "0x" + "00" * 20)
+        self.oracle = boa.load("contracts/PriceOracle.vy", ROUND_SECONDS, 3, jumps, *roles)
         helpers = [
             boa.load(f"contracts/{name}.vy").address
             for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
@@ -144,11 +145,10 @@ class Exchange(InboxCalls):
         return events
 
     def settle(self, event: BatchSealed) -> None:
-        """Post the batch's round when it is not there yet, and settle."""
+        """Post the rounds up to the batch's that are not there yet, and settle."""
         boa.env.evm.patch.timestamp = event.round.timestamp
-        wanted = {price.updated_at // ROUND_SECONDS for price in event.round.prices if price.updated_at}
-        for number in sorted(wanted | {event.round.round}):
-            if number > max(self.posted, default=0):
+        for number in sorted(self.reports):
+            if max(self.posted, default=0) < number <= event.round.round:
                 rows = [
                     (
                         signed.report.round,

@@ -71,7 +71,7 @@ async def test_deposits_and_donations_wait_in_the_inbox(exchange, owner):
 async def test_a_posted_round_is_the_aggregated_one(exchange, sequencer, owner):
     """The words on the chain, decoded, are what `aggregate` makes of the same reports, in each lane."""
     reports = reports_for(exchange, [GENESIS_TIME + 1, GENESIS_TIME, GENESIS_TIME + 2])
-    expected = aggregate([item.report for item in reports], 3, [NO_PRICE] * MARKETS)
+    expected = aggregate([item.report for item in reports], 3, [NO_PRICE] * MARKETS, [0] * MARKETS)
     with pytest.raises(TransactionReverted, match="oracle: only the sequencer"):
         await owner.send(exchange.oracle.address, exchange.post_round_calldata(reports))
     await sequencer.send(exchange.oracle.address, exchange.post_round_calldata(reports))

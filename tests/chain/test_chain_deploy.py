@@ -18,7 +18,7 @@ async def check_exchange(url, manifest):
         contracts = ExchangeContracts(w3, manifest)
         assert await contracts.inbox.functions.VAULT().call() == manifest.addresses["vault"]
         assert await contracts.inbox.functions.TOKEN().call() == manifest.addresses["token"]
-        assert (await contracts.oracle.functions.SEQUENCER().call()).lower() == ROLES.sequencer
+        assert (await contracts.oracle.functions.sequencer().call()).lower() == ROLES.sequencer
         for keeper in manifest.roles.oracle_keepers:
             assert await contracts.oracle.functions.is_oracle_keeper(keeper).call()
             assert not await contracts.oracle.functions.is_funding_keeper(keeper).call()

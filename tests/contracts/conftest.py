@@ -8,8 +8,10 @@ import pytest
 from boa.contracts.vyper.vyper_contract import VyperContract
 from contract_cases import (
     FUNDING_KEEPERS,
+    JUMP_PPM,
     KEEPERS,
     MARKETS,
+    NOBODY,
     QUORUM,
     ROUND_S,
     START_S,
@@ -38,11 +40,19 @@ def sequencer(chain: Any) -> str:
 
 
 @pytest.fixture
-def oracle(chain: Any, sequencer: str) -> Any:
+def governor(chain: Any) -> str:
+    return chain.generate_address("governor")
+
+
+@pytest.fixture
+def oracle(chain: Any, sequencer: str, governor: str) -> Any:
     """Five oracle keepers, three funding keepers, quorums of three, three markets."""
     keepers = [text(keeper.address) for keeper in KEEPERS]
     funding = [text(keeper.address) for keeper in FUNDING_KEEPERS]
-    return compiled("PriceOracle").deploy(ROUND_S, QUORUM, MARKETS, keepers, QUORUM, funding, sequencer)
+    jumps = [JUMP_PPM] * MARKETS
+    return compiled("PriceOracle").deploy(
+        ROUND_S, QUORUM, jumps, keepers, QUORUM, funding, sequencer, governor, NOBODY
+    )
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ MOCKS = Path(__file__).resolve().parent / "mocks"
 START_S = 1_800_000_000
 ROUND_S = 10
 MARKETS = 3
+JUMP_PPM = 5_000  # 5 % in a round
+NOBODY = "0x" + "00" * 20
 QUORUM = 3
 SEQUENCER_LANE, PUBLIC_LANE = 0, 1
 

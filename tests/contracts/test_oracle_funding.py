@@ -82,7 +82,7 @@ def test_a_quorum_of_funding_keepers_signs(over):
     "change, reason",
     [
         ({"hour": HOUR - 1}, "oracle: hours differ"),
-        ({"rates_ppb": (1, 2)}, "oracle: wrong number of markets"),
+        ({"rates_ppb": (1, 2, 3, 4)}, "oracle: too many markets"),
         ({"rates_ppb": (1, 2, MAX_RATE + 1)}, "oracle: rate out of range"),
         ({"rates_ppb": (1, 2, -MAX_RATE - 1)}, "oracle: rate out of range"),
     ],

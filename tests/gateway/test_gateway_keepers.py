@@ -78,7 +78,7 @@ async def test_liquidation_trigger(world: GatewayWorld, caller: Caller) -> None:
     assert (healthy.status, healthy.error) == (422, "HEALTHY_ACCOUNT")
     assert healthy.details["equity"] >= healthy.details["maintenance_margin"]
     assert world.journaled == before
-    await world.advance(3, (price + 1, *MARKS[1:]))
+    await world.advance(30, (price + 1, *MARKS[1:]))  # so far in less would be a jump
     assert (await caller.get("/v1/accounts?liquidatable=1")).body["accounts"] == []
     await world.advance(3, (price, *MARKS[1:]))
     listed = (await caller.get("/v1/accounts?liquidatable=1")).body

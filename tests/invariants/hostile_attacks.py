@@ -158,6 +158,8 @@ def edit_action(world: World, batch: codec.Batch) -> codec.Batch:
     if isinstance(action, codec.SlotCancel):
         longer = replace(action.cancel, sequence=action.cancel.sequence + 10_000)
         changes = [{"account_index": other}, {"cancel": longer}, {"cancel": replace(longer, all_slots=True)}]
+    elif isinstance(action, codec.WriteOff):
+        changes = [{"account_index": other}]
     elif isinstance(action, codec.CollateralTransfer):
         more = replace(action.transfer, amount=action.transfer.amount * 9)
         changes = [{"account_index": other}, {"target_index": other}, {"transfer": more}]

@@ -117,8 +117,12 @@ def close_out(world: World, batch: Builder) -> None:
     size = abs(world.now.held(account, market))
     size = pick.choice((size, size, max(1, size // 5), size + 1))
     keeper = pick.choice((None, pick.choice(world.hostile).account, account))
-    if pick.random() < 0.5:
+    if pick.random() < 0.4:
         batch.take_over(account, market, size, keeper)
+        return
+    others = [at for at, of in world.now.positions if of == market and at not in (account, INSURANCE_FUND)]
+    if others and pick.random() < 0.3:
+        batch.deleverage(account, market, pick.choice(others), size)
         return
     mark = world.exchange.last[market].mark_ticks
     side = Side.BUY if world.now.held(account, market) > 0 else Side.SELL
@@ -185,6 +189,12 @@ def agent_overreaches(world: World, batch: Builder) -> None:
         )
         price = resting.order.limit_price
         batch.fill(resting, world.order(batch, victim, Side.BUY, size, price, 0, by=thief.signer), size)
+
+
+@deal
+def write_off_anybody(world: World, batch: Builder) -> None:
+    """The fund is to pay for an account that has positions, or no debt."""
+    batch.write_off(world.random.choice(world.parties).account)
 
 
 @deal

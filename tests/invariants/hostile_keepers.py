@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from evermark.protocol import signing
+from evermark.protocol.markets import MAX_JUMP_PPM
 
 ROUND_S, MARKETS, QUORUM = 10, 3, 3
 START_S = 1_800_000_000
@@ -22,6 +23,7 @@ KEEPERS = sorted(
 )
 HOSTILE_KEEPER, HONEST_KEEPERS = KEEPERS[2], KEEPERS[:2] + KEEPERS[3:]
 STRANGER = signing.Signer(b"\x66" * 32)
+GOVERNOR, NOBODY = "0x" + "77" * 20, "0x" + "00" * 20
 FUNDING_CAP_PPB = 40_000_000
 
 
@@ -40,7 +42,17 @@ class HostileKeepers(RuleBasedStateMachine):
         self.random = random.Random(seed)
         self.sequencer = boa.env.generate_address("sequencer")
         addresses = ["0x" + key.address.hex() for key in KEEPERS]
-        self.oracle = compiled.deploy(ROUND_S, QUORUM, MARKETS, addresses, QUORUM, addresses, self.sequencer)
+        self.oracle = compiled.deploy(
+            ROUND_S,
+            QUORUM,
+            [MAX_JUMP_PPM] * MARKETS,
+            addresses,
+            QUORUM,
+            addresses,
+            self.sequencer,
+            GOVERNOR,
+            NOBODY,
+        )
         self.separator = bytes(self.oracle.domain_separator())
         self.prices = [600_000, 250_000, 15_000]
         self.lanes: dict[int, dict[str, Any]] = {
@@ -66,7 +78,7 @@ class HostileKeepers(RuleBasedStateMachine):
                 0 if self.random.random() < 0.05 else self.packed(price + self.random.randint(-50, 50))
                 for price in self.prices
             )
-            at = timestamp - self.random.randint(0, timestamp % ROUND_S)
+            at = timestamp - self.random.randint(0, timestamp % ROUND_S)  # all of one round
             found.append(
                 self.signed(key, signing.PriceReport(round=at // ROUND_S, timestamp=at, prices=prices))
             )
@@ -86,14 +98,16 @@ class HostileKeepers(RuleBasedStateMachine):
     def hostile_report(self, honest: list[Any]) -> Any:
         """Anything at all, validly signed: extreme, zero, of another round or time."""
         pick, like = self.random, honest[0][1]
+        lawful = (0, 1 << 32 | 1, self.packed(2**32 - 1), self.packed(7), 2**32 - 1 << 32 | 1)
         prices = tuple(
-            pick.choice((0, 1 << 32 | 1, self.packed(2**32 - 1), self.packed(7), 1 << 70, 5, 5 << 32))
-            for _ in range(pick.choice((MARKETS, MARKETS, MARKETS, MARKETS, MARKETS + 1)))
+            pick.choice(lawful if pick.random() < 0.9 else (1 << 70, 5, 5 << 32))
+            for _ in range(MARKETS + (pick.random() < 0.05))
         )
+        last = like.round * ROUND_S + ROUND_S - 1
         timestamp = pick.choice(
-            (like.timestamp, like.round * ROUND_S, like.round * ROUND_S + ROUND_S - 1, 2**40)
+            (like.timestamp, like.round * ROUND_S, last, last if pick.random() < 0.5 else 2**40)
         )
-        number = pick.choice((like.round, like.round, like.round, like.round + 1, 0))
+        number = like.round if pick.random() < 0.9 else pick.choice((like.round + 1, 0))
         return self.signed(
             HOSTILE_KEEPER, signing.PriceReport(round=number, timestamp=timestamp, prices=prices)
         )
@@ -103,7 +117,7 @@ class HostileKeepers(RuleBasedStateMachine):
         """Two to four honest reports with the hostile one; tampered with, or not."""
         self.tally["steps"] += 1
         self.random.seed(seed)
-        boa.env.timestamp = int(boa.env.timestamp) + self.random.randint(0, 2 * ROUND_S)
+        boa.env.timestamp = int(boa.env.timestamp) + self.random.randint(0, 3 * ROUND_S)
         honest = self.honest_reports(self.random.randint(2, 4))
         self.reports += honest
         chosen = sorted([*honest, self.hostile_report(honest)], key=lambda signed: signed[0].address)

@@ -10,7 +10,6 @@ from collections import Counter
 from typing import Any, ClassVar
 
 import boa
-import pytest
 from builders import SELECTOR, USDC, Refused, send
 from hostile_attacks import ATTACKS
 from hostile_bytes import BYTE_ATTACKS
@@ -22,9 +21,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from evermark.protocol.batch import encode_batch
 
 SEEDS = st.integers(min_value=0, max_value=2**32 - 1)
-
-
-NOT_FOR_ANYBODY = "vault: (not the sequencer|not the newest round|not only overdue work|speaks for a journal)"
 
 
 class ExchangeMachine(RuleBasedStateMachine):
@@ -118,11 +114,13 @@ class HostileSequencer(ExchangeMachine):
 
     @rule(seed=SEEDS)
     def somebody_else_settles(self, seed: int) -> None:
-        """The right batch from the wrong sender, who may settle overdue work and nothing else."""
+        """The right batch from the wrong sender: only overdue work of inbox and funding may pass."""
         world = self.seeded(seed)
         data = world.honest_batch().data()
-        with pytest.raises(Refused, match=NOT_FOR_ANYBODY):
-            send(world.exchange, data, sender=world.exchange.token.address)
+        batch = world.try_settle(data, "stranger", sender=world.exchange.token.address)
+        if batch is not None:
+            parts = (batch.orders, batch.actions, batch.fills, batch.withdrawals)
+            assert not any(parts), "anybody could settle"
 
 
 class RacingOwner(ExchangeMachine):

@@ -27,9 +27,10 @@ from hostile_ledger import (
 
 from evermark.protocol import batch as codec
 from evermark.protocol import signing
-from evermark.protocol.orders import Order
+from evermark.protocol.orders import Order, Trigger
 
 PPM = 10**6
+CLOSING_OUT = (codec.FILL_LIQUIDATION, codec.FILL_TAKEOVER, codec.FILL_DELEVERAGE)
 INBOX_CANCEL, INBOX_APPROVE = 5, 6
 VOIDED = 2**62 - 1  # what a voided slot counts as filled
 OrderKey = tuple[int, int, int]  # account, slot, sequence
@@ -115,6 +116,7 @@ def check_orders(
 ) -> None:
     """Invariant 3: every order that filled was signed by its owner or a live agent, unexpired, not voided, within its size."""
     running = after_cancels(exchange, before, batch)
+    apply_triggers(exchange, signed, batch, running)
     for use in uses:
         order, key = use.row.order, (use.account, use.row.order.slot, use.row.order.sequence)
         assert order in signed.orders.get(key, []), "invariant 3: filled an order that nobody signed"
@@ -160,6 +162,29 @@ def after_cancels(
         if key in slots and sequence > slots[key][0]:
             slots[key] = (sequence, VOIDED)
     return slots
+
+
+def apply_triggers(
+    exchange: Exchange,
+    signed: Signatures,
+    batch: codec.Batch,
+    slots: dict[tuple[int, int], tuple[int, int]],
+) -> None:
+    """Section 3: only signed orders are triggered, only when the pinned mark meets their condition; their slots follow."""
+    for entry in batch.triggers:
+        row = batch.orders[entry.row]
+        index, market = batch.pairs[row.pair]
+        order, account = row.order, batch.accounts[index]
+        known = signed.orders.get((account, order.slot, order.sequence), [])
+        assert order in known, "invariant 3: triggered an order that nobody signed"
+        mark = exchange.last[market].mark_ticks
+        above = order.trigger is Trigger.MARK_ABOVE and mark >= order.trigger_price
+        below = order.trigger is Trigger.MARK_BELOW and mark <= order.trigger_price
+        assert above or below, "triggered without its condition"
+        sequence, filled = slots[account, order.slot]
+        assert order.sequence >= sequence, "invariant 3: triggered a replaced order"
+        carried = order.sequence == sequence or order.amend
+        slots[account, order.slot] = (order.sequence, filled if carried else 0)
 
 
 def check_transfers(exchange: Exchange, before: Moment, after: Moment, batch: codec.Batch) -> None:
@@ -236,6 +261,7 @@ def check_losses(
         )
         allowed += sum(funding_loss(exchange, before, after, account) for account in accounts)
         allowed += sum(liquidation_loss(exchange, before, after, batch, account) for account in accounts)
+        allowed += sum(deleveraging_loss(exchange, before, after, batch, account) for account in accounts)
         lost = wealth(exchange, before, owner) - wealth(exchange, after, owner)
         assert lost <= allowed, f"invariant 10: an owner lost {lost}, its signatures allow {allowed}"
 
@@ -262,10 +288,10 @@ def funding_loss(exchange: Exchange, before: Moment, after: Moment, account: int
 
 
 def targets(batch: codec.Batch) -> dict[int, int]:
-    """Accounts that liquidations and take-overs closed out -> number of such fills."""
+    """Accounts that were closed out, in whatever way -> number of such fills."""
     found: dict[int, int] = {}
     for fill in batch.fills:
-        if fill.kind in (codec.FILL_LIQUIDATION, codec.FILL_TAKEOVER):
+        if fill.kind in CLOSING_OUT:
             account = batch.accounts[batch.pairs[fill.first][0]]
             found[account] = found.get(account, 0) + 1
     return found
@@ -292,12 +318,46 @@ def liquidation_loss(
     return start - start * maintenance(exchange, after, account) // required + 2 * fills
 
 
+def deleveraging_loss(
+    exchange: Exchange, before: Moment, after: Moment, batch: codec.Batch, account: int
+) -> int:
+    """A counterparty pays at most deficits of the targets that it closes; it shrinks, and ends at or above maintenance."""
+    indexes = tuple(market.cumulative_funding for market in after.markets)
+    allowed = 0
+    for fill in batch.fills:
+        if fill.kind != codec.FILL_DELEVERAGE or batch.accounts[batch.pairs[fill.second][0]] != account:
+            continue
+        index, market = batch.pairs[fill.first]
+        target = batch.accounts[index]
+        start = equity(exchange, before, target, indexes)
+        # Two thirds of maintenance, all fills of the batch before it included.
+        assert 3 * start < 2 * maintenance(exchange, before, target), "invariant 4: deleveraged too early"
+        held, left = before.held(account, market), after.held(account, market)
+        assert held * before.held(target, market) < 0, "invariant 4: deleveraged against its own side"
+        assert abs(left) < abs(held), "invariant 4: a deleveraging did not shrink the counterparty"
+        assert held * left >= 0, "invariant 4: a deleveraging turned a position"
+        assert equity(exchange, after, account) >= maintenance(exchange, after, account), (
+            "counterparty unhealthy"
+        )
+        allowed += max(0, -start) + 1
+    return allowed
+
+
 def consumed(batch: codec.Batch, before: Moment, after: Moment, account: int) -> int:
     """Deposits of this batch, of all sub-accounts of the owner: an upper bound of what came in before a liquidation."""
     if not batch.inbox:
         return 0
     owner = before.owner_of(account)
     return before.waiting.get(owner, 0) - after.waiting.get(owner, 0)
+
+
+def debt(before: Moment, account: int) -> int:
+    """What may be written off of an account: its negative collateral, once it has no positions."""
+    assert account >= FIRST_USER, "only users' debts are written off"
+    assert not any(at == account for at, _ in before.positions), (
+        "invariant 4: written off with open positions"
+    )
+    return max(0, -before.accounts[account].collateral)
 
 
 def check_reserved_accounts(exchange: Exchange, before: Moment, after: Moment, batch: codec.Batch) -> None:
@@ -311,6 +371,9 @@ def check_reserved_accounts(exchange: Exchange, before: Moment, after: Moment, b
         for account, fills in targets(batch).items()
         if account in before.accounts
     )
+    for action in batch.actions:
+        if isinstance(action, codec.WriteOff):
+            deficits += debt(before, batch.accounts[action.account_index])
     allowed = deficits + funding_loss(exchange, before, after, INSURANCE_FUND)
     lost = equity(exchange, before, INSURANCE_FUND) - equity(exchange, after, INSURANCE_FUND)
     assert lost <= allowed, f"the fund lost {lost}, deficits allow {allowed}"

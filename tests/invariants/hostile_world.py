@@ -13,16 +13,18 @@ from typing import Any
 import boa
 from boa.contracts.vyper.vyper_contract import VyperContract
 from builders import MARKETS, USDC, Builder, Exchange, Party, Refused, Row, send, signer
-from hostile_ledger import check_moment, check_nothing_falls, equity, look, maintenance
+from hostile_ledger import INSURANCE_FUND, check_moment, check_nothing_falls, equity, look, maintenance
 from hostile_rules import Signatures, judge
+from msgspec.structs import replace
 
 from evermark.protocol import batch as codec
-from evermark.protocol.orders import Order, Side, TimeInForce
+from evermark.protocol.orders import Order, Side, TimeInForce, Trigger
 
 # titanoboa prints the storage of a contract that reverts, and stumbles over some maps of maps doing so.
 VyperContract.__repr__ = lambda self: "a contract"
 
-TRADED = MARKETS[:3]
+# The fund may hold little of the third market, so that accounts are deleveraged there.
+TRADED = (*MARKETS[:2], replace(MARKETS[2], fund_position_cap_lots=300))
 PRICES = {0: 600_000, 1: 250_000, 2: 15_000}
 HONEST = (1, 2, 3, 4)
 HOSTILE = (11, 12, 13)
@@ -84,10 +86,10 @@ class World:
 
     # ------------------------------------------------------------------------------------------------------------ sending
 
-    def try_settle(self, data: bytes, what: str) -> codec.Batch | None:
-        """Sends calldata as the sequencer. What settles is judged; what is refused changed nothing."""
+    def try_settle(self, data: bytes, what: str, sender: Any = None) -> codec.Batch | None:
+        """Sends calldata, as the sequencer unless told otherwise. What settles is judged; what is refused changed nothing."""
         try:
-            send(self.exchange, data)
+            send(self.exchange, data, sender=sender)
         except Refused as refusal:
             self.count(f"{what} refused: {str(refusal) or 'checked arithmetic or bounds'}")
             return None
@@ -131,6 +133,10 @@ class World:
             self.trade(batch, targets)
         if pick.random() < 0.3:
             self.fund_exit(batch, targets)
+        for party in self.parties:
+            flat = not any(account == party.account for account, _ in self.now.positions)
+            if flat and self.now.accounts[party.account].collateral < 0 and pick.random() < 0.5:
+                batch.write_off(party.account)
         if pick.random() < 0.2:
             party = pick.choice(self.parties)
             batch.cancel(party, slot=pick.randint(0, 3), sequence=self.exchange.sequence())
@@ -169,7 +175,11 @@ class World:
             price = mark + pick.randint(-mark // 1_000, mark // 1_000)
             size = self.size(maker, market)
             more = {"slot": pick.randint(1, 3), "amend": pick.random() < 0.1}
+            triggered = pick.random() < 0.1
+            if triggered:
+                more |= {"trigger": Trigger.MARK_ABOVE, "trigger_price": mark + pick.choice((-1, 0, 0, 1))}
             resting = self.order(batch, maker, side, size + pick.randint(0, size), price, market, **more)
+            batch.bits += [resting] if triggered else []
         order = resting.order
         left = order.size - self.signed.filled.get((resting.account, order.slot, order.sequence), 0)
         size = min(left, self.size(taker, market))
@@ -226,7 +236,7 @@ class World:
             size = abs(self.now.held(party.account, market))
             keeper = pick.choice((None, rich.account))
             if 3 * held < 2 * required:
-                batch.take_over(party.account, market, size, keeper)
+                self.below_two_thirds(batch, party.account, market, size, keeper)
             elif held >= 0:
                 side = Side.BUY if self.now.held(party.account, market) > 0 else Side.SELL
                 price = self.exchange.last[market].mark_ticks
@@ -234,6 +244,18 @@ class World:
                 batch.liquidate(party.account, market, maker, size, keeper)
             targets.add(party.account)
         return targets
+
+    def below_two_thirds(
+        self, batch: Builder, account: int, market: int, size: int, keeper: int | None
+    ) -> None:
+        """The fund takes over what its cap admits; when it can take nothing, the rich trader is deleveraged."""
+        sign = 1 if self.now.held(account, market) > 0 else -1
+        room = TRADED[market].fund_position_cap_lots - sign * self.now.held(INSURANCE_FUND, market)
+        rich = self.honest[0].account
+        if room > 0:
+            batch.take_over(account, market, min(size, room), keeper)
+        elif self.now.held(rich, market) * sign < 0 and not any(row.account == rich for row in batch.rows):
+            batch.deleverage(account, market, rich, min(size, abs(self.now.held(rich, market))))
 
     def fund_exit(self, batch: Builder, targets: set[int]) -> None:
         """An order of a rich trader against what the fund holds."""

@@ -5,7 +5,7 @@ import pytest
 from builders import USDC, Refused, send
 from hostile_ledger import look
 from hostile_rules import judge
-from hostile_world import World, anchored, deployed
+from hostile_world import TRADED, World, anchored, deployed
 
 from evermark.protocol.batch import FILL_FUND, FILL_LIQUIDATION, FILL_TAKEOVER, MalformedBatch, decode_batch
 from evermark.protocol.orders import Side
@@ -49,7 +49,8 @@ def closing_out(world: World) -> bytes:
             if not size or not margin.liquidatable:
                 continue
             if 3 * margin.equity < 2 * margin.maintenance:
-                batch.take_over(party.account, market, size, world.honest[1].account)
+                cap = TRADED[market].fund_position_cap_lots
+                batch.take_over(party.account, market, min(size, cap), world.honest[1].account)
                 continue
             side = Side.BUY if world.now.held(party.account, market) > 0 else Side.SELL
             price = world.exchange.last[market].mark_ticks

@@ -93,7 +93,7 @@ async def test_three_oracle_keepers_make_a_round(tmp_path, gateway):
     reports = rounds()[0]
     assert set(reports) == {addresses["oracle"] for _, addresses in made}
     assert all(report.timestamp == report.round * ROUND_SECONDS for report in reports.values())
-    result = aggregate(list(reports.values()), 3, [NO_PRICE] * len(MARKETS))
+    result = aggregate(list(reports.values()), 3, [NO_PRICE] * len(MARKETS), [0] * len(MARKETS))
     assert all(price.index_ticks > 0 for price in result.prices)
 
 

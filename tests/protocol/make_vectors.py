@@ -291,8 +291,14 @@ def oracle(rng: random.Random) -> list[Any]:
     cases = []
     for count in range(6):
         prices = tuple(
-            MarketPrice(rng.randrange(2**32), rng.randrange(2**32), rng.randrange(2**40))
-            for _ in range(count)
+            MarketPrice(
+                rng.randrange(2**32),
+                rng.randrange(2**32),
+                rng.randrange(2**40),
+                clamped=at % 2 == 1,
+                calm_rounds=at % 4 if at % 2 else 0,
+            )
+            for at in range(count)
         )
         made = Round(rng.randrange(2**40), rng.randrange(2**40), prices)
         cases.append({"round": made, "words": round_words(made), "prices_hash": prices_hash(made)})

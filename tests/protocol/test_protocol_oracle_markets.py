@@ -34,7 +34,7 @@ def test_a_round_is_the_lower_median(given_prices, quorum):
         PriceReport(round=20, timestamp=100 + late, prices=(pack_price(index, mark), 0))
         for index, mark, late in given_prices
     ]
-    made = aggregate(reports, quorum, (old, old))
+    made = aggregate(reports, quorum, (old, old), (0, 0))
     indices = sorted(index for index, _, _ in given_prices)
     assert made.prices[0].index_ticks == indices[(len(indices) - 1) // 2]
     assert (

@@ -144,7 +144,8 @@ class Settlement(Actions, Backstop):
 
     def is_fresh(self, market_id):
         market = self.vault.markets[market_id]
-        return self.now - self.prices[market_id].updated_at <= market.max_price_age_s
+        price = self.prices[market_id]
+        return not price.clamped and self.now - price.updated_at <= market.max_price_age_s
 
     def positions_of(self, account, source=None):
         source = self.vault.positions if source is None else source

@@ -228,7 +228,7 @@ class Run(Actions, Backstop):
 
     def fresh(self, number: int) -> bool:
         price = self.prices[number]
-        return self.now - price.updated_at <= self.vault.markets[number].max_price_age_s
+        return not price.clamped and self.now - price.updated_at <= self.vault.markets[number].max_price_age_s
 
     def checked_price(self, number: int, price: int) -> None:
         mark = self.prices[number].mark

@@ -65,6 +65,7 @@ class Price:
     index: int
     mark: int
     updated_at: int
+    clamped: bool = False
 
 
 @dataclass

@@ -201,7 +201,7 @@ class SimulatedChain:
     # ------------------------------------------------------------------------------------------------- contracts
 
     def _aggregate(self, reports: list[Any], lane: Round) -> Round:
-        return aggregate(reports, 3, lane.prices)
+        return aggregate(reports, 3, lane.prices, [market.jump_ppm_per_s for market in self._markets])
 
     def _settle(self, data: bytes, ledger: Ledger, number: int, time: int) -> None:
         batch_id = int.from_bytes(data[:6], "big")

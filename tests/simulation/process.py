@@ -36,7 +36,7 @@ class Process:
             SimulatedJournal(disk, lambda: "fine").append([(now_ms(), encode_command(genesis))], 1, epoch)
         self.state = EngineState()
         self.pipeline = Pipeline(JournalWriter(self.journal, epoch), self.state, now_ms)
-        self.backlog = Backlog(self.journal.record, genesis.round_seconds)
+        self.backlog = Backlog(self.journal.record)
         self.reports = ReportCollector(
             genesis, self.submit, lambda: now_ms() // 1000, spacing_s=self.backlog.round_spacing_s
         )

@@ -19,7 +19,7 @@ from eth_hash.auto import keccak
 from evermark.protocol import batch as codec
 from evermark.protocol import merkle, oracle, signing
 from evermark.protocol.margin import AccountMargin, funding_owed
-from evermark.protocol.markets import Market, load_markets
+from evermark.protocol.markets import MAX_JUMP_PPM, Market, load_markets
 from evermark.protocol.orders import (
     ApproveAgent,
     Cancel,
@@ -106,13 +106,15 @@ class Exchange:
     ) -> None:
         self.markets = markets
         self.sequencer = boa.env.generate_address("sequencer")
+        self.governor = boa.env.generate_address("governor")
         self.clock = START_S
         boa.env.timestamp = START_S
         self.token = deployer(token).deploy()
         keeper = [Address(ORACLE_KEEPER.address)]
         funding_keeper = [Address(FUNDING_KEEPER.address)]
+        self.jumps = [MAX_JUMP_PPM] * len(markets)  # tests crash prices from one round to the next
         self.oracle = deployer("PriceOracle").deploy(
-            ROUND_S, 1, len(markets), keeper, 1, funding_keeper, self.sequencer
+            ROUND_S, 1, self.jumps, keeper, 1, funding_keeper, self.sequencer, self.governor, "0x" + "00" * 20
         )
         # Vault, exit and inbox name each other, so the vault's address is chosen first.
         self.vault_address = boa.env.generate_address("vault")
@@ -165,7 +167,7 @@ class Exchange:
         signature = ORACLE_KEEPER.sign(signing.digest(separator, report))
         entry = (report.round, report.timestamp, prices, signature.r, signature.s, 27 + signature.parity)
         self.oracle.post_round([entry], sender=self.sequencer)
-        self.pinned = oracle.aggregate([report], 1, self.last)
+        self.pinned = oracle.aggregate([report], 1, self.last, self.jumps)
         self.last = self.pinned.prices
         return self.pinned
 
@@ -184,7 +186,7 @@ class Exchange:
         signature = ORACLE_KEEPER.sign(signing.digest(bytes(self.oracle.domain_separator()), report))
         entry = (report.round, report.timestamp, prices, signature.r, signature.s, 27 + signature.parity)
         self.oracle.post_round_public([entry])
-        return oracle.aggregate([report], 1, tuple(oracle.NO_PRICE for _ in self.markets))
+        return oracle.aggregate([report], 1, tuple(oracle.NO_PRICE for _ in self.markets), self.jumps)
 
     def post_funding(self, hour: int, rates: dict[int, int]) -> None:
         """Posts one hour's rates, signed by the funding keeper."""

@@ -96,12 +96,12 @@ def test_a_clamped_market_liquidates_nobody(exchange: Exchange, maker: Party, ta
     header = clamp(exchange)
     batch = exchange.batch(**header)
     batch.take_over(party.account, 0, 1_000)
-    with refused("vault: clamped price"):
+    with refused("vault: stale price"):
         batch.settle()
     batch = exchange.batch(**header)
     resting = batch.order(maker, Side.BUY, 1_000, 586_000, slot=3)
     batch.liquidate(party.account, 0, resting, 1_000)
-    with refused("vault: clamped price"):
+    with refused("vault: stale price"):
         batch.settle()
 
 

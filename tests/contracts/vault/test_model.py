@@ -100,7 +100,9 @@ class Twin:
     def settle(self, builder: Builder) -> bool:
         """Both settle, or both refuse; afterwards they are equal."""
         batch = builder.build()
-        prices = [state.Price(p.index_ticks, p.mark_ticks, p.updated_at) for p in self.exchange.last]
+        prices = [
+            state.Price(p.index_ticks, p.mark_ticks, p.updated_at, p.clamped) for p in self.exchange.last
+        ]
         try:
             self.model.settle(batch, self.exchange.clock, prices, self.entries, self.rates, self.signers)
             expected = True

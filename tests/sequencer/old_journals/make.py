@@ -58,7 +58,7 @@ def replayed(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _replay(journal: SqliteJournal, state: EngineState, batches: list[str]) -> Head:
-    backlog = Backlog(journal.record, 1)
+    backlog = Backlog(journal.record)
 
     def note(applied: Applied) -> None:
         before = backlog.last_sealed

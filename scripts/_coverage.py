@@ -1,0 +1,64 @@
+"""Reads coverage.py's report of the contracts and holds its gaps against tests/coverage_gaps.toml; see scripts/coverage."""
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+GAPS = ROOT / "tests" / "coverage_gaps.toml"
+
+
+def gaps_of(path: str, report: dict) -> list[dict]:
+    """Lines that never ran, and branches of which only one side did, each with its source text."""
+    source = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    found = [{"line": line, "kind": "line"} for line in report["missing_lines"]]
+    partial = dict(report["missing_branches"])
+    executed = set(report["executed_lines"])
+    found += [{"line": line, "kind": "branch"} for line in sorted(partial) if line in executed]
+    for gap in found:
+        gap["file"], gap["text"] = path, source[gap["line"] - 1].strip()
+    return found
+
+
+def explanation(gap: dict, explained: list[dict]) -> str | None:
+    """Why a gap is there, when the list says so for this text in this file."""
+    for entry in explained:
+        if entry["file"] == gap["file"] and entry["text"] in gap["text"]:
+            return entry["why"]
+    return None
+
+
+def main() -> int:
+    report = json.loads(Path(sys.argv[1]).read_text())
+    explained = tomllib.loads(GAPS.read_text(encoding="utf-8"))["gap"]
+    contracts, unexplained = {}, []
+    for path, of in sorted(report["files"].items()):
+        if not path.endswith(".vy"):
+            continue
+        found = gaps_of(path, of)
+        for gap in found:
+            gap["why"] = explanation(gap, explained)
+        unexplained += [gap for gap in found if gap["why"] is None]
+        summary = of["summary"]
+        contracts[path] = {
+            "lines": f"{summary['covered_lines']}/{summary['num_statements']}",
+            "branches": f"{summary['covered_branches']}/{summary['num_branches']}",
+            "gaps": found,
+        }
+    if "--json" in sys.argv:
+        print(json.dumps({"contracts": contracts, "unexplained": unexplained}, indent=1))
+    else:
+        for path, of in contracts.items():
+            print(f"{path:40} lines {of['lines']:>9}  branches {of['branches']:>9}")
+            for gap in of["gaps"]:
+                print(
+                    f"    {gap['line']:4} {gap['kind']:6} {gap['text'][:80]}  -- {gap['why'] or 'NOT EXPLAINED'}"
+                )
+    if unexplained:
+        print(f"{len(unexplained)} gaps are not explained in {GAPS.relative_to(ROOT)}", file=sys.stderr)
+    return 1 if unexplained else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

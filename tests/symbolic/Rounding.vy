@@ -1,0 +1,26 @@
+# pragma version 0.4.3
+# Halmos runs each check with every input at once; a check that returns without Panic(1) holds for all of them.
+
+from contracts.modules import units
+from contracts.modules import liquidation
+
+
+@pure
+@internal
+def _holds(condition: bool):
+    if not condition:
+        raw_revert(concat(method_id("Panic(uint256)", output_type=Bytes[4]), convert(1, bytes32)))
+
+
+@pure
+@external
+def check_signed_reads_what_bits_wrote(number: int128):
+    wide: int256 = convert(number, int256)
+    self._holds(units.signed(units.bits(wide) & units.U128, 128) == wide)
+
+
+@pure
+@external
+def check_keeper_gets_at_most_half(fee: uint128):
+    share: int256 = liquidation.keeper_share(convert(fee, int256))
+    self._holds(share >= 0 and 2 * share <= convert(fee, int256))
