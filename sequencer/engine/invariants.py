@@ -17,7 +17,7 @@ def check_invariants(state: EngineState) -> None:
     whole = collateral + state.funding_pool + state.claimed
     check(whole == state.credited, "invariant 1: collateral, pool and claims are not what was credited")
     check(state.dust >= 0, "invariant 1: dust is negative")
-    check(state.dust < FUNDING_SCALE or state.batch.fills, "invariant 1: dust holds a whole unit")
+    check(state.dust < FUNDING_SCALE or bool(state.batch.fills), "invariant 1: dust holds a whole unit")
     for at in state.markets:
         _check_market(state, at)
     for account_id, account in state.accounts.items():
