@@ -14,6 +14,7 @@ from .interfaces import IInbox
 from .modules import door
 from .modules import ledger
 from .modules import liquidation
+from .modules import running
 from .modules import units
 
 LIQUIDATION: constant(uint256) = 1
@@ -74,6 +75,28 @@ def close_target(
         return position > 0, loss, -loss
     self._check_fund_cap(vault, market, position > 0, convert(size, int256), p)
     return position > 0, loss, share - loss
+
+
+@view
+@external
+def margin(account_index: uint256) -> door.Margin:
+    """
+    @dev The running margin of the calling vault's account.
+    """
+    return running.margin(door.IVault(msg.sender), account_index)
+
+
+@view
+@external
+def is_allowed(
+    base: int256, equity: int256, initial: uint256, fresh: bool, first: uint256, positions: DynArray[uint256, 64]
+) -> bool:
+    """
+    @dev The closing check of an account of the calling vault that is below its initial margin or has a stale price: True, or a
+         revert with the reason.
+    """
+    running.check_closing(door.IVault(msg.sender), base, equity, initial, fresh, first, positions)
+    return True
 
 
 @view
@@ -145,13 +168,12 @@ def _fund_takes_one(
         after = held + 1
     if convert(abs(after), uint256) > p >> ledger.P_FUND_CAP & units.U64:
         return False
-    a: uint256 = staticcall vault.word(ledger.INSURANCE_FUND)
-    if held == 0 and a >> ledger.A_OPEN_POSITIONS & units.U8 >= ledger.MAX_OPEN_MARKETS:
-        return False
     if abs(after) < abs(held) and received >= 0:
         return True
     fee: int256 = liquidation.liquidation_fee(price, convert(p >> ledger.P_LIQUIDATION_FEE & units.U16, int256), received)
     sum: door.Margin = staticcall vault.running_margin(0)
+    if held == 0 and sum.open_positions >= ledger.MAX_OPEN_MARKETS:
+        return False
     initial: int256 = convert(sum.initial, int256) + self._initial(vault, market, abs(after) * price, p)
     initial -= self._initial(vault, market, abs(held) * price, p)
     return sum.fresh and sum.equity + received - liquidation.keeper_share(fee) >= initial

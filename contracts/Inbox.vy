@@ -278,7 +278,7 @@ def _bond(kind: uint8) -> uint256:
     """
     @dev Wei for the worst case of a batch that executes the entry alone; tests/contracts/vault/test_requests_in_batches.py measures the gas.
     """
-    gas: uint256 = 300_000
+    gas: uint256 = 350_000  # the account's 16 open positions are named and read
     if kind == WITHDRAWAL:
         gas = 700_000  # 16 open positions
     return gas * BOND_GAS_PRICE

@@ -10,7 +10,9 @@
 from .interfaces import IERC20
 from .interfaces import IMarginVault
 from .interfaces import IPriceOracle
+from .modules import closing
 from .modules import codec
+from .modules import door
 from .modules import eip712
 from .modules import fills
 from .modules import ledger
@@ -29,13 +31,18 @@ interface IQueue:
     def consume(count: uint256, submitter: address): nonpayable
 
 
+interface IMargins:
+    def margin(account_index: uint256) -> door.Margin: view
+
+
 implements: IMarginVault
 initializes: reasons
 initializes: eip712
 initializes: ledger
 initializes: tables[ledger := ledger, reasons := reasons]
 initializes: orders[eip712 := eip712, ledger := ledger, reasons := reasons, tables := tables]
-initializes: fills[ledger := ledger, orders := orders, reasons := reasons, tables := tables]
+initializes: closing[ledger := ledger, reasons := reasons, tables := tables]
+initializes: fills[closing := closing, ledger := ledger, orders := orders, reasons := reasons, tables := tables]
 initializes: listing[ledger := ledger]
 
 # Events of IMarginVault that clerk and backstop compose and `relay` emits: declared here so that they stand in this contract's ABI.
@@ -173,7 +180,7 @@ def __init__(
     INBOX = inbox
     CLERK = clerk
     EXIT = exit
-    fills.__init__(backstop)
+    closing.__init__(backstop)
     reasons.__init__(reasons_)
     VERIFIER = verifier
     SEQUENCER = sequencer
@@ -215,7 +222,6 @@ def settle():
         if counters & units.U48 == units.U48:
             reasons.fail(reasons.FROZEN)
         reasons.fail(reasons.BATCH_ID_NOT_NEXT)
-    ledger.words[ledger.COUNTERS] = counters + 1
     self._settle(header >> 168 & units.U40, batch_id)
     # Only a call takes all of calldata into memory. Its buffers are static: a small batch has its own, and they lie last in memory.
     batch_hash: bytes32 = empty(bytes32)
@@ -247,13 +253,13 @@ def _settle(round: uint256, batch_id: uint256):
     context: uint256 = self._load_prices(round, batch_id, markets) | fee_classes << 136
     at = unsafe_add(unsafe_add(at, markets & units.U8), 2)
     accounts: uint256 = codec.word(at) & units.U16
-    tables.load_accounts(at, accounts)
+    accounts_at: uint256 = at
     at = unsafe_add(unsafe_add(at, unsafe_mul(4, accounts)), 2)
     pairs: uint256 = codec.word(at) & units.U16
-    tables.load_pairs(at, pairs, accounts, batch_id)
+    tables.load(accounts_at, accounts, at, pairs, batch_id)
     at = unsafe_add(unsafe_add(at, unsafe_mul(3, pairs)), 2)
     rows: uint256 = codec.word(at) & units.U16
-    context |= accounts << 88 | pairs << 104 | rows << 120
+    context |= accounts << 88 | pairs << 104 | rows << 120 | accounts_at << 152
     rows_at: uint256 = at
     skipped: uint256 = orders.skip(at, rows)
     at = unsafe_add(skipped & units.U32, 5)
@@ -265,15 +271,19 @@ def _settle(round: uint256, batch_id: uint256):
     if skipped >> 32 != 0:
         self._verify(rows_at, skipped >> 32, context)
     orders.load(rows_at, rows, context)
-    if tables.accounts[0] & units.U32 == ledger.INSURANCE_FUND and accounts != 0:
-        tables.touch(0, 0)
     at = unsafe_add(at, 2)
-    at = unsafe_add(fills.apply(at, codec.word(at) & units.U16, context), 2)
+    fees: int256 = 0
+    at, fees = fills.apply(at, codec.word(at) & units.U16, context)
+    closing.close(context)
+    self._count_interest(markets)
+    counters: uint256 = unsafe_add(ledger.words[ledger.COUNTERS], 1)
+    ledger.set_counters(counters, unsafe_add(counters >> ledger.COUNTERS_FEES, units.bits(fees)))
+    at = unsafe_add(at, 2)
     if codec.word(at) & units.U16 != 0:
+        tables.settled(pairs)
         at = self._clerk(unsafe_sub(at, 2), context | WITHDRAWALS)
     if at != len(msg.data):
         reasons.fail(reasons.TRAILING_BYTES)
-    self._close(accounts, markets, context & units.U40)
 
 
 @internal
@@ -297,7 +307,7 @@ def _clerk(at: uint256, context: uint256) -> uint256:
     self.task = context << 32 | at
     if msg.sender != SEQUENCER:
         self.task |= OVERDUE << 32
-    tables.now = context & units.U40
+    tables.name_accounts(context & ~WITHDRAWALS)
     return convert(raw_call(CLERK, msg.data, max_outsize=32), uint256)
 
 
@@ -329,27 +339,15 @@ def _load_prices(round: uint256, batch_id: uint256, markets: uint256) -> uint256
         if half >> 104 & 1 != 0:
             # A clamped price is as uncertain as a stale one, and every rule about those holds: its time becomes 0.
             half = half & ~(units.U40 << 64)
-        before: uint256 = ledger.words[ledger.MARKET_S | market] >> ledger.S_OPEN_INTEREST & units.U64
-        tables.markets[market] = half | batch_id << 128 | before << 176
+        tables.markets[market] = half | batch_id << 128
     return now | batch_id << 40
 
 
-@view
 @internal
-def _close(accounts: uint256, markets: uint256, now: uint256):
-    """
-    @dev The closing check of every account whose positions changed, and the open-interest caps.
-    """
-    for i: uint256 in range(accounts, bound=tables.MAX_ACCOUNTS):
-        if tables.accounts[i] & (tables.ROLE_ORDER | tables.ROLE_FUND) != 0:
-            tables.check_closing(i, now)
+def _count_interest(markets: uint256):
     first: uint256 = unsafe_add(markets >> 32, 1)
     for at: uint256 in range(first, unsafe_add(first, markets & units.U8), bound=64):
-        market: uint256 = codec.word(at) & units.U8
-        open_interest: uint256 = ledger.words[ledger.MARKET_S | market] >> ledger.S_OPEN_INTEREST & units.U64
-        cap: uint256 = ledger.words[ledger.MARKET_P | market] >> ledger.P_OPEN_INTEREST_CAP & units.U64
-        if open_interest > cap and open_interest > tables.markets[market] >> 176 & units.U64:
-            reasons.fail(reasons.OPEN_INTEREST_ABOVE_CAP)
+        closing.count_interest(codec.word(at) & units.U8)
 
 
 # ----------------------------------------------------------------------------------------------------- clerk and backstop
@@ -363,15 +361,23 @@ def clerk_task() -> (uint256, address, address):
 
 @view
 @external
-def running_margin(account_index: uint256) -> tables.Margin:
-    return tables.margin(account_index, tables.now, False)
+def running_margin(account_index: uint256) -> door.Margin:
+    return staticcall IMargins(closing.BACKSTOP).margin(account_index)
 
 
 @external
 def write(key: uint256, word: uint256):
     self._only_its_contracts()
-    if key >> 48 == 0:
+    if key >> 32 == 0:
+        ledger.set_account_word(key, word)
+    elif key == ledger.COUNTERS:
+        ledger.set_counters(word, ledger.words[key] >> ledger.COUNTERS_FEES)
+    elif key >> 48 == 0:
         ledger.words[key] = word
+        if key >> 6 == ledger.MARKET_T0 >> 6:
+            # Word S repeats the first tier.
+            s: uint256 = ledger.words[ledger.MARKET_S | key & 63]
+            ledger.words[ledger.MARKET_S | key & 63] = s & units.U225 | ledger.first_tier(word)
     else:
         ledger.named[key] = word
 
@@ -390,7 +396,7 @@ def relay(topics: DynArray[bytes32, 4], data: Bytes[128]):
 @view
 @internal
 def _only_its_contracts():
-    if msg.sender != CLERK and msg.sender != fills.BACKSTOP and msg.sender != EXIT:
+    if msg.sender != CLERK and msg.sender != closing.BACKSTOP and msg.sender != EXIT:
         reasons.fail(reasons.NOT_ONE_OF_ITS_CONTRACTS)
 
 
@@ -400,17 +406,36 @@ def _only_its_contracts():
 @view
 @external
 def word(key: uint256) -> uint256:
+    if key >> 32 == 0:
+        return ledger.account_word(key)
+    if key == ledger.COUNTERS:
+        return ledger.words[key] & units.U184
+    if key >> 46 == 1:
+        stored: uint256 = ledger.words[key]
+        return stored >> 64 << 64 | units.bits(tables.running_size(key & units.U38)) & units.U64
     if key >> 48 == 0:
         return ledger.words[key]
-    if key >> 64 == 1:
-        return tables.markets[key & 63]
+    kind: uint256 = key >> 64
+    if kind > 5:
+        return ledger.named[key]
+    index: uint256 = key & units.U38
+    if kind == 5:
+        return ledger.words[ledger.POSITIONS | index]
+    if kind == 4:
+        return tables.asked
+    if kind == 3:
+        return tables.accounts[index]
+    if kind == 2:
+        return tables.pairs[index]
+    if kind == 1:
+        return tables.markets[index]
     return ledger.named[key]
 
 
 @view
 @external
 def account(account_id: uint256) -> IMarginVault.Account:
-    a: uint256 = ledger.words[account_id]
+    a: uint256 = ledger.account_word(account_id)
     b: uint256 = ledger.words[ledger.B | account_id]
     return IMarginVault.Account(
         owner=convert(b & units.U160, address),
@@ -504,7 +529,7 @@ def totals() -> IMarginVault.Totals:
         batch_id=counters & units.U48,
         inbox_head=counters >> 48 & units.U64,
         accounts=counters >> 112 & units.U32,
-        claims=counters >> 144,
+        claims=counters >> 144 & units.U40,
         credited=ledger.words[ledger.CREDITED],
     )
 

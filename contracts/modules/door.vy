@@ -14,6 +14,7 @@ struct Margin:
     maintenance: uint256
     notional: uint256
     fresh: bool
+    open_positions: uint256
 
 
 interface IVault:

@@ -5,8 +5,10 @@
 @notice Section 4 of a batch: order fills, liquidations, take-overs, deleveraging and fills against the insurance fund, in order.
 @dev Every fill has an active side (a taker row, or a liquidation target) and a passive side (a maker row, the fund, or a counterparty):
      orders: row, row; liquidation: target, row; take-over: target, fund; deleveraging: target, counterparty; fund: row, fund.
+     Fills move running positions in the pair table; storage follows in `closing`.
 """
 
+from . import closing
 from . import codec
 from . import ledger
 from . import orders
@@ -14,6 +16,7 @@ from . import tables
 from . import reasons
 from . import units
 
+uses: closing
 uses: ledger
 uses: reasons
 uses: orders
@@ -39,256 +42,177 @@ FUND: constant(uint256) = 4
 NO_INDEX: constant(uint256) = 65535
 MAX_FILLS: constant(uint256) = 2048
 
-BACKSTOP: immutable(address)
+# A market as order fills need it, in one word: lot_tick_value u32, the lowest price in its band u32 at 32, the band's width in ticks u32
+# at 64, market id u8 at 96, and at 104 whether both parties must reduce.
+BAND_LOW: constant(uint256) = 32
+BAND_WIDTH: constant(uint256) = 64
+MARKET_ID: constant(uint256) = 96
+REDUCING: constant(uint256) = 1 << 104
+NO_MARKET: constant(uint256) = 64 << 96
 
+# Bit offsets in the word of calldata that begins with a fill.
+WIDTH: constant(uint256) = 252  # bytes of the size less 1, u4
+KIND: constant(uint256) = 248
+FIRST: constant(uint256) = 232
+SECOND: constant(uint256) = 216
 
-@deploy
-def __init__(backstop: address):
-    BACKSTOP = backstop
-
+REDUCE_ONLY_MODE: constant(uint256) = 2
 
 @internal
-def apply(start: uint256, count: uint256, context: uint256) -> uint256:
+def apply(start: uint256, count: uint256, context: uint256) -> (uint256, int256):
     """
-    @dev Applies all fills and pays the fees of all rows to the fee account.
-    @return Where the section ends.
+    @dev Applies all fills. Returns where the section ends, and the fees of all rows.
     """
     at: uint256 = start
     fees: int256 = 0
+    market: uint256 = NO_MARKET
+    fee_class: uint256 = 256
+    last_row: uint256 = unsafe_sub(context >> 120 & units.U16, 1)
+    rates: uint256 = 0
     for i: uint256 in range(count, bound=MAX_FILLS):
-        at = unsafe_add(at, 5)
-        head: uint256 = convert(slice(msg.data, unsafe_sub(at, 32), 32), uint256)
-        kind: uint256 = head >> 32 & 15
-        width: uint256 = head >> 36 & 15
-        first: uint256 = head >> 16 & units.U16
-        second: uint256 = head & units.U16
-        keeper: uint256 = NO_INDEX
-        if kind != ORDERS:
-            if kind == LIQUIDATION or kind == TAKEOVER:
-                at = unsafe_add(at, 2)
-                keeper = codec.word(at) & units.U16
-            elif kind != FUND and kind != DELEVERAGING:
-                reasons.fail(reasons.FILL_KIND_RESERVED)
+        fill: uint256 = 0
+        if unsafe_add(at, 32) > len(msg.data):
+            fill = self._last_bytes(at)
         else:
-            first = second
-            second = head >> 16 & units.U16
-        at = unsafe_add(at, unsafe_add(width, 1))
-        size: uint256 = convert(slice(msg.data, unsafe_sub(at, 32), 32), uint256) << (unsafe_sub(31, width) << 3) >> (
-            unsafe_sub(31, width) << 3
-        )
-        if width > 7 or size == 0 or size > units.U62:
+            fill = convert(slice(msg.data, at, 32), uint256)
+        width: uint256 = fill >> WIDTH
+        if fill >> KIND & 15 != ORDERS:
+            fee: int256 = 0
+            at, fee = self._other(at, fill, context)
+            fees = unsafe_add(fees, fee)
+            continue
+        size: uint256 = fill << 40 >> unsafe_sub(248, width << 3)
+        at = unsafe_add(at, unsafe_add(6, width))
+        first: uint256 = fill >> FIRST & units.U16
+        second: uint256 = fill >> SECOND & units.U16
+        if unsafe_sub(size, 1) | fill >> 255 << 255 >= units.U62:
             reasons.fail(reasons.FILL_SIZE_OUT_OF_RANGE)
-        if kind == ORDERS:
-            fees = unsafe_add(fees, self._orders(first, second, size, context))
-        else:
-            fees = unsafe_add(fees, self._close_out(kind, first, second, size, keeper, context))
-    if fees != 0:
-        ledger.credit(ledger.FEE_ACCOUNT, fees)
-    return at
-
-
-@internal
-def _orders(first: uint256, second: uint256, size: uint256, context: uint256) -> int256:
-    """
-    @dev A taker row against a maker row, at the maker's limit. Returns the fees of both.
-    """
-    if max(first, second) >= context >> 120 & units.U16:
-        reasons.fail(reasons.NO_SUCH_ORDER_ROW)
-    taker: uint256 = orders.rows[first]
-    maker: uint256 = orders.rows[second]
-    market: uint256 = taker >> 246
-    p: uint256 = ledger.words[ledger.MARKET_P | market]
-    prices: uint256 = tables.markets[market]
-    mark: uint256 = prices >> 32 & units.U32
-    price: uint256 = maker >> 48 & units.U32
-    self._check_maker(maker, market, price, mark, p)
-    self._check_taker(taker, price)
-    if (taker ^ maker) & orders.ROW_SELL == 0:
-        reasons.fail(reasons.SAME_SIDE)
-    if unsafe_add(prices >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < context & units.U40:
-        # A stale price passes only a fill in which both parties reduce.
-        orders.check_shrinks(taker << 6 & units.U38 | market, taker & orders.ROW_SELL != 0, size)
-        orders.check_shrinks(maker << 6 & units.U38 | market, maker & orders.ROW_SELL != 0, size)
-    notional: int256 = self._notional(size, price, p)
-    rates: uint256 = orders.rates_of(taker)
-    taker_rate: int256 = convert(convert(rates & units.U16, bytes32), int256)
-    if (taker ^ maker) >> 144 & units.U8 != 0:
-        rates = orders.rates_of(maker)
-    maker_rate: int256 = convert(convert(rates << 224, bytes32), int256) >> 240
-    if unsafe_add(maker_rate, taker_rate) < 0:
-        reasons.fail(reasons.REBATE_ABOVE_TAKER_FEE)
-    taker_fee: int256 = orders.use(first, taker, size, notional, taker_rate)
-    maker_fee: int256 = orders.use(second, maker, size, notional, maker_rate)
-    fees: int256 = unsafe_add(taker_fee, maker_fee)
-    if (maker ^ taker) & units.U32 == 0:
-        tables.touch(tables.pairs[taker >> 152 & units.U16] >> 40 & units.U16, tables.ROLE_ORDER)
-        ledger.credit(taker & units.U32, unsafe_sub(0, fees))
-        return fees
-    delta: int256 = convert(convert(size, bytes32), int256)
-    if taker & orders.ROW_SELL != 0:
-        delta = unsafe_sub(0, delta)
-        notional = unsafe_sub(0, notional)
-    s: uint256 = ledger.words[ledger.MARKET_S | market]
-    index: int256 = convert(convert(s << 128, bytes32), int256) >> 128
-    change: int256 = tables.trade(
-        taker >> 152 & units.U16, tables.ROLE_ORDER, delta, unsafe_add(taker_fee, notional), index, mark
-    )
-    change = unsafe_add(
-        change,
-        tables.trade(
-            maker >> 152 & units.U16,
-            tables.ROLE_ORDER,
-            unsafe_sub(0, delta),
-            unsafe_sub(maker_fee, notional),
-            index,
-            mark,
-        ),
-    )
-    if change != 0:
-        # Longs equal shorts, so the long side counts; position and notional bounds keep it below 2^64.
-        ledger.words[ledger.MARKET_S | market] = unsafe_add(s, units.bits(change) << ledger.S_OPEN_INTEREST)
-    return fees
-
-
-@internal
-def _close_out(
-    kind: uint256, first: uint256, second: uint256, size: uint256, keeper: uint256, context: uint256
-) -> int256:
-    """
-    @dev A target against a maker row or the fund, or a taker row against the fund. Returns the fees that a row pays.
-    """
-    active: uint256 = first
-    passive: uint256 = second
-    taker: uint256 = 0
-    maker: uint256 = 0
-    if kind == FUND:
-        taker = orders.row_at(first, context)
-        active = taker >> 152 & units.U16
-    elif kind == LIQUIDATION:
-        maker = orders.row_at(second, context)
-        passive = maker >> 152 & units.U16
-    pair: uint256 = tables.pair_at(active, context)
-    market: uint256 = pair & 63
-    p: uint256 = ledger.words[ledger.MARKET_P | market]
-    prices: uint256 = tables.markets[market]
-    price: uint256 = prices >> 32 & units.U32
-    if kind == LIQUIDATION:
-        price = maker >> 48 & units.U32
-        self._check_maker(maker, market, price, prices >> 32 & units.U32, p)
-    elif kind != DELEVERAGING and tables.pair_at(passive, context) & units.U38 != ledger.INSURANCE_FUND << 6 | market:
-        reasons.fail(reasons.NOT_THE_FUNDS_PAIR)
-    notional: int256 = self._notional(size, price, p)
-    sells: bool = taker & orders.ROW_SELL != 0
-    debit: int256 = 0
-    passive_debit: int256 = 0
-    fees: int256 = 0
-    if kind == FUND:
-        self._check_taker(taker, price)
-        if unsafe_add(prices >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < context & units.U40:
-            reasons.fail(reasons.STALE_PRICE)
-        orders.check_shrinks(ledger.INSURANCE_FUND << 6 | market, not sells, size)
-        debit = orders.use(first, taker, size, notional, convert(orders.rates_of(taker) & units.U16, int256))
-        fees = debit
-    else:
-        sells, debit, passive_debit = self._close_target(kind, pair, passive, size, price, keeper, context)
-    if kind == LIQUIDATION:
-        if (maker & orders.ROW_SELL != 0) == sells:
-            reasons.fail(reasons.SAME_SIDE)
-        rate: int256 = convert(convert(orders.rates_of(maker) << 224, bytes32), int256) >> 240
-        if rate < 0:
+        if (unsafe_sub(last_row, first) | unsafe_sub(last_row, second)) >> 255 != 0:
+            reasons.fail(reasons.NO_SUCH_ORDER_ROW)
+        maker: uint256 = orders.rows[first]
+        taker: uint256 = orders.rows[second]
+        making: uint256 = convert(slice(msg.data, maker >> orders.ROW_AT & units.U16, 32), uint256)
+        taking: uint256 = convert(slice(msg.data, taker >> orders.ROW_AT & units.U16, 32), uint256)
+        maker_pair: uint256 = tables.pairs[making >> orders.PAIR & units.U16]
+        taker_pair: uint256 = tables.pairs[taking >> orders.PAIR & units.U16]
+        if (maker_pair ^ taker_pair) & 63 != 0:
+            reasons.fail(reasons.MARKETS_DIFFER)
+        if maker_pair & 63 != market >> MARKET_ID & units.U8:
+            market = self._market(maker_pair & 63, context)
+        price: uint256 = making >> orders.LIMIT_PRICE & units.U32
+        if (making >> 242 | taking >> 243 | ~((making ^ taking) >> 240)) & 1 != 0 or making >> orders.SLOT & units.U16 == 0:
+            self._refuse(making, taking)
+        if unsafe_sub(price, market >> BAND_LOW & units.U32) > market >> BAND_WIDTH & units.U32:
+            reasons.fail(reasons.PRICE_OUTSIDE_BAND)
+        limit: uint256 = taking >> orders.LIMIT_PRICE & units.U32
+        if price != limit and (price < limit) == (taking & orders.SELL != 0):
+            reasons.fail(reasons.PRICE_BEYOND_LIMIT)
+        if market & REDUCING != 0:
+            orders.check_shrinks(maker_pair, making & orders.SELL != 0, size)
+            orders.check_shrinks(taker_pair, taking & orders.SELL != 0, size)
+        notional: uint256 = unsafe_mul(size, unsafe_mul(price, market & units.U32))
+        if notional > units.MAX_NOTIONAL:
+            reasons.fail(reasons.NOTIONAL_TOO_LARGE)
+        if taking >> orders.FEE_CLASS & units.U8 != fee_class:
+            fee_class = taking >> orders.FEE_CLASS & units.U8
+            rates = orders.rates_of(fee_class)
+        maker_rate: int256 = convert(convert(rates << 224, bytes32), int256) >> 240
+        if making >> orders.FEE_CLASS & units.U8 != fee_class:
+            maker_rate = units.signed(orders.rates_of(making >> orders.FEE_CLASS & units.U8) >> 16, 240)
+        rate: int256 = convert(convert(rates & units.U16, bytes32), int256)
+        if unsafe_add(maker_rate, rate) < 0:
             reasons.fail(reasons.REBATE_ABOVE_TAKER_FEE)
-        passive_debit = orders.use(second, maker, size, notional, rate)
-        fees = passive_debit
-    self._exchange(kind, active, passive, size, sells, notional, debit, passive_debit, prices, market)
-    return fees
-
-
-@internal
-def _close_target(
-    kind: uint256, pair: uint256, passive: uint256, size: uint256, price: uint256, keeper: uint256, context: uint256
-) -> (bool, int256, int256):
-    """
-    @dev The backstop's to decide: whether the target may be closed and at what loss, and the liquidation fee, which it also pays.
-    @return Whether the target sells, what it pays beside the price, and what a fund that takes over pays (negative: receives).
-    """
-    counterparty: uint256 = 0
-    if kind == DELEVERAGING:
-        counterparty = tables.pair_at(passive, context)
-        # The backstop asks what the fund could still take; accounts ascend, so it comes first.
-        if tables.accounts[0] & units.U32 != ledger.INSURANCE_FUND:
-            reasons.fail(reasons.POSITIONS_NOT_NAMED)
-    keeper_account: uint256 = 0
-    if keeper != NO_INDEX:
-        keeper_account = tables.account_at(keeper, context) & units.U32
-        tables.touch(keeper, 0)
-    tables.now = context & units.U40
-    return extcall IBackstop(BACKSTOP).close_target(
-        kind, pair, counterparty, size, price, keeper_account, keeper != NO_INDEX
-    )
-
-
-@internal
-def _exchange(
-    kind: uint256,
-    active: uint256,
-    passive: uint256,
-    size: uint256,
-    sells: bool,
-    notional: int256,
-    debit: int256,
-    passive_debit: int256,
-    prices: uint256,
-    market: uint256,
-):
-    """
-    @dev Moves the lots and their price between the two positions, and keeps open interest.
-    """
-    delta: int256 = convert(size, int256)
-    cost: int256 = notional
-    if sells:
-        delta = unsafe_sub(0, delta)
-        cost = unsafe_sub(0, cost)
-    s: uint256 = ledger.words[ledger.MARKET_S | market]
-    funding_index: int256 = convert(convert(s << 128, bytes32), int256) >> 128
-    mark: uint256 = prices >> 32 & units.U32
-    role: uint256 = tables.ROLE_ORDER
-    if kind != FUND:
-        role = tables.ROLE_TARGET
-    change: int256 = tables.trade(active, role, delta, unsafe_add(cost, debit), funding_index, mark)
-    role = tables.ROLE_ORDER
-    if kind == DELEVERAGING:
-        role = tables.ROLE_TARGET
-    elif kind >= TAKEOVER:
-        role = tables.ROLE_FUND
-    change = unsafe_add(
-        change,
-        tables.trade(
-            passive, role, unsafe_sub(0, delta), unsafe_sub(passive_debit, cost), funding_index, mark
-        ),
-    )
-    if change != 0:
-        ledger.words[ledger.MARKET_S | market] = unsafe_add(s, units.bits(change) << ledger.S_OPEN_INTEREST)
+        cost: int256 = convert(convert(notional, bytes32), int256)
+        taker_fee: int256 = orders.use(second, taker, taking, taker_pair, size, cost, rate)
+        maker_fee: int256 = orders.use(first, maker, making, maker_pair, size, cost, maker_rate)
+        fees = unsafe_add(fees, unsafe_add(taker_fee, maker_fee))
+        # Lots and their price, added to the buyer's running position and subtracted from the seller's; each pays its fee.
+        lots: uint256 = unsafe_add(size << tables.SIZE, notional << tables.COST)
+        if (maker_pair ^ taker_pair) & units.U38 == 0:
+            # An order against an order of the same account: fees alone.
+            tables.trade(making >> orders.PAIR & units.U16, maker_pair, tables.ROLE_FEES, 0, unsafe_add(taker_fee, maker_fee))
+            continue
+        if taking & orders.SELL != 0:
+            lots = unsafe_sub(0, lots)
+        taker_pair = unsafe_add(
+            unsafe_add(taker_pair, lots), convert(convert(taker_fee, bytes32), uint256) << tables.COST
+        ) | tables.ROLE_ORDER
+        maker_pair = unsafe_add(
+            unsafe_sub(maker_pair, lots), convert(convert(maker_fee, bytes32), uint256) << tables.COST
+        ) | tables.ROLE_ORDER
+        bought: uint256 = taker_pair >> tables.SIZE & units.U64
+        sold: uint256 = maker_pair >> tables.SIZE & units.U64
+        # As in `tables.trade`, for both: neither zero nor above 63 bits.
+        if (bought | unsafe_sub(bought, 1) | sold | unsafe_sub(sold, 1)) >> 63 != 0:
+            reasons.fail(reasons.POSITION_TOO_LARGE)
+        tables.pairs[taking >> orders.PAIR & units.U16] = taker_pair
+        tables.pairs[making >> orders.PAIR & units.U16] = maker_pair
+    return at, fees
 
 
 @view
 @internal
-def _check_maker(maker: uint256, market: uint256, price: uint256, mark: uint256, p: uint256):
-    if maker >> 246 != market:
-        reasons.fail(reasons.MARKETS_DIFFER)
-    if maker & orders.ROW_NEVER_RESTS != 0 or maker >> 128 & units.U16 == 0:
-        reasons.fail(reasons.ORDER_NEVER_MAKES)
-    distance: uint256 = unsafe_sub(max(price, mark), min(price, mark))
-    if unsafe_mul(distance, units.PPM) > unsafe_mul(mark, p >> ledger.P_PRICE_BAND & units.U24):
-        reasons.fail(reasons.PRICE_OUTSIDE_BAND)
+def _last_bytes(at: uint256) -> uint256:
+    """
+    @dev The word of calldata that begins at `at`, with zeros behind calldata's end.
+    """
+    end: uint256 = len(msg.data)
+    return codec.word(end) << (unsafe_sub(unsafe_add(at, 32), end) << 3)
 
 
 @view
 @internal
-def _check_taker(taker: uint256, price: uint256):
-    limit: uint256 = taker >> 48 & units.U32
-    if taker & orders.ROW_POST_ONLY != 0:
+def _market(market: uint256, context: uint256) -> uint256:
+    """
+    @dev What order fills need of a market, which must be open to them.
+    """
+    p: uint256 = ledger.words[ledger.MARKET_P | market]
+    price: uint256 = tables.markets[market]
+    mark: uint256 = price >> 32 & units.U32
+    # |price - mark| * 1e6 <= mark * band, solved for the price
+    distance: uint256 = unsafe_div(unsafe_mul(mark, p >> ledger.P_PRICE_BAND & units.U24), units.PPM)
+    word: uint256 = (
+        p & units.U32 | unsafe_sub(mark, distance) << BAND_LOW | unsafe_mul(distance, 2) << BAND_WIDTH | market << MARKET_ID
+    )
+    # Mode, a clamped price and a stale price in one test: none of them is the usual case.
+    stale: bool = unsafe_add(price >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < context & units.U40
+    if p >> ledger.P_MODE | price & tables.CLAMPED != 0 or stale:
+        self._check_open(p)
+        word |= REDUCING
+    return word
+
+
+@view
+@internal
+def _check_open(p: uint256):
+    if p >> ledger.P_MODE != 0 and p >> ledger.P_MODE != REDUCE_ONLY_MODE:
+        reasons.fail(reasons.MARKET_CLOSED)
+
+
+@view
+@internal
+def _refuse(making: uint256, taking: uint256):
+    """
+    @dev Says which of the conditions on flags failed.
+    """
+    self._check_maker(making)
+    if taking & orders.POST_ONLY != 0:
         reasons.fail(reasons.POST_ONLY_WOULD_TAKE)
-    if taker & orders.ROW_SELL == 0:
+    reasons.fail(reasons.SAME_SIDE)
+
+
+@view
+@internal
+def _check_maker(making: uint256):
+    if making & orders.NEVER_RESTS != 0 or making >> orders.SLOT & units.U16 == 0:
+        reasons.fail(reasons.ORDER_NEVER_MAKES)
+
+
+@view
+@internal
+def _check_limit(taking: uint256, price: uint256):
+    limit: uint256 = taking >> orders.LIMIT_PRICE & units.U32
+    if taking & orders.SELL == 0:
         if price <= limit:
             return
     elif price >= limit:
@@ -298,8 +222,171 @@ def _check_taker(taker: uint256, price: uint256):
 
 @view
 @internal
-def _notional(size: uint256, price: uint256, p: uint256) -> int256:
-    notional: uint256 = unsafe_mul(size, unsafe_mul(price, p & units.U32))
+def _notional(size: uint256, price: uint256, market: uint256) -> int256:
+    notional: uint256 = unsafe_mul(size, unsafe_mul(price, market & units.U32))
     if notional > units.MAX_NOTIONAL:
         reasons.fail(reasons.NOTIONAL_TOO_LARGE)
     return convert(convert(notional, bytes32), int256)
+
+
+@internal
+def _other(start: uint256, fill: uint256, context: uint256) -> (uint256, int256):
+    """
+    @dev The kinds that are not an order against an order. Returns where the fill ends and the fee of its row.
+    """
+    kind: uint256 = fill >> KIND & 15
+    keeper: uint256 = NO_INDEX
+    at: uint256 = unsafe_add(start, 5)
+    if kind == LIQUIDATION or kind == TAKEOVER:
+        keeper = fill >> 200 & units.U16
+        at = unsafe_add(at, 2)
+    elif kind != FUND and kind != DELEVERAGING:
+        reasons.fail(reasons.FILL_KIND_RESERVED)
+    width: uint256 = fill >> WIDTH
+    size: uint256 = fill << (unsafe_sub(at, start) << 3) >> (unsafe_sub(31, width) << 3)
+    if unsafe_sub(size, 1) >= units.U62 or width > 7:
+        reasons.fail(reasons.FILL_SIZE_OUT_OF_RANGE)
+    tables.name_accounts(context)
+    first: uint256 = fill >> FIRST & units.U16
+    second: uint256 = fill >> SECOND & units.U16
+    fee: int256 = 0
+    if kind == FUND:
+        fee = self._against_fund(first, second, size, context)
+    else:
+        fee = self._close_out(kind, first, second, size, keeper, context)
+    return unsafe_add(at, unsafe_add(width, 1)), fee
+
+
+@internal
+def _against_fund(first: uint256, second: uint256, size: uint256, context: uint256) -> int256:
+    """
+    @dev A taker row against the insurance fund's position, which shrinks, at the mark. Returns the taker's fee.
+    """
+    row: uint256 = orders.row_at(first, context)
+    taking: uint256 = orders.head_of(row)
+    index: uint256 = taking >> orders.PAIR & units.U16
+    pair: uint256 = tables.pairs[index]
+    fund: uint256 = tables.pair_at(second, context)
+    market: uint256 = pair & 63
+    if fund & units.U38 != ledger.INSURANCE_FUND << 6 | market:
+        reasons.fail(reasons.NOT_THE_FUNDS_PAIR)
+    p: uint256 = ledger.words[ledger.MARKET_P | market]
+    price: uint256 = tables.markets[market]
+    mark: uint256 = price >> 32 & units.U32
+    sells: bool = taking & orders.SELL != 0
+    if taking & orders.POST_ONLY != 0:
+        reasons.fail(reasons.POST_ONLY_WOULD_TAKE)
+    self._check_limit(taking, mark)
+    if unsafe_add(price >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < context & units.U40:
+        reasons.fail(reasons.STALE_PRICE)
+    if p >> ledger.P_MODE | price & tables.CLAMPED != 0:
+        self._check_open(p)
+        orders.check_shrinks(pair, sells, size)
+    orders.check_shrinks(fund, not sells, size)
+    notional: int256 = self._notional(size, mark, p)
+    rate: int256 = convert(orders.rates_of(taking >> orders.FEE_CLASS & units.U8) & units.U16, int256)
+    fee: int256 = orders.use(first, row, taking, pair, size, notional, rate)
+    self._exchange(index, second, size, sells, notional, fee, 0, tables.ROLE_ORDER, tables.ROLE_FUND)
+    return fee
+
+
+@internal
+def _close_out(
+    kind: uint256, active: uint256, second: uint256, size: uint256, keeper: uint256, context: uint256
+) -> int256:
+    """
+    @dev A target against a maker row, the insurance fund or a counterparty. Returns the maker's fee.
+    """
+    target: uint256 = tables.pair_at(active, context)
+    market: uint256 = target & 63
+    p: uint256 = ledger.words[ledger.MARKET_P | market]
+    price: uint256 = tables.markets[market] >> 32 & units.U32
+    if kind != LIQUIDATION:
+        self._move(kind, target, active, second, size, price, p, keeper, context)
+        return 0
+    row: uint256 = orders.row_at(second, context)
+    making: uint256 = orders.head_of(row)
+    passive: uint256 = making >> orders.PAIR & units.U16
+    maker: uint256 = tables.pairs[passive]
+    if maker & 63 != market:
+        reasons.fail(reasons.MARKETS_DIFFER)
+    self._check_maker(making)
+    distance: uint256 = unsafe_div(unsafe_mul(price, p >> ledger.P_PRICE_BAND & units.U24), units.PPM)
+    mark: uint256 = price
+    price = making >> orders.LIMIT_PRICE & units.U32
+    if unsafe_sub(max(price, mark), min(price, mark)) > distance:
+        reasons.fail(reasons.PRICE_OUTSIDE_BAND)
+    notional: int256 = self._notional(size, price, p)
+    sells: bool = False
+    debit: int256 = 0
+    passive_debit: int256 = 0
+    sells, debit, passive_debit = self._close_target(kind, target, 0, size, price, keeper, context)
+    if (making & orders.SELL != 0) == sells:
+        reasons.fail(reasons.SAME_SIDE)
+    rate: int256 = convert(convert(orders.rates_of(making >> orders.FEE_CLASS & units.U8) << 224, bytes32), int256) >> 240
+    if rate < 0:
+        reasons.fail(reasons.REBATE_ABOVE_TAKER_FEE)
+    fee: int256 = orders.use(second, row, making, maker, size, notional, rate)
+    self._exchange(active, passive, size, sells, notional, debit, fee, tables.ROLE_TARGET, tables.ROLE_ORDER)
+    return fee
+
+
+@internal
+def _move(
+    kind: uint256, target: uint256, active: uint256, passive: uint256, size: uint256,
+    mark: uint256, p: uint256, keeper: uint256, context: uint256,
+):
+    """
+    @dev A target against the insurance fund or a counterparty, at the mark.
+    """
+    other: uint256 = tables.pair_at(passive, context)
+    role: uint256 = tables.ROLE_TARGET
+    if kind == TAKEOVER:
+        role = tables.ROLE_FUND
+        if other & units.U38 != ledger.INSURANCE_FUND << 6 | target & 63:
+            reasons.fail(reasons.NOT_THE_FUNDS_PAIR)
+    elif tables.accounts[0] & units.U32 != ledger.INSURANCE_FUND:
+        # The backstop asks what the fund could still take; accounts ascend, so it comes first.
+        reasons.fail(reasons.POSITIONS_NOT_NAMED)
+    notional: int256 = self._notional(size, mark, p)
+    sells: bool = False
+    debit: int256 = 0
+    passive_debit: int256 = 0
+    sells, debit, passive_debit = self._close_target(kind, target, other, size, mark, keeper, context)
+    self._exchange(active, passive, size, sells, notional, debit, passive_debit, tables.ROLE_TARGET, role)
+
+
+@internal
+def _close_target(
+    kind: uint256, pair: uint256, other: uint256, size: uint256, price: uint256, keeper: uint256, context: uint256
+) -> (bool, int256, int256):
+    """
+    @dev The backstop's to decide: whether the target may be closed and at what loss, and the liquidation fee, which it also pays.
+    @return Whether the target sells, what it pays beside the price, and what a fund that takes over pays (negative: receives).
+    """
+    keeper_account: uint256 = 0
+    if keeper != NO_INDEX:
+        keeper_account = tables.account_at(keeper, context) & units.U32
+        tables.note_base(keeper)
+    if tables.accounts[0] & units.U32 == ledger.INSURANCE_FUND:
+        tables.note_base(0)
+    return extcall IBackstop(closing.BACKSTOP).close_target(
+        kind, pair, other, size, price, keeper_account, keeper != NO_INDEX
+    )
+
+
+@internal
+def _exchange(
+    active: uint256, passive: uint256, size: uint256, sells: bool, notional: int256,
+    debit: int256, passive_debit: int256, role: uint256, passive_role: uint256,
+):
+    """
+    @dev Moves the lots and their price between the two running positions.
+    """
+    lots: int256 = convert(size, int256)
+    cost: int256 = notional
+    if sells:
+        lots = unsafe_sub(0, lots)
+        cost = unsafe_sub(0, cost)
+    tables.trade(active, tables.pairs[active], role, lots, unsafe_add(cost, debit))
+    tables.trade(passive, tables.pairs[passive], passive_role, unsafe_sub(0, lots), unsafe_sub(passive_debit, cost))

@@ -3,8 +3,7 @@
 @title ledger
 @license Apache-2.0
 @notice What the vault stores, packed as docs/settlement.md ("Storage") says, and the few ways it changes.
-@dev Running state of a batch is this storage itself: a word's second access costs the same 100 gas that transient storage
-     would, so nothing is copied in and written back. Fixed arrays instead of mappings spare a hash per access.
+@dev Fixed arrays instead of mappings spare a hash per access.
 """
 
 from . import units
@@ -27,8 +26,13 @@ P_MAX_PRICE_AGE: constant(uint256) = 72
 P_OPEN_INTEREST_CAP: constant(uint256) = 88
 P_FUND_CAP: constant(uint256) = 152
 P_THIRD_TIER: constant(uint256) = 216
+P_MODE: constant(uint256) = 248
 S_OPEN_INTEREST: constant(uint256) = 128
 S_LAST_HOUR: constant(uint256) = 192
+# The first tier, for a notional of less than 2^bits that no other tier can apply to: spares reading the tiers' word.
+S_FIRST_FRACTION: constant(uint256) = 225  # u20
+S_FIRST_BITS: constant(uint256) = 245  # u7, 0: read the tiers' word
+COUNTERS_FEES: constant(uint256) = 184
 SLOT_TRIGGERED: constant(uint256) = 110
 
 # Tables in `words`, which is one array so that a word is named by one number; account word A is at the account's id.
@@ -37,7 +41,9 @@ MARKET_T0: constant(uint256) = MARKET_P + 64
 MARKET_T1: constant(uint256) = MARKET_P + 128
 MARKET_H: constant(uint256) = MARKET_P + 192
 MARKET_S: constant(uint256) = MARKET_P + 256
-COUNTERS: constant(uint256) = MARKET_P + 512  # last batch id u48, inbox head u64, account count u32, claim count u64
+# Last batch id u48, inbox head u64, account count u32, claim count u40, the fee account's collateral u72: rebates never exceed the taker's
+# fee, so it is never negative, and it costs no word of its own.
+COUNTERS: constant(uint256) = MARKET_P + 512
 POOL: constant(uint256) = MARKET_P + 513  # funding pool int128, dust u64
 CREDITED: constant(uint256) = MARKET_P + 514  # tokens that collateral, pool and claims share out
 B: constant(uint256) = 1 << 40
@@ -78,6 +84,36 @@ def with_collateral(a: uint256, collateral: int256) -> uint256:
     return a >> 96 << 96 | convert(convert(collateral, bytes32), uint256) & units.U96
 
 
+@view
+@internal
+def account_word(account: uint256) -> uint256:
+    """
+    @dev Word A as everybody else sees it: the fee account's collateral is kept with the counters.
+    """
+    if account == FEE_ACCOUNT:
+        return self.words[FEE_ACCOUNT] | self.words[COUNTERS] >> COUNTERS_FEES
+    return self.words[account]
+
+
+@internal
+def set_account_word(account: uint256, word: uint256):
+    kept: uint256 = word
+    if account == FEE_ACCOUNT:
+        kept = word >> 96 << 96
+        self.set_counters(self.words[COUNTERS] & units.U184, word & units.U96)
+    self.words[account] = kept
+
+
+@internal
+def set_counters(counters: uint256, fees: uint256):
+    """
+    @dev Counters and the fee account's collateral; a negative one is refused as a huge one.
+    """
+    if fees > units.U72:
+        units.fail("vault: collateral out of range")
+    self.words[COUNTERS] = counters & units.U184 | fees << COUNTERS_FEES
+
+
 @internal
 def credit(account: uint256, amount: int256):
     a: uint256 = self.words[account]
@@ -85,33 +121,55 @@ def credit(account: uint256, amount: int256):
 
 
 @internal
-def settle_funding(size: int256, elapsed: int256) -> int256:
+def settle_funding(owed: int256, remainder: int256) -> int256:
     """
-    @dev What a position of `size` owes after the cumulative index moved by `elapsed`: ceil(size * elapsed / 1e12), paid to the
-         pool. What rounding added goes to the dust, and each whole unit of dust from the pool to the insurance fund.
+    @dev Pays what positions owed, in sum, into the pool, and joins what rounding added to the dust.
+    @return Whole units of dust, which leave the pool and belong to the insurance fund.
     """
-    exact: int256 = size * elapsed
-    owed: int256 = units.ceil_div(exact, units.FUNDING_SCALE)
     word: uint256 = self.words[POOL]
-    pool: int256 = units.signed(word & units.U128, 128) + owed
-    dust: int256 = convert(word >> 128, int256) + owed * units.FUNDING_SCALE - exact
-    if dust >= units.FUNDING_SCALE:
-        dust -= units.FUNDING_SCALE
-        pool -= 1
-        self.credit(INSURANCE_FUND, 1)
-    self.words[POOL] = units.bits(pool) & units.U128 | units.bits(dust) << 128
-    return owed
+    dust: int256 = unsafe_add(convert(word >> 128, int256), remainder)
+    whole: int256 = unsafe_div(dust, units.FUNDING_SCALE)
+    pool: int256 = units.signed(word, 128) + owed - whole
+    self.words[POOL] = units.bits(pool) & units.U128 | units.bits(unsafe_sub(dust, whole * units.FUNDING_SCALE)) << 128
+    return whole
 
 
 @view
 @internal
-def initial_margin(market: uint256, third_tier_from: uint256, notional: uint256) -> uint256:
+def initial_margin(market: uint256, p: uint256, notional: uint256) -> uint256:
     """
-    @dev `margin.initial_margin`. The second word of tiers is read only for a notional that reaches it.
+    @dev `margin.initial_margin`, by the words of tiers.
     """
-    if self.reaches(third_tier_from, notional):
+    if self.reaches(p >> P_THIRD_TIER & units.U32, notional):
         return self.tiered(self.words[MARKET_T1 | market], notional)
     return self.tiered(self.words[MARKET_T0 | market], notional)
+
+
+@pure
+@internal
+def first_tier_margin(s: uint256, notional: uint256) -> uint256:
+    """
+    @dev The same by word S, for a notional whose bits are within those of the first tier.
+    """
+    return unsafe_div(
+        unsafe_add(unsafe_mul(notional, s >> S_FIRST_FRACTION & units.U20), units.PPM - 1), units.PPM
+    )
+
+
+@pure
+@internal
+def first_tier(tiers: uint256) -> uint256:
+    """
+    @dev The first tier as word S keeps it: its fraction, and the bits of a notional that is below the second tier.
+    """
+    second: uint256 = (tiers >> 128 & units.U48) * units.USDC
+    size: uint256 = 127
+    if second != 0:
+        for _: uint256 in range(127):
+            if second >> size != 0:
+                break
+            size = unsafe_sub(size, 1)
+    return (tiers >> 48 & units.U20) << S_FIRST_FRACTION | size << S_FIRST_BITS
 
 
 @pure

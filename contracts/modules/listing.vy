@@ -53,7 +53,7 @@ def add(config: IMarginVault.MarketConfig):
     ledger.words[ledger.MARKET_T1 | market] = tiers[2] | tiers[3] << 128
     ledger.words[ledger.MARKET_H | market] = convert(symbol_hash, uint256)
     # A spare bit keeps the running word from ever being zero, so that no first trade pays for a fresh word.
-    ledger.words[ledger.MARKET_S | market] = 1 << 224
+    ledger.words[ledger.MARKET_S | market] = 1 << 224 | ledger.first_tier(tiers[0] | tiers[1] << 128)
     self.count = market + 1
 
 

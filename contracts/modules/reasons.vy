@@ -71,6 +71,7 @@ NOTIONAL_TOO_LARGE: constant(uint256) = 57
 HIGH_S: constant(uint256) = 58
 NO_SIGNER: constant(uint256) = 59
 FROZEN: constant(uint256) = 60
+MARKET_CLOSED: constant(uint256) = 70
 
 REASONS: immutable(address)
 
@@ -209,4 +210,6 @@ def text(code: uint256) -> String[32]:
         return "vault: no signer"
     if code == FROZEN:
         return "vault: frozen"
+    if code == MARKET_CLOSED:
+        return "vault: market closed to trades"
     return "vault: refused"

@@ -20,6 +20,7 @@ MAX_COLLATERAL: constant(int256) = 2**95 - 1
 # Masks of the packed words.
 U8: constant(uint256) = 2**8 - 1
 U16: constant(uint256) = 2**16 - 1
+U20: constant(uint256) = 2**20 - 1
 U24: constant(uint256) = 2**24 - 1
 U32: constant(uint256) = 2**32 - 1
 U38: constant(uint256) = 2**38 - 1  # key of a position: account id << 6 | market id
@@ -27,9 +28,12 @@ U40: constant(uint256) = 2**40 - 1
 U48: constant(uint256) = 2**48 - 1
 U62: constant(uint256) = 2**62 - 1
 U64: constant(uint256) = 2**64 - 1
+U72: constant(uint256) = 2**72 - 1
 U96: constant(uint256) = 2**96 - 1
 U128: constant(uint256) = 2**128 - 1
 U160: constant(uint256) = 2**160 - 1
+U184: constant(uint256) = 2**184 - 1
+U225: constant(uint256) = 2**225 - 1
 
 
 @pure

@@ -88,14 +88,16 @@ class Row:
 
 
 class Baseline:
-    """An account's margin when section 4 first touched it, and the sizes before each position changed."""
+    """An account's margin when section 4 first touched it, and size and entry mark before each position
+    changed."""
 
-    __slots__ = ("equity", "maintenance", "sizes")
+    __slots__ = ("entry_marks", "equity", "maintenance", "sizes")
 
     def __init__(self, equity: int, maintenance: int) -> None:
         self.equity = equity
         self.maintenance = maintenance
         self.sizes: dict[int, int] = {}
+        self.entry_marks: dict[int, int] = {}
 
     def margin(self) -> AccountMargin:
         """As the closing check wants it; the initial margin before does not matter there."""

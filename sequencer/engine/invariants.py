@@ -16,7 +16,8 @@ def check_invariants(state: EngineState) -> None:
     collateral = sum(account.collateral for account in state.accounts.values())
     whole = collateral + state.funding_pool + state.claimed
     check(whole == state.credited, "invariant 1: collateral, pool and claims are not what was credited")
-    check(0 <= state.dust < FUNDING_SCALE, "invariant 1: dust holds a whole unit")
+    check(state.dust >= 0, "invariant 1: dust is negative")
+    check(state.dust < FUNDING_SCALE or bool(state.batch.fills), "invariant 1: dust holds a whole unit")
     for at in state.markets:
         _check_market(state, at)
     for account_id, account in state.accounts.items():

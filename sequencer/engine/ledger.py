@@ -1,8 +1,8 @@
 """Every movement of collateral and every change of a position. Integers as the vault computes them."""
 
-from evermark.protocol.batch import FEE_ACCOUNT, INSURANCE_FUND
+from evermark.protocol.batch import FEE_ACCOUNT
 from evermark.protocol.margin import fee_delta, funding_owed, funding_remainder
-from evermark.protocol.units import FUNDING_SCALE, check, floor_div
+from evermark.protocol.units import check, floor_div
 from sequencer.engine.batch_builder import Row, path_bytes
 from sequencer.engine.context import Context
 from sequencer.engine.events import AccountRegistered, CollateralChanged, PositionChanged
@@ -81,12 +81,13 @@ def change_position(ctx: Context, account: Account, at: MarketState, delta: int,
     state.batch.pairs.add((account.account_id, market_id))
     position = position_of(account, market_id)
     refresh(state, account)
-    noted.sizes.setdefault(market_id, position.size)
+    base_size = noted.sizes.setdefault(market_id, position.size)
+    base_mark = noted.entry_marks.setdefault(market_id, position.entry_mark)
     _settle_funding(ctx, account, at, position)
     before, after = position.size, position.size + delta
     cost = at.notional(delta, price)
     realized = _change_cost(position, delta, cost)
-    position.entry_mark = _entry_mark(before, after, position.entry_mark, at.mark)
+    position.entry_mark = _entry_mark(base_size, after, base_mark, at.mark)
     position.size = after
     if before == 0:
         at.holders.add(account.account_id)
@@ -116,10 +117,6 @@ def _settle_funding(ctx: Context, account: Account, at: MarketState, position: P
         state.dust += funding_remainder(position.size, at.cumulative, position.entry_cumulative)
         state.funding_pool += owed
         change_collateral(ctx, account, -owed, "funding")
-        if state.dust >= FUNDING_SCALE:
-            state.dust -= FUNDING_SCALE
-            state.funding_pool -= 1
-            move_in_fills(ctx, state.accounts[INSURANCE_FUND], 1, "dust")
     position.entry_cumulative = at.cumulative
 
 
@@ -140,8 +137,8 @@ def _change_cost(position: Position, delta: int, cost: int) -> int:
 
 
 def _entry_mark(before: int, after: int, entry_mark: int, mark: int) -> int:
-    """Mark at entry: the current one on opening or flipping, size-weighted (floor) on growing, else
-    unchanged."""
+    """Mark at entry, from before the batch to now: the current mark on opening or flipping, size-weighted
+    (floor) on growing, else unchanged."""
     if after == 0 or (before and (before > 0) == (after > 0) and abs(after) <= abs(before)):
         return entry_mark
     if before == 0 or (before > 0) != (after > 0):

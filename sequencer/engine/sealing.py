@@ -1,9 +1,11 @@
 """When the open batch ends. Sections only go forward, tables are bounded, and prices do not change inside a
 batch."""
 
+from evermark.protocol.batch import INSURANCE_FUND
+from evermark.protocol.units import FUNDING_SCALE
 from sequencer.engine.batch_builder import STAGE_EMPTY, Baseline, OpenBatch, build
 from sequencer.engine.context import Context
-from sequencer.engine.events import BatchSealed
+from sequencer.engine.events import BatchSealed, CollateralChanged
 from sequencer.engine.risk import margin_of
 from sequencer.engine.state import MAX_OPEN_BATCH_AGE_MS, MAX_ROUND_AGE_MS, Account, EngineState
 
@@ -14,6 +16,7 @@ def seal(ctx: Context, last_sequence: int | None = None) -> None:
     state = ctx.state
     if state.batch.is_empty:
         return
+    _pay_dust(ctx)
     state.sealed_batch += 1
     state.unsettled.append((state.now, state.batch.notional))
     state.unsettled_sealed += state.batch.notional
@@ -26,6 +29,20 @@ def seal(ctx: Context, last_sequence: int | None = None) -> None:
     )
     state.batch = OpenBatch()
     ctx.emit(BatchSealed(batch=batch, round=state.round))
+
+
+def _pay_dust(ctx: Context) -> None:
+    """Whole units of what rounding added to the funding of the batch's fills go to the insurance fund."""
+    state = ctx.state
+    whole = state.dust // FUNDING_SCALE
+    if whole:
+        fund = state.accounts[INSURANCE_FUND]
+        state.dust -= whole * FUNDING_SCALE
+        state.funding_pool -= whole
+        fund.collateral += whole
+        ctx.emit(
+            CollateralChanged(account=INSURANCE_FUND, delta=whole, collateral=fund.collateral, cause="dust")
+        )
 
 
 def seal_overdue(ctx: Context) -> None:

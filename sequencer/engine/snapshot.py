@@ -21,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, reserve
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 5  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 6  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -242,7 +242,13 @@ def _dump_batch(batch: OpenBatch) -> list[Any]:
         sorted(batch.accounts),
         sorted(batch.pairs),
         [
-            [account, noted.equity, noted.maintenance, sorted(noted.sizes.items())]
+            [
+                account,
+                noted.equity,
+                noted.maintenance,
+                sorted(noted.sizes.items()),
+                sorted(noted.entry_marks.items()),
+            ]
             for account, noted in sorted(batch.baselines.items())
         ],
         sorted(batch.row_accounts),
@@ -272,9 +278,9 @@ def _load_batch(values: list[Any]) -> OpenBatch:
     for account, signed, fee, signature in withdrawals:
         batch.withdrawals.append((account, msgspec.convert(signed, Withdraw), fee, _signature(signature)))
     batch.accounts, batch.pairs = set(accounts), {(account, market) for account, market in pairs}
-    for account, equity, maintenance, sizes in baselines:
+    for account, equity, maintenance, sizes, entry_marks in baselines:
         noted = batch.baselines[account] = Baseline(equity, maintenance)
-        noted.sizes = dict(sizes)
+        noted.sizes, noted.entry_marks = dict(sizes), dict(entry_marks)
     batch.row_accounts, batch.targets = set(row_accounts), set(targets)
     batch.triggers = [(account, slot, sequence) for account, slot, sequence in triggers]
     return batch

@@ -65,13 +65,13 @@ def test_a_wrong_rounding_of_the_model_is_caught(monkeypatch):
 
 
 def test_a_wrong_rounding_of_the_vault_is_caught(monkeypatch, tmp_path):
-    """Contracts compiled from a copy whose ceiling truncates."""
+    """Contracts compiled from a copy whose fees truncate instead of rounding up."""
     shutil.copytree(ROOT / "contracts", tmp_path / "contracts", ignore=shutil.ignore_patterns("artifacts"))
-    units = tmp_path / "contracts" / "modules" / "units.vy"
-    right = "unsafe_div(unsafe_add(numerator, unsafe_sub(denominator, 1)), denominator)"
-    source = units.read_text()
+    orders = tmp_path / "contracts" / "modules" / "orders.vy"
+    right = "10**6 * 2**100 + 10**6 - 1"
+    source = orders.read_text()
     assert source.count(right) == 1
-    units.write_text(source.replace(right, "unsafe_div(numerator, denominator)"))
+    orders.write_text(source.replace(right, "10**6 * 2**100"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AssertionError):
         trade_and_compare()

@@ -108,6 +108,9 @@ class Settlement(Actions, Backstop):
         for fill in batch.fills:
             (self.orders, self.liquidation, self.takeover, self.deleverage, self.with_fund)[fill.kind](fill)
         require(not self.targets & self.traded, "a target also trades")
+        whole, vault.dust = divmod(vault.dust, SCALE)
+        vault.pool -= whole
+        vault.collaterals[FUND] += whole
         for entry in batch.withdrawals:
             self.withdrawal(entry)
         self.close()
@@ -251,21 +254,18 @@ class Settlement(Actions, Backstop):
         vault = self.vault
         require(market_id in self.named[account], "pair not named")
         market, mark = vault.markets[market_id], self.prices[market_id].mark_ticks
-        size, entry, entry_mark = vault.positions[account, market_id]
+        size, entry, _ = vault.positions[account, market_id]
         exact = size * (vault.cumulative[market_id] - entry)
         owed = ceil(exact, SCALE)
         vault.pool += owed
         vault.dust += owed * SCALE - exact
-        if vault.dust >= SCALE:
-            vault.dust -= SCALE
-            vault.pool -= 1
-            vault.collaterals[FUND] += 1
         vault.collaterals[account] -= owed + lots * price * market.lot_tick_value
         after = size + lots
-        if size == 0 or size * after < 0:
+        base, _, entry_mark = self.base_positions.get((account, market_id), (0, 0, 0))
+        if after and (base == 0 or base * after < 0):
             entry_mark = mark
-        elif abs(after) > abs(size):
-            entry_mark = (abs(size) * entry_mark + (abs(after) - abs(size)) * mark) // abs(after)
+        elif abs(after) > abs(base):
+            entry_mark = (abs(base) * entry_mark + (abs(after) - abs(base)) * mark) // abs(after)
         vault.positions[account, market_id] = (after, vault.cumulative[market_id], entry_mark)
         vault.open_interest[market_id] += max(after, 0) - max(size, 0)
 

@@ -113,6 +113,11 @@ class Run(Actions, Backstop):
             need(kind is not None, "kind")
             need(0 < fill.size < 2**62, "size")
             kind(fill)
+        whole, vault.dust = divmod(vault.dust, WHOLE)
+        vault.pool -= whole
+        vault.accounts[FUND].collateral += whole
+        for state in vault.accounts.values():
+            need(len(state.open()) <= 16, "markets")
         for withdrawal in batch.withdrawals:
             self.withdrawal(withdrawal)
         for account in sorted(self.changed):
@@ -266,18 +271,16 @@ class Run(Actions, Backstop):
         state.collateral += money - owed
         vault.pool += owed
         vault.dust += owed * WHOLE - exact
-        if vault.dust >= WHOLE:
-            vault.dust -= WHOLE
-            vault.pool -= 1
-            vault.accounts[FUND].collateral += 1
         old, new, mark = position.size, position.size + lots, self.prices[number].mark
-        if old == 0 or old * new < 0:
+        first = self.before.get(account, Account()).positions.get(number, Position())
+        position.entry_mark = first.entry_mark
+        if new and (first.size == 0 or first.size * new < 0):
             position.entry_mark = mark
-        elif abs(new) > abs(old):
-            position.entry_mark = floor(Fraction(abs(old) * position.entry_mark + abs(lots) * mark, abs(new)))
+        elif abs(new) > abs(first.size):
+            weighted = abs(first.size) * first.entry_mark + (abs(new) - abs(first.size)) * mark
+            position.entry_mark = floor(Fraction(weighted, abs(new)))
         market.open_interest += max(new, 0) - max(old, 0)
         position.size, position.entry_cumulative = new, market.cumulative
-        need(len(state.open()) <= 16, "markets")
         self.changed.add(account)
 
     def margin(self, number: int, accounts: dict[int, Account] | None = None) -> Margin:
