@@ -101,6 +101,12 @@ def test_nothing_imports_a_gateway():
         forbid(package, lambda name: within(name, "sequencer.gateway"), except_for=allowed)
 
 
+def test_reference_models_import_nothing_of_ours():
+    """They are the second opinion: what they share with the code they judge, they cannot judge."""
+    assert list(modules("tests.reference"))
+    forbid("tests.reference", is_ours)
+
+
 def test_engine_is_exact_and_pure():
     """No float, no true division, no clock, no randomness, no I/O in the engine."""
     assert_pure("sequencer/engine", exempt={}, calls=IMPURE_CALLS | {"float"})

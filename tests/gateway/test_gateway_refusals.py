@@ -260,7 +260,10 @@ async def test_engine_refusals_carry_numbers(world: GatewayWorld, caller: Caller
     assert (small.status, small.error) == (422, "BELOW_MIN_NOTIONAL")
     assert small.details == {"notional": 1_090_000, "min_notional": 10_000_000}
     trailing = await caller.place(world.order(MAKER, trailing_offset=5), MAKER)
-    assert (trailing.status, trailing.error) == (422, "BAD_COMBINATION")  # an offset needs a trigger that trails
+    assert (trailing.status, trailing.error) == (
+        422,
+        "BAD_COMBINATION",
+    )  # an offset needs a trigger that trails
     iceberg = await caller.place(world.order(MAKER, display_size=5), MAKER)
     assert (iceberg.status, iceberg.error) == (422, "UNSUPPORTED")
 

@@ -5,10 +5,9 @@ Part of `naive_vault.py`, which has the state and the rest of a batch.
 
 from naive_actions import ceil, require
 
-from evermark.protocol.orders import Side
-
 FUND, FEES, NO_INDEX = 1, 2, 0xFFFF
 PPM = 10**6
+BUY, SELL = 0, 1
 
 
 class Backstop:
@@ -52,7 +51,7 @@ class Backstop:
         require(0 <= equity < maintenance, "not liquidatable on the book")
         maker = self.batch.orders[fill.second].order
         price, sign = maker.limit_price, 1 if size > 0 else -1
-        require(maker.side == (Side.BUY if size > 0 else Side.SELL), "same side")
+        require(maker.side == (BUY if size > 0 else SELL), "same side")
         self.check_band(market.market_id, price)
         loss = sign * (mark - price) * fill.size * market.lot_tick_value
         require(loss <= min(bound, own * fill.size // (3 * abs(size))), "loss above bound")

@@ -3,6 +3,8 @@
 from fractions import Fraction
 from math import ceil
 
+from eth_hash.auto import keccak
+
 CALM = 3
 NEVER = (0, 0, 0, False, 0)  # index, mark, updated at, clamped, calm rounds
 
@@ -50,3 +52,16 @@ def make_round(reports, quorum, lasts, jumps_ppm):
             index, mark = lower_median([a for a, _ in given]), lower_median([b for _, b in given])
             prices.append(next_price(last, index, mark, timestamp, jump_ppm))
     return timestamp, prices
+
+
+def words_hash(round_):
+    """keccak of a round as the ring holds it: 256 bits of round and time, then 128 bits a market, two to a word."""
+    halves = [
+        price.index_ticks + 2**32 * price.mark_ticks + 2**64 * price.updated_at
+        + 2**104 * price.clamped + 2**105 * price.calm_rounds
+        for price in round_.prices
+    ]  # fmt: skip
+    halves += [0] * (len(halves) % 2)
+    words = [round_.round + 2**40 * round_.timestamp]
+    words += [low + 2**128 * high for low, high in zip(halves[::2], halves[1::2], strict=True)]
+    return keccak(b"".join(word.to_bytes(32, "big") for word in words))

@@ -9,12 +9,11 @@ from collections import defaultdict
 
 from naive_actions import Actions, ceil, require
 from naive_backstop import FEES, FUND, NO_INDEX, PPM, Backstop
-
-from evermark.protocol.oracle import prices_hash
-from evermark.protocol.orders import TimeInForce
+from naive_oracle import words_hash
 
 MARK_TRIGGERS = (1, 2)  # above, below
 SCALE = 10**12
+GTC, GTD, IOC, FOK = range(4)
 
 
 class NaiveVault:
@@ -86,7 +85,7 @@ class Settlement(Actions, Backstop):
         vault, batch = self.vault, self.batch
         require(batch.batch_id == vault.batch_id + 1, "batch id")
         vault.batch_id = batch.batch_id
-        require(batch.prices_hash == prices_hash(self.round) and batch.round == self.round.round, "round")
+        require(batch.prices_hash == words_hash(self.round) and batch.round == self.round.round, "round")
         self.check_tables()
         for use in batch.inbox:
             self.inbox(use)
@@ -135,7 +134,7 @@ class Settlement(Actions, Backstop):
             require(order.sequence <= (self.now + 86_400) * 1000, "sequence too far ahead")
             least = self.vault.min_sequences[self.pair(row.pair)[0]]
             require(order.sequence > least, "order voided")
-            immediate = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
+            immediate = order.time_in_force in (IOC, FOK)
             require(order.slot > 0 or immediate, "slot 0 never rests")
 
     def pair(self, index):
@@ -278,7 +277,7 @@ class Settlement(Actions, Backstop):
         maker, taker = self.batch.orders[fill.first].order, self.batch.orders[fill.second].order
         price, sign = maker.limit_price, taker.side.sign
         require(maker.market == taker.market and maker.side != taker.side, "sides or markets")
-        require(maker.slot > 0 and maker.time_in_force in (TimeInForce.GTC, TimeInForce.GTD), "never makes")
+        require(maker.slot > 0 and maker.time_in_force in (GTC, GTD), "never makes")
         require(sign * (taker.limit_price - price) >= 0 and not taker.post_only, "taker's limit")
         _, market_id = self.pair(self.batch.orders[fill.first].pair)
         self.check_band(market_id, price)

@@ -140,7 +140,8 @@ class Exchange:
         """Start, die, start again: by kill -9, by a failing disk, or as a zombie beside its successor."""
         while True:
             self.process = Process(self.disk, self._fate, self.world.genesis, self.chain, self.now_ms)
-            life_s = self.rng.expovariate(1 / 60) if self._faulty() else 10.0**9
+            left_s = self.faulty_until_s - asyncio.get_running_loop().time()
+            life_s = min(self.rng.expovariate(1 / 60), left_s) if left_s > 0 else 10.0**9
             try:
                 await asyncio.wait_for(self.process.ended.wait(), life_s)
             except TimeoutError:
