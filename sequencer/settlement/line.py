@@ -118,6 +118,11 @@ class SettlementLine:
             raise frozen()
         await self._check_ours()
         self.reached = True
+        if self._settled < self._backlog.last_confirmed:
+            raise Unreachable(
+                f"the node shows batch {self._settled} where batch {self._backlog.last_confirmed} was confirmed: it lags "
+                "behind, or the chain took back more blocks than `confirmations`"
+            )
         confirmed = await self._confirm(final)
         sealed = self._backlog.sealed(self._settled + 1)
         if sealed is not None:

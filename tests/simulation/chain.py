@@ -23,6 +23,7 @@ from sequencer.settlement.witness import Settled
 
 BLOCK_S = 2
 LONGEST_OUTAGE_S = 40
+BETWEEN_OUTAGES_S = 60
 
 
 @dataclass
@@ -97,14 +98,19 @@ class SimulatedChain:
         """A block every two seconds; now and then the last ones are taken back first."""
         while True:
             await asyncio.sleep(BLOCK_S)
-            if self._happens(self.faults.reorg):
-                self._reorganise(self._rng.randint(1, self.confirmations))
+            depth = self._rng.randint(1, self.confirmations)
+            if len(self.blocks) > depth and self._happens(self.faults.reorg):
+                self._reorganise(depth)
+                for _ in range(depth):  # the branch that wins is the longer one
+                    self._mine()
             self._mine()
 
     async def fail_at_times(self) -> None:
-        """Now and then the node is away for longer than a retry."""
+        """Now and then the node is away for longer than a retry. Between two outages it is there for long enough to settle what
+        waits: a batch that misses its two minutes stands still, and the exchange does not go on by itself.
+        """
         while True:
-            await asyncio.sleep(self._rng.expovariate(1 / 120))
+            await asyncio.sleep(LONGEST_OUTAGE_S + BETWEEN_OUTAGES_S + self._rng.expovariate(1 / 60))
             now = asyncio.get_running_loop().time()
             if now < self.faults.until_s:
                 self.outages += 1
@@ -258,8 +264,7 @@ class SimulatedChain:
 
         Where one of the sequencer's is lost, those with higher nonces are worth nothing either.
         """
-        depth = min(depth, len(self.blocks) - 1)
-        self.reorgs += depth > 0
+        self.reorgs += 1
         for _ in range(depth):
             _, transactions = self.blocks.pop()
             self.mempool[:0] = transactions
