@@ -13,6 +13,7 @@ import msgspec
 
 from evermark.chain import Manifest
 from evermark.protocol.batch import FIRST_USER_ACCOUNT
+from sequencer.engine.sealing import pay_dust
 from sequencer.engine.snapshot import state_hash
 from sequencer.engine.state import EngineState
 from sequencer.journal import Journal, JournalRefused, open_journal
@@ -106,6 +107,7 @@ def _verify(
     report.boundary, report.block = boundary, facts.block
     report.batches_settled, report.batches_on_chain = facts.totals.batch_id, facts.on_chain
     report.state_hash = state_hash(state).hex()
+    pay_dust(state)  # as the vault has, whose batch ended here
     report.invariants |= _invariants(state, facts)
     ids = [batch.batch_id for batch in facts.settled]
     last = facts.totals.batch_id

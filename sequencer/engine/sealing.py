@@ -31,18 +31,30 @@ def seal(ctx: Context, last_sequence: int | None = None) -> None:
     ctx.emit(BatchSealed(batch=batch, round=state.round))
 
 
-def _pay_dust(ctx: Context) -> None:
-    """Whole units of what rounding added to the funding of the batch's fills go to the insurance fund."""
-    state = ctx.state
-    whole = state.dust // FUNDING_SCALE
+def whole_dust(state: EngineState) -> int:
+    """Units of dust that the end of the open batch pays from the funding pool to the insurance fund.
+
+    The vault pays them as its batch ends, the engine as it seals, which is with the command after the batch's last: whoever
+    compares the two at that last command counts them as paid.
+    """
+    return state.dust // FUNDING_SCALE
+
+
+def pay_dust(state: EngineState) -> int:
+    """Move the whole units of dust and return how many."""
+    whole = whole_dust(state)
     if whole:
-        fund = state.accounts[INSURANCE_FUND]
         state.dust -= whole * FUNDING_SCALE
         state.funding_pool -= whole
-        fund.collateral += whole
-        ctx.emit(
-            CollateralChanged(account=INSURANCE_FUND, delta=whole, collateral=fund.collateral, cause="dust")
-        )
+        state.accounts[INSURANCE_FUND].collateral += whole
+    return whole
+
+
+def _pay_dust(ctx: Context) -> None:
+    whole = pay_dust(ctx.state)
+    if whole:
+        collateral = ctx.state.accounts[INSURANCE_FUND].collateral
+        ctx.emit(CollateralChanged(account=INSURANCE_FUND, delta=whole, collateral=collateral, cause="dust"))
 
 
 def seal_overdue(ctx: Context) -> None:

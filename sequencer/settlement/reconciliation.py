@@ -12,9 +12,11 @@ import msgspec
 import structlog
 
 from evermark.protocol.reject import Reject, RejectCode
+from evermark.protocol.units import FUNDING_SCALE
 from sequencer import metrics
 from sequencer.engine.commands import WithdrawRequest
 from sequencer.engine.events import BatchSealed
+from sequencer.engine.sealing import whole_dust
 from sequencer.engine.state import EngineState
 from sequencer.pipeline import Pipeline
 from sequencer.replay import Applied
@@ -126,11 +128,12 @@ class Reconciliation:
 
 
 def sums_of(state: EngineState) -> Sums:
-    """The engine's side after its last command."""
+    """The engine's side after its last command, as if the open batch ended with it."""
+    whole = whole_dust(state)
     return Sums(
         state.credited - state.claimed,
-        state.funding_pool,
-        state.dust,
+        state.funding_pool - whole,
+        state.dust - whole * FUNDING_SCALE,
         max(len(state.accounts), 2),
         state.entry_count,
         state.claim_count,

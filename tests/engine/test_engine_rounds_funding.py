@@ -16,11 +16,14 @@ from engine_world import (
     rejection,
 )
 
+from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.oracle import SignedPriceReport, pack_price
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.signing import PriceReport
+from evermark.protocol.units import FUNDING_SCALE
 from sequencer.engine.commands import MarketMode, OracleRound
 from sequencer.engine.events import BatchSealed, FundingApplied, MarketModeChanged, RoundApplied, Trade
+from sequencer.settlement.reconciliation import sums_of
 
 
 @pytest.fixture
@@ -201,3 +204,21 @@ def test_funding_dust_goes_to_the_fund(world):
     assert world.collateral(1) > 0
     world.next_round()
     world.assert_settled()
+
+
+@pytest.mark.safety("G27", "sequencer")
+def test_whole_dust_counts_as_paid_at_a_batch_s_last_command(world):
+    """The vault pays it as the batch ends, the engine as it seals, a command later: compared at the last one, they agree."""
+    maker, taker = world.trader(10), world.trader(11)
+    world.order(maker, SELL, 1_001, 10_000)
+    world.order(taker, BUY, 1_001, 10_000, IOC)
+    hour_later(world)
+    world.funding([1_000_001, 0])
+    world.order(maker, BUY, 1_001, 10_000)
+    world.order(taker, SELL, 1_001, 10_000, IOC)
+    assert world.state.dust == FUNDING_SCALE
+    at_last_command = sums_of(world.state)
+    world.next_round()
+    assert (world.state.dust, world.state.accounts[INSURANCE_FUND].collateral) == (0, 1)
+    sealed = sums_of(world.state)
+    assert (at_last_command.funding_pool, at_last_command.dust) == (sealed.funding_pool, sealed.dust)

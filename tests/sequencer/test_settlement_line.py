@@ -272,22 +272,6 @@ async def test_batch_that_a_reorg_took_back_settles_again(
         assert house.core.state.confirmed_batch == len(expected)
 
 
-@pytest.mark.safety("E05", "sequencer")
-async def test_a_confirmed_batch_that_is_gone_is_told(
-    tmp_path: Path, world: World, chain: ChainModel
-) -> None:
-    """A chain that takes back more than was waited for, or a node that lags: one line that says so, and no other batch is sent."""
-    async with House(tmp_path, world, chain) as house:
-        await house.fund_and_trade(4)
-        await house.settle_all()
-        taken_back, posted = chain.settled.pop(), list(chain.posted)
-        with pytest.raises(Unreachable, match="where batch 4 was confirmed: it lags"):
-            await house.line.step()
-        assert chain.posted == posted
-        chain.settled.append(taken_back)
-        await house.settle_all()
-
-
 async def test_outage_is_waited_out(
     tmp_path: Path, world: World, chain: ChainModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

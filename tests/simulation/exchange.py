@@ -20,6 +20,7 @@ from evermark.protocol.units import BrokenInvariant
 from sequencer.engine.commands import AnyCommand, InboxEntryKind, TriggerLiquidation
 from sequencer.engine.events import BatchSealed, CommandRejected, Event, Liquidated, Trade
 from sequencer.engine.invariants import check_invariants
+from sequencer.engine.sealing import pay_dust
 from sequencer.engine.snapshot import state_hash
 from sequencer.engine.state import EngineState
 from sequencer.journal import JournalRefused, encode_command
@@ -338,6 +339,7 @@ class Exchange:
         """The vault after its last batch equals the engine as of that batch's journal sequence."""
         state, vault = EngineState(), self.chain.head.vault
         replay(SimulatedJournal(self.disk, lambda: FINE), state, until=sequence)
+        pay_dust(state)  # as the vault has, whose batch ended here
         for account_id, account in state.accounts.items():
             require(vault.collateral(account_id) == account.collateral, f"collateral of {account_id} agrees")
             for market_id, held in account.positions.items():
