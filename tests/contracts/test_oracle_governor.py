@@ -229,7 +229,6 @@ def test_references_are_bounded(oracle, governor, feed, change, reason):
 # ---------------------------------------------------------------------------------------------------- uptime and the views
 
 
-@pytest.mark.safety("A09", "contract")
 def test_an_outage_of_the_chain_is_seen_for_an_hour(oracle, sequencer, governor, feed, chain):
     """Down, or up for less than an hour, or silent; without a feed the chain is never said to have been down."""
     assert not oracle.restarted()
