@@ -18,6 +18,7 @@ CONTRACTS = {
     "exit": "Exit",
     "inbox": "Inbox",
     "vault": "MarginVault",
+    "governor": "Governor",
 }
 
 

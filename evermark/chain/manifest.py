@@ -8,7 +8,18 @@ import msgspec
 
 from evermark.protocol.markets import Market
 
-CONTRACT_NAMES = ("token", "oracle", "clerk", "backstop", "reasons", "verifier", "exit", "inbox", "vault")
+CONTRACT_NAMES = (
+    "token",
+    "oracle",
+    "clerk",
+    "backstop",
+    "reasons",
+    "verifier",
+    "exit",
+    "inbox",
+    "vault",
+    "governor",
+)
 
 
 class ManifestRefused(ValueError):
@@ -22,6 +33,8 @@ class Roles(msgspec.Struct, frozen=True, kw_only=True):
     oracle_keepers: tuple[str, ...]
     funding_keepers: tuple[str, ...]
     deployer: str = ""
+    governor: str = ""  # who proposes; empty: nobody ever
+    guardian: str = ""
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ import enum
 
 import msgspec
 
+from evermark.protocol.governance import AnyChange
 from evermark.protocol.markets import Market
 from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
@@ -29,6 +30,7 @@ class MarketMode(enum.IntEnum):
     REDUCE_ONLY = 2
     CANCEL_ONLY = 3
     HALTED = 4
+    SETTLED = 5  # delisted: its positions are paid out in cash
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -70,6 +72,8 @@ class InboxEntryKind(enum.IntEnum):
     CANCEL = 5
     APPROVE_AGENT = 6
     REVOKE_AGENT = 7
+    GOVERNOR = 9
+    GUARDIAN = 10
 
 
 class InboxEntry(Command, frozen=True):
@@ -85,6 +89,8 @@ class InboxEntry(Command, frozen=True):
     order_sequence: int = 0  # of a cancel: everything up to it
     agent: bytes = NO_ADDRESS
     agent_expiry: int = 0
+    due: int = 0  # unix seconds; anybody may execute it after that
+    change: AnyChange | None = None  # of governor and guardian
 
 
 class DepositWaits(Command, frozen=True):

@@ -90,7 +90,7 @@ def _check(ctx: Context, command: TriggerLiquidation) -> Reject | None:
             account=keeper,
         )
     at = state.markets[command.market_id]
-    if at.mode == MarketMode.HALTED:
+    if at.mode >= MarketMode.HALTED:
         return no(RejectCode.MARKET_HALTED, "the market is halted", "market")
     if round_is_old(state, ctx.stamp_ms) or at.stale or not prices_fresh(state, account):
         return no(RejectCode.STALE_PRICE, "liquidation needs fresh prices", "market", round_s=state.now)

@@ -13,6 +13,7 @@ from web3.exceptions import ContractLogicError, Web3Exception
 from web3.types import EventData
 
 from evermark.chain import Manifest, TransactionReverted, TransactionSender
+from evermark.chain.governor import GovernorContract
 from evermark.chain.rpc import UNREACHABLE, Web3
 from evermark.chain.vault import ExchangeContracts, InboxItem
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
@@ -57,7 +58,7 @@ class ExchangeChain:
         self._vault = self._contracts.vault.address
         self._oracle = self._contracts.oracle.address
         self._settled_blocks: dict[int, int] = {}
-        self._market_count = len(manifest.markets)
+        self._governor = GovernorContract(w3, manifest)
         self._open_claims: set[int] = set()
         self._claims_seen = 0
 
@@ -94,7 +95,8 @@ class ExchangeChain:
             block = await self._final_block()
             totals = await self._contracts.totals(block)
             unpaid = await self._unpaid(totals.claims, block)
-            markets = [await self._contracts.market(number, block) for number in range(self._market_count)]
+            count = await self._contracts.market_count(block)
+            markets = [await self._contracts.market(number, block) for number in range(count)]
             unconsumed, _ = await self._contracts.inbox_sums(block)
             tokens = await self._contracts.tokens_of(self._vault, block)
         sums = Sums(
@@ -170,7 +172,11 @@ class ExchangeChain:
 
     async def _entry(self, entry_id: int, block: int) -> InboxEntry:
         item = await self._contracts.inbox_entry(entry_id, block)
-        return inbox_command(entry_id, item)
+        entry = inbox_command(entry_id, item)
+        if entry.entry_kind in (InboxEntryKind.GOVERNOR, InboxEntryKind.GUARDIAN):
+            change = await self._governor.change(item.kind, item.sub_account, item.data, block)
+            return msgspec.structs.replace(entry, change=change)
+        return entry
 
     async def _unpaid(self, claims: int, block: int) -> int:
         """Sum of the claims that are open; one that was paid is never looked at again."""
@@ -219,6 +225,7 @@ def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:
         sub_account=item.sub_account,
         amount=item.amount,
         created=item.created,
+        due=item.due,
         **fields,
     )
 

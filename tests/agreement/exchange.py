@@ -63,7 +63,7 @@ class Exchange(InboxCalls):
         self.sequence = 0
         self.keepers = sorted((signer(f"keeper {i}") for i in range(3)), key=lambda key: key.address)
         self.sequencer = signer("sequencer")
-        self.governor = signer("governor")
+        self.proposer, self.guardian = signer("governor"), signer("guardian")
         self.settled = []
         self.posted: set[int] = set()
         self.reports: dict[int, tuple[SignedPriceReport, ...]] = {}
@@ -100,7 +100,8 @@ class Exchange(InboxCalls):
         sequencer = hex_address(self.sequencer.address)
         self.token = boa.load("contracts/TestUSDC.vy")
         jumps = [market.jump_ppm_per_s for market in self.markets]
-        roles = (keepers, 3, keepers, sequencer, hex_address(self.governor.address), "0x" + "00" * 20)
+        governor = env.generate_address("governor")
+        roles = (keepers, 3, keepers, sequencer, governor, "0x" + "00" * 20)
         self.oracle = boa.load("contracts/PriceOracle.vy", ROUND_SECONDS, 3, jumps, *roles)
         helpers = [
             boa.load(f"contracts/{name}.vy").address
@@ -109,7 +110,9 @@ class Exchange(InboxCalls):
         nonce = env.evm.vm.state.get_nonce(deployer)
         vault = keccak(rlp_encode([deployer, nonce + 2]))[12:]
         helpers.append(boa.load("contracts/Exit.vy", hex_address(vault)).address)
-        self.inbox = boa.load("contracts/Inbox.vy", self.token.address, hex_address(vault), helpers[-1], 0)
+        self.inbox = boa.load(
+            "contracts/Inbox.vy", self.token.address, hex_address(vault), helpers[-1], governor, 0
+        )
         configs = [
             (
                 market.symbol,
@@ -133,6 +136,9 @@ class Exchange(InboxCalls):
             configs,
         )
         assert self._raw(self.vault) == vault
+        contracts = [contract.address for contract in (self.vault, self.inbox, self.oracle)]
+        keys = [hex_address(key.address) for key in (self.proposer, self.guardian)]
+        self.governance = boa.load("contracts/Governor.vy", *contracts, *keys, override_address=governor)
 
     def send(self, command):
         """Apply one command; settle what it sealed; return its events."""
@@ -174,6 +180,7 @@ class Exchange(InboxCalls):
     def round(self, prices, step_s: int = ROUND_SECONDS):
         """A new round `step_s` later; `prices` are (index, mark) or None (all keepers abstain) by market."""
         self.now += step_s
+        self.last_prices = prices
         packed = tuple(pack_price(*price) if price else 0 for price in prices)
         report = PriceReport(round=self.now // ROUND_SECONDS, timestamp=self.now, prices=packed)
         signed = tuple(
