@@ -3,6 +3,9 @@
 Every batch that the engine seals is settled on the contracts at once; `compare` then holds the two against each other.
 """
 
+from pathlib import Path
+from typing import ClassVar
+
 import boa
 from eth_hash.auto import keccak
 from msgspec import structs
@@ -47,6 +50,7 @@ from sequencer.engine.commands import (
 from sequencer.engine.events import BatchSealed
 from sequencer.engine.state import EngineState
 from tests.agreement.inbox_calls import InboxCalls, hex_address, signer
+from tests.compiled_contracts import CONTRACTS, compiled
 
 ROUND_SECONDS = 5
 CHAIN_ID = 31337
@@ -55,6 +59,8 @@ ROUNDS_A_DAY = 86_400
 
 class Exchange(InboxCalls):
     """`send` applies a command to the engine; sealed batches go to the vault in the same call."""
+
+    replaced: ClassVar[dict[str, Path]] = {}
 
     def __init__(self, markets: tuple[Market, ...], start_s: int) -> None:
         self.markets = markets
@@ -91,6 +97,10 @@ class Exchange(InboxCalls):
     def _raw(contract) -> bytes:
         return bytes.fromhex(str(contract.address)[2:])
 
+    def _compiled(self, name: str):
+        """The contract of this name, or what a test has put in its place."""
+        return compiled(self.replaced.get(name, CONTRACTS / f"{name}.vy"))
+
     def _deploy(self) -> None:
         env = boa.env
         env.evm.patch.chain_id = CHAIN_ID
@@ -98,18 +108,19 @@ class Exchange(InboxCalls):
         deployer = bytes.fromhex(str(env.eoa)[2:])
         keepers = [hex_address(key.address) for key in self.keepers]
         sequencer = hex_address(self.sequencer.address)
-        self.token = boa.load("contracts/TestUSDC.vy")
+        self.token = self._compiled("TestUSDC").deploy()
         jumps = [market.jump_ppm_per_s for market in self.markets]
         roles = (keepers, 3, keepers, sequencer, hex_address(self.governor.address), "0x" + "00" * 20)
-        self.oracle = boa.load("contracts/PriceOracle.vy", ROUND_SECONDS, 3, jumps, *roles)
+        self.oracle = self._compiled("PriceOracle").deploy(ROUND_SECONDS, 3, jumps, *roles)
         helpers = [
-            boa.load(f"contracts/{name}.vy").address
+            self._compiled(name).deploy().address
             for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
         ]
         nonce = env.evm.vm.state.get_nonce(deployer)
         vault = keccak(rlp_encode([deployer, nonce + 2]))[12:]
-        helpers.append(boa.load("contracts/Exit.vy", hex_address(vault)).address)
-        self.inbox = boa.load("contracts/Inbox.vy", self.token.address, hex_address(vault), helpers[-1], 0)
+        helpers.append(self._compiled("Exit").deploy(hex_address(vault)).address)
+        inbox = self._compiled("Inbox")
+        self.inbox = inbox.deploy(self.token.address, hex_address(vault), helpers[-1], 0)
         configs = [
             (
                 market.symbol,
@@ -123,8 +134,7 @@ class Exchange(InboxCalls):
             )
             for market in self.markets
         ]
-        self.vault = boa.load(
-            "contracts/MarginVault.vy",
+        self.vault = self._compiled("MarginVault").deploy(
             self.token.address,
             self.oracle.address,
             self.inbox.address,

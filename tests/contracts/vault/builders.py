@@ -30,8 +30,9 @@ from evermark.protocol.orders import (
     Transfer,
     Withdraw,
 )
+from tests import compiled_contracts
+from tests.compiled_contracts import CONTRACTS
 
-CONTRACTS = Path(__file__).resolve().parents[3] / "contracts"
 MARKETS = load_markets()
 START_S = 1_800_000_000
 ROUND_S = 10
@@ -39,20 +40,14 @@ USDC = 1_000_000
 SELECTOR = keccak(b"settle()")[:4]
 ERROR_STRING = keccak(b"Error(string)")[:4]
 ABI = CONTRACTS / "artifacts" / "MarginVault.json"
+MOCKS = Path(__file__).parent / "mocks"
 ORACLE_KEEPER = signing.Signer(b"\x01" * 32)
 FUNDING_KEEPER = signing.Signer(b"\x02" * 32)
 
-_deployers: dict[str, Any] = {}
-
 
 def deployer(name: str) -> Any:
-    """Compiled contract of contracts/, or of this directory's `mocks`, once a session."""
-    if name not in _deployers:
-        path = CONTRACTS / f"{name}.vy"
-        if not path.exists():
-            path = Path(__file__).parent / "mocks" / f"{name}.vy"
-        _deployers[name] = boa.load_partial(str(path))
-    return _deployers[name]
+    """A contract, or a mock of this directory."""
+    return compiled_contracts.deployer(name, MOCKS)
 
 
 def signer(number: int) -> signing.Signer:
