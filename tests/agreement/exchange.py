@@ -47,6 +47,7 @@ from sequencer.engine.commands import (
 from sequencer.engine.events import BatchSealed
 from sequencer.engine.state import EngineState
 from tests.agreement.inbox_calls import InboxCalls, hex_address, signer
+from tests.contracts.vault.lens_views import with_views
 
 ROUND_SECONDS = 5
 CHAIN_ID = 31337
@@ -104,7 +105,7 @@ class Exchange(InboxCalls):
         self.oracle = boa.load("contracts/PriceOracle.vy", ROUND_SECONDS, 3, jumps, *roles)
         helpers = [
             boa.load(f"contracts/{name}.vy").address
-            for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
+            for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier", "Lens")
         ]
         nonce = env.evm.vm.state.get_nonce(deployer)
         vault = keccak(rlp_encode([deployer, nonce + 2]))[12:]
@@ -123,15 +124,8 @@ class Exchange(InboxCalls):
             )
             for market in self.markets
         ]
-        self.vault = boa.load(
-            "contracts/MarginVault.vy",
-            self.token.address,
-            self.oracle.address,
-            self.inbox.address,
-            *helpers,
-            sequencer,
-            configs,
-        )
+        vault_arguments = (self.token.address, self.oracle.address, self.inbox.address, *helpers, sequencer)
+        self.vault = with_views(boa.load("contracts/MarginVault.vy", *vault_arguments, configs))
         assert self._raw(self.vault) == vault
 
     def send(self, command):
