@@ -51,6 +51,7 @@ from sequencer.engine.events import BatchSealed
 from sequencer.engine.state import EngineState
 from tests.agreement.inbox_calls import InboxCalls, hex_address, signer
 from tests.compiled_contracts import CONTRACTS, compiled
+from tests.contracts.vault.lens_views import with_views
 
 ROUND_SECONDS = 5
 CHAIN_ID = 31337
@@ -114,7 +115,7 @@ class Exchange(InboxCalls):
         self.oracle = self._compiled("PriceOracle").deploy(ROUND_SECONDS, 3, jumps, *roles)
         helpers = [
             self._compiled(name).deploy().address
-            for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
+            for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier", "Lens")
         ]
         nonce = env.evm.vm.state.get_nonce(deployer)
         vault = keccak(rlp_encode([deployer, nonce + 2]))[12:]
@@ -134,14 +135,8 @@ class Exchange(InboxCalls):
             )
             for market in self.markets
         ]
-        self.vault = self._compiled("MarginVault").deploy(
-            self.token.address,
-            self.oracle.address,
-            self.inbox.address,
-            *helpers,
-            sequencer,
-            configs,
-        )
+        vault_arguments = (self.token.address, self.oracle.address, self.inbox.address, *helpers, sequencer)
+        self.vault = with_views(self._compiled("MarginVault").deploy(*vault_arguments, configs))
         assert self._raw(self.vault) == vault
 
     def send(self, command):

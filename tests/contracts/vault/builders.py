@@ -15,6 +15,7 @@ import boa
 from boa.util.abi import Address
 from eth_abi import decode as abi_decode
 from eth_hash.auto import keccak
+from lens_views import with_views
 
 from evermark.protocol import batch as codec
 from evermark.protocol import merkle, oracle, signing
@@ -125,14 +126,15 @@ class Exchange:
         self.next_sequence = START_S * 1000
 
     def _deploy_vault(self) -> Any:
-        self.clerk, self.backstop, self.reasons, self.verifier = (
-            deployer(name).deploy() for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
+        self.clerk, self.backstop, self.reasons, self.verifier, self.lens = (
+            deployer(name).deploy() for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier", "Lens")
         )
         arguments = [self.token, self.oracle, self.inbox, self.clerk, self.backstop, self.reasons]
-        arguments += [self.verifier, self.exit]
+        arguments += [self.verifier, self.lens, self.exit]
         arguments = [contract.address for contract in arguments] + [self.sequencer]
         configs = [market_config(market) for market in self.markets]
-        return deployer("MarginVault").deploy(*arguments, configs, override_address=self.vault_address)
+        vault = deployer("MarginVault").deploy(*arguments, configs, override_address=self.vault_address)
+        return with_views(vault)
 
     def branch(self) -> Exchange:
         """The same exchange for one test: what it learns of the chain stays in this copy."""
