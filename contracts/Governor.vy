@@ -353,7 +353,6 @@ def _words(proposal_id: uint256) -> DynArray[uint256, 16]:
             ledger.MARKET_T0 | market, new.t0,
             ledger.MARKET_T1 | market, new.t1,
             ledger.MARKET_H | market, proposal.subject,
-            ledger.MARKET_COUNT, market + 1,
         ]
     market: uint256 = proposal.subject
     if proposal.action == TUNE:

@@ -46,8 +46,7 @@ MARKET_T1: constant(uint256) = MARKET_P + 128
 MARKET_H: constant(uint256) = MARKET_P + 192
 MARKET_S: constant(uint256) = MARKET_P + 256
 MARKET_M: constant(uint256) = MARKET_P + 320
-MARKET_COUNT: constant(uint256) = MARKET_P + 384
-SEQUENCER: constant(uint256) = MARKET_P + 385  # who settles since the first rotation; `ROTATED` says that there was one
+SEQUENCER: constant(uint256) = MARKET_P + 384  # who settles since the first rotation; `ROTATED` says that there was one
 # Last batch id u48, inbox head u63, rotated u1, account count u32, claim count u40, the fee account's collateral u72: rebates never exceed the taker's
 # fee, so it is never negative, and it costs no word of its own.
 COUNTERS: constant(uint256) = MARKET_P + 512

@@ -13,11 +13,10 @@ uses: ledger
 
 
 @internal
-def add(config: IMarginVault.MarketConfig):
+def add(market: uint256, config: IMarginVault.MarketConfig):
     """
-    @dev Lists a market under the next id.
+    @dev Lists a market under the next id, `market`.
     """
-    market: uint256 = ledger.words[ledger.MARKET_COUNT]
     words: market_terms.Words = market_terms.pack(config)
     symbol_hash: bytes32 = keccak256(config.symbol)
     for other: uint256 in range(market, bound=64):
@@ -27,4 +26,3 @@ def add(config: IMarginVault.MarketConfig):
     ledger.words[ledger.MARKET_T1 | market] = words.t1
     ledger.words[ledger.MARKET_H | market] = convert(symbol_hash, uint256)
     ledger.words[ledger.MARKET_S | market] = market_terms.running_word(words.t0)
-    ledger.words[ledger.MARKET_COUNT] = market + 1

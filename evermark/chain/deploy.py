@@ -124,7 +124,7 @@ async def _create(
         token = await _create_one(sender, "token")
     # Oracle, inbox and governor name each other, as do exit, inbox and vault: addresses follow from the deployer's nonces.
     nonce = await w3.eth.get_transaction_count(sender.address, "latest")
-    vault, governor = (create_address(sender.address, nonce + ahead) for ahead in (7, 8))
+    vault, governor = (create_address(sender.address, nonce + ahead) for ahead in (8, 9))
     oracle = await _create_one(
         sender,
         "oracle",
@@ -138,7 +138,8 @@ async def _create(
         governor,
         NO_UPTIME_FEED,
     )
-    helpers = {name: await _create_one(sender, name) for name in ("clerk", "backstop", "reasons", "verifier")}
+    cold = ("clerk", "backstop", "reasons", "verifier", "lens")
+    helpers = {name: await _create_one(sender, name) for name in cold}
     helpers["exit"] = await _create_one(sender, "exit", vault)
     inbox = await _create_one(sender, "inbox", token, vault, helpers["exit"], governor, BOND_GAS_PRICE_WEI)
     configs = [market_config(market) for market in markets]

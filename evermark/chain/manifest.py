@@ -15,6 +15,7 @@ CONTRACT_NAMES = (
     "backstop",
     "reasons",
     "verifier",
+    "lens",
     "exit",
     "inbox",
     "vault",
@@ -33,8 +34,6 @@ class Roles(msgspec.Struct, frozen=True, kw_only=True):
     oracle_keepers: tuple[str, ...]
     funding_keepers: tuple[str, ...]
     deployer: str = ""
-    governor: str = ""  # who proposes; empty: nobody ever
-    guardian: str = ""
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):

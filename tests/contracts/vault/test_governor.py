@@ -111,7 +111,8 @@ def test_keepers_and_quorums_change_with_the_batch_that_consumes_them(
     governing.execute(added)
     assert not oracle.is_oracle_keeper(NEW)
     governing.consume()
-    assert oracle.is_oracle_keeper(NEW) and governing.state(added) == IN_FORCE
+    assert oracle.is_oracle_keeper(NEW)
+    assert governing.state(added) == IN_FORCE
     removed = [governing.propose("keeper", 0, NEW, False) for _ in range(2)]
     governing.wait()
     for proposal in removed:
@@ -120,7 +121,8 @@ def test_keepers_and_quorums_change_with_the_batch_that_consumes_them(
     assert [governing.state(proposal) for proposal in removed] == [IN_FORCE, WITHOUT_EFFECT]
     assert not oracle.is_oracle_keeper(NEW)
     quorums = governing.carry_out("quorums", 3, 1, slow=True)
-    assert governing.state(quorums) == WITHOUT_EFFECT and oracle.oracle_quorum() == 1
+    assert governing.state(quorums) == WITHOUT_EFFECT
+    assert oracle.oracle_quorum() == 1
     governing.carry_out("keeper", 1, NEW, True, slow=True)
     assert oracle.is_funding_keeper(NEW)
     governing.carry_out("keeper", 1, NEW, False)

@@ -57,7 +57,8 @@ def test_parameters_stay_within_hard_bounds(
 ) -> None:
     """Contract and protocol refuse the same, one unit beyond each bound; what is at the bounds is in the last test's market."""
     market = replace(THIN, **change)
-    assert broken_bounds(market) and not broken_bounds(THIN)
+    assert broken_bounds(market)
+    assert not broken_bounds(THIN)
     with boa.reverts(reason):
         governing.propose_market(market)
 
@@ -75,7 +76,8 @@ def test_parameters_stay_within_hard_bounds(
 def test_a_new_market_is_thin(governing: Governing, change: dict[str, Any], index: int, reason: str) -> None:
     """Leverage of 10, five million of open interest at its index, a tenth of it for the insurance fund: no more to begin with."""
     market = replace(THIN, **change)
-    assert broken_thin_bounds(market, index) and not broken_thin_bounds(THIN, THIN_INDEX)
+    assert broken_thin_bounds(market, index)
+    assert not broken_thin_bounds(THIN, THIN_INDEX)
     with boa.reverts(reason):
         governing.propose_market(market, index)
     governing.propose_market()
@@ -128,9 +130,11 @@ def test_parameters_of_a_market_are_tuned(
     governing.execute(proposal)
     governing.consume()
     after = exchange.vault.market_words(0)
-    assert after[1] & 2**128 - 1 == 50_000 << 48 and after[4] >> 225 & 2**20 - 1 == 50_000
+    assert after[1] & 2**128 - 1 == 50_000 << 48
+    assert after[4] >> 225 & 2**20 - 1 == 50_000
     assert (after[0] ^ before[0]) & ~(0xFFFFFF << 32 | 0xFFFFFFFF << 216) == 0
-    assert after[3] == before[3] and (after[4] ^ before[4]) & 2**224 - 1 == 0
+    assert after[3] == before[3]
+    assert (after[4] ^ before[4]) & 2**224 - 1 == 0
     assert exchange.oracle.jump_ppm_per_s(0) == 2_000
     batch = exchange.batch()
     batch.trade(maker, taker, Side.BUY, 10, PRICE + 601)
