@@ -1,5 +1,5 @@
-"""Which mode of a market is in force: the operator's own, the guardian's while it lasts, the one that a delisting leaves, and what a
-stale price allows."""
+"""Which mode of a market is in force: the operator's own, the guardian's while it lasts, the one that a delisting leaves, and
+what a stale price allows."""
 
 from sequencer.engine.commands import MarketMode
 from sequencer.engine.context import Context

@@ -161,7 +161,7 @@ class Exchange(InboxCalls, Contracts):
         order = Order(
             owner=owner.address,
             sub_account=sub_account,
-            market=self.markets[market].symbol,
+            market=self.state.markets[market].market.symbol,
             side=side,
             size=size,
             limit_price=price,
@@ -190,7 +190,7 @@ class Exchange(InboxCalls, Contracts):
                 Order(
                     owner=owner.address,
                     sub_account=0,
-                    market=self.markets[market].symbol,
+                    market=self.state.markets[market].market.symbol,
                     side=side,
                     size=size,
                     limit_price=price,
@@ -316,7 +316,7 @@ class Exchange(InboxCalls, Contracts):
         assert (totals.funding_pool, totals.dust) == (self.state.funding_pool, self.state.dust)
         assert totals.claims == self.state.claim_count
         collateral = 0
-        sizes = [0] * len(self.markets)
+        sizes = [0] * len(self.state.markets)
         for account in self.state.accounts.values():
             on_chain = self.vault.account(account.account_id)
             collateral += on_chain.collateral

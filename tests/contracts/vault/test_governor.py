@@ -65,8 +65,8 @@ def test_nothing_happens_before_its_delay_or_after_its_deadline(
 
 @pytest.mark.safety("F06", "ops")
 def test_a_transaction_signed_long_ago_proposes_nothing(governing: Governing, exchange: Exchange) -> None:
-    """The deadline is part of the proposal and at most a day behind the end of its delay: what is sent a day later is refused, and what names a
-    later deadline is refused now."""
+    """The deadline is part of the proposal and at most a day behind its delay: what is sent a day later is refused, as is
+    a later deadline now."""
     signed = (NEW, governing.deadline(hours=24))
     with boa.reverts("governor: deadline too far"):
         governing.contract.propose_sequencer(NEW, signed[1] + 1, sender=exchange.proposer)
@@ -103,7 +103,7 @@ def test_only_the_governor_proposes(governing: Governing, exchange: Exchange) ->
 def test_keepers_and_quorums_change_with_the_batch_that_consumes_them(
     governing: Governing, exchange: Exchange
 ) -> None:
-    """Registered after 14 days, removed after 48 hours, and not below the quorum; what no longer fits has no effect and holds up nobody."""
+    """Registered after 14 days, removed after 48 hours, not below the quorum; what no longer fits holds up nobody."""
     oracle = exchange.oracle
     assert not oracle.is_oracle_keeper(NEW)
     added = governing.propose("keeper", 0, NEW, True, slow=True)

@@ -170,7 +170,7 @@ def test_a_tuning_goes_one_step_at_most(
 
 @pytest.mark.safety("H13", "ops")
 def test_a_tuning_is_measured_by_the_live_index(governing: Governing, exchange: Exchange) -> None:
-    """In the step that queues it: a cap worth more than a billion at the index of that moment, a stale or a held-back price, and it is refused."""
+    """A cap worth more than a billion at the index of the moment that queues it, or a stale price: refused."""
     change = {"open_interest_cap_lots": MARKETS[0].open_interest_cap_lots * 2}
     proposal = governing.propose("tuning", *tuned(change))
     governing.wait()
