@@ -21,9 +21,10 @@ async def mine_after(w3, seconds):
 
 async def mine_when(w3, devnet, pending):
     """A block as soon as a transaction for which `pending` holds waits for one, however long a slow machine takes."""
-    while not any(pending(transaction) for transaction in list(devnet._methods.evm.pool.values())):
+    while True:
+        if any(pending(transaction) for transaction in list(devnet._methods.evm.pool.values())):
+            return await rpc(w3, "evm_mine")
         await asyncio.sleep(0.01)
-    await rpc(w3, "evm_mine")
 
 
 async def test_transactions_follow_each_other(w3):
