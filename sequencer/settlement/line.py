@@ -58,14 +58,19 @@ class SettlementLine:
     """Settles the backlog until cancelled."""
 
     def __init__(
-        self, chain: ExchangeChain, backlog: Backlog, submit: Submit, now_s: Callable[[], int]
+        self,
+        chain: ExchangeChain,
+        backlog: Backlog,
+        submit: Submit,
+        now_s: Callable[[], int],
+        delayed_claims: Callable[[], list[tuple[int, int]]] = list,
     ) -> None:
-        """`submit` is the pipeline's, `now_s` chain time."""
+        """`submit` is the pipeline's, `now_s` chain time; `delayed_claims` gives (due, claim) of the engine's."""
         self._chain = chain
         self._backlog = backlog
         self._submit = submit
         self._now_s = now_s
-        self._claims = ClaimPayer(chain)
+        self._claims = ClaimPayer(chain, delayed_claims)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
         self._ours = 0  # the newest settled batch that is known to be this journal's

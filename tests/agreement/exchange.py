@@ -51,6 +51,7 @@ from tests.agreement.inbox_calls import InboxCalls, hex_address, signer
 ROUND_SECONDS = 5
 CHAIN_ID = 31337
 ROUNDS_A_DAY = 86_400
+DEPOSITS_WORD, OUTFLOW_WORD = 2**39 + 515, 2**39 + 516
 
 
 class Exchange(InboxCalls):
@@ -363,6 +364,11 @@ class Exchange(InboxCalls):
         totals = self.vault.totals()
         assert (totals.funding_pool, totals.dust) == (self.state.funding_pool, self.state.dust)
         assert totals.claims == self.state.claim_count
+        flow = self.state.outflow
+        assert self.vault.word(OUTFLOW_WORD) == flow.at | flow.hour << 40 | flow.day << 144
+        assert self.vault.word(DEPOSITS_WORD) == self.state.credited - self.state.claimed
+        for due, claim, _, amount in self.state.delayed_claims:
+            assert self.vault.claim(claim)[1:] == (amount, due), f"claim {claim}"
         collateral = 0
         sizes = [0] * len(self.markets)
         for account in self.state.accounts.values():

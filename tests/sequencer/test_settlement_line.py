@@ -28,6 +28,7 @@ from sequencer.core import Core
 from sequencer.engine.commands import AnyCommand
 from sequencer.engine.events import Event
 from sequencer.settlement.chain import LaneRound, Receipt
+from sequencer.settlement.claims import ClaimPayer
 from sequencer.settlement.errors import Ended, Refused, Unreachable
 from sequencer.settlement.line import SettlementLine
 from sequencer.settlement.witness import Settled
@@ -51,6 +52,8 @@ class ChainModel:
         self.ring: dict[int, Round] = {}
         self.hours: set[int] = set()
         self.claims: dict[int, int] = {}
+        self.dues: dict[int, int] = {}
+        self.now_s = 0
         self.die_at = -1
         self.points = 0
         self.outages = 0
@@ -118,8 +121,11 @@ class ChainModel:
     async def claim_count(self) -> int:
         return len(self.claims)
 
-    async def claim_amount(self, claim_id: int) -> int:
-        return self.claims[claim_id]
+    async def open_claim(self, claim_id: int) -> tuple[int, int]:
+        return self.claims[claim_id], self.dues.get(claim_id, 0)
+
+    async def block_time(self) -> int:
+        return self.now_s
 
     async def pay(self, claim_id: int) -> Receipt:
         self.point()
@@ -393,3 +399,22 @@ async def test_claims_are_paid_once(tmp_path: Path, world: World, chain: ChainMo
         chain.pay = pay  # type: ignore[method-assign]
         await house.settle_all()
         assert chain.claims == {1: 0, 2: 20, 3: 0}
+
+
+async def test_a_delayed_claim_is_paid_when_it_is_due(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """Not a second before, whatever else is paid meanwhile; and by whoever sits there then, though it be an old claim."""
+    async with House(tmp_path, world, chain) as house:
+        chain.claims, chain.dues, chain.now_s = {1: 10, 2: 20, 3: 30}, {1: 500, 2: 400}, 399
+        await house.settle_all()
+        assert chain.claims == {1: 10, 2: 20, 3: 0}
+        chain.now_s = 400
+        await house.settle_all()
+        assert chain.claims == {1: 10, 2: 0, 3: 0}
+        chain.claims |= dict.fromkeys(range(4, 2_004), 0)  # claim 1 is out of sight of who walks the newest
+        heir = ClaimPayer(chain, lambda: [(500, 1)])  # type: ignore[arg-type]
+        assert await heir.step() == 0
+        chain.now_s = 500
+        assert await heir.step() == 1
+        assert chain.claims[1] == 0
