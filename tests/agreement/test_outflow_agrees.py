@@ -62,7 +62,7 @@ def test_random_withdrawals_agree(exchange):
     for owner in owners:
         exchange.deposit(owner, random_.randrange(1, 40_000_000) * USDC + 20_000_000 * USDC)
     waits = set()
-    for _ in range(60):
+    for _ in range(40):
         owner = random_.choice(owners)
         most = exchange.state.accounts[exchange.account(owner)].collateral
         amount = min(most, random_.randrange(1, 10 ** random_.randrange(4, 15)))
