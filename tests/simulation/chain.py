@@ -13,10 +13,11 @@ from typing import Any
 
 from naive_vault import NaiveVault
 
+from evermark.chain.batches import decode_outline
 from evermark.protocol.batch import AccountOwner, decode_batch
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MAX_BATCH_AGE_S, NO_PRICE, Round, aggregate, median_rates, prices_hash
-from sequencer.engine.commands import InboxEntry, InboxEntryKind
+from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
 from sequencer.settlement.chain import LaneRound, Receipt
 from sequencer.settlement.errors import Refused, Unreachable
 from sequencer.settlement.witness import Settled
@@ -37,12 +38,13 @@ class Ledger:
     entries: list[InboxEntry] = field(default_factory=list)
     batches: list[bytes] = field(default_factory=list)
     settled_blocks: list[int] = field(default_factory=list)
+    time_s: int = 0
 
     def clone(self) -> "Ledger":
         """A copy that shares only what never changes: markets, prices, entries, bytes."""
         vault = copy.deepcopy(self.vault, {id(self.vault.markets): self.vault.markets})
         lists = list(self.entries), list(self.batches), list(self.settled_blocks)
-        return Ledger(vault, self.lane, dict(self.ring), dict(self.hours), *lists)
+        return Ledger(vault, self.lane, dict(self.ring), dict(self.hours), *lists, self.time_s)
 
 
 @dataclass
@@ -144,6 +146,35 @@ class SimulatedChain:
             return None
         return Settled(len(batches), int.from_bytes(batches[-1][43:49], "big"), batches[-1][49:81])
 
+    async def settled_batch(self, batch_id: int) -> Settled:
+        """Any settled one."""
+        await self._ask()
+        batches = self._seen().batches
+        if batch_id > len(batches):
+            raise Unreachable(f"batch {batch_id} is settled, but the node shows no log of it")
+        batch = batches[batch_id - 1]
+        return Settled(batch_id, int.from_bytes(batch[43:49], "big"), batch[49:81])
+
+    async def foreign_batch(self, batch_id: int, first_entry: int) -> ForeignBatch:
+        """Somebody else's batch with all that it refers to."""
+        await self._ask()
+        ledger = self._final()
+        data = ledger.batches[batch_id - 1]
+        batch = decode_outline(data)
+        return ForeignBatch(
+            batch_id=batch_id,
+            calldata=data,
+            round=ledger.ring[batch.round],
+            entries=tuple(ledger.entries[first_entry - 1 : first_entry - 1 + len(batch.inbox)]),
+            rates=tuple(ledger.hours[hour] for hour in batch.funding_hours),
+            block_number=ledger.settled_blocks[batch_id - 1],
+        )
+
+    async def past_time_s(self, now_s: int) -> int:
+        """Time of the block that is deep enough."""
+        await self._ask()
+        return self._final().time_s
+
     async def settled_block(self, batch_id: int) -> int:
         """The block that holds a batch."""
         await self._ask()
@@ -241,6 +272,7 @@ class SimulatedChain:
 
     def _mine(self) -> None:
         ledger, number, time = self.head.clone(), len(self.blocks), self.now_s()
+        ledger.time_s = time
         mined = []
         for transaction in self.mempool:
             kept = ledger.clone()
