@@ -5,18 +5,19 @@ they come asks for it (`StateAt`), and gets it by a replay of its own.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from sequencer.engine.apply import apply
-from sequencer.engine.commands import AnyCommand, Reverse
+from sequencer.engine.commands import AnyCommand, Command, Reverse
 from sequencer.engine.events import Event
 from sequencer.engine.snapshot import restore, snapshot
 from sequencer.engine.state import EngineState
 from sequencer.journal import Head, Journal, Record, decode_command
 
-REVERSAL = b'{"kind":"Reverse"'  # how the payload of a reversal begins
+Kind = TypeVar("Kind", bound=Command)
 
 StateAt = Callable[[int], EngineState]  # a new state, right after a record
 
@@ -74,14 +75,23 @@ def replay(
 def reversals(journal: Journal, after: int = 0, until: int | None = None) -> list[Reversal]:
     """The reversals among these records, in order."""
     found = []
+    for sequence, command in commands_of(journal, Reverse, after, until):
+        found.append(Reversal(command.after, sequence))
+    return found
+
+
+def commands_of(
+    journal: Journal, kind: type[Kind], after: int = 0, until: int | None = None
+) -> Iterator[tuple[int, Kind]]:
+    """The commands of one kind with their sequences; the other payloads are not decoded."""
+    prefix = f'{{"kind":"{kind.__name__}"'.encode()  # how a payload begins
     for record in journal.read(after + 1):
         if until is not None and record.sequence > until:
             break
-        if record.payload.startswith(REVERSAL):
+        if record.payload.startswith(prefix):
             command = decode_command(record.payload, record.sequence)
-            if isinstance(command, Reverse):
-                found.append(Reversal(command.after, record.sequence))
-    return found
+            if isinstance(command, kind):
+                yield record.sequence, command
 
 
 def make_state(journal: Journal, sequence: int) -> EngineState:

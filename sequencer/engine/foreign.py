@@ -53,7 +53,9 @@ def _execute(ctx: Context, command: ForeignBatch, batch: Batch) -> None:
         enter(ctx, STAGE_INBOX)
         execute_entry(ctx, entry)
         named = 0 if use.account_index == NO_INDEX else batch.accounts[use.account_index]
-        check(state.batch.inbox[-1] == named, f"foreign batch: entry {entry.entry_id} is of another account")
+        # A donation need not name the fund.
+        ours = (0, state.batch.inbox[-1])
+        check(named in ours, f"foreign batch: entry {entry.entry_id} is of another account")
     for hour, rates in zip(batch.funding_hours, command.rates, strict=True):
         enter_hour(ctx, hour, rates, state.markets)
 

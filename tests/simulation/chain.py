@@ -21,10 +21,17 @@ from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
 from sequencer.settlement.chain import LaneRound, Receipt
 from sequencer.settlement.errors import Refused, Unreachable
 from sequencer.settlement.witness import Settled
+from tests.simulation.strangers import overdue_batch
 
 BLOCK_S = 2
 LONGEST_OUTAGE_S = 40
+LONG_OUTAGE = 0.2  # chance that one lasts longer than a batch's window
+LONGEST_OF_ALL_S = 260
 BETWEEN_OUTAGES_S = 60
+DUE_S = 45  # how long an entry waits in the inbox before anybody may execute it; an hour in reality
+STRANGERS_LOOK_S = 20
+HOUR_OVERDUE_S = 60  # how long after its end anybody may apply a funding hour; an hour in reality
+NO_ROUND = Round(0, 0, ())
 
 
 @dataclass
@@ -34,6 +41,8 @@ class Ledger:
     vault: NaiveVault
     lane: Round
     ring: dict[int, Round] = field(default_factory=dict)
+    public: Round = NO_ROUND
+    public_ring: dict[int, Round] = field(default_factory=dict)
     hours: dict[int, tuple[int, ...]] = field(default_factory=dict)
     entries: list[InboxEntry] = field(default_factory=list)
     batches: list[bytes] = field(default_factory=list)
@@ -44,7 +53,18 @@ class Ledger:
         """A copy that shares only what never changes: markets, prices, entries, bytes."""
         vault = copy.deepcopy(self.vault, {id(self.vault.markets): self.vault.markets})
         lists = list(self.entries), list(self.batches), list(self.settled_blocks)
-        return Ledger(vault, self.lane, dict(self.ring), dict(self.hours), *lists, self.time_s)
+        rings = self.lane, dict(self.ring), self.public, dict(self.public_ring)
+        return Ledger(vault, *rings, dict(self.hours), *lists, self.time_s)
+
+    def pinned(self, round_: int, hash_: bytes) -> Round:
+        """The round of either lane with these prices. Raises Refused."""
+        found = [ring[round_] for ring in (self.ring, self.public_ring) if round_ in ring]
+        if not found:
+            raise Refused("oracle: no such round")
+        for one in found:
+            if prices_hash(one) == hash_:
+                return one
+        raise Refused("vault: prices hash differs")
 
 
 @dataclass
@@ -84,12 +104,13 @@ class SimulatedChain:
         self.now_s = now_s
         self.round_seconds = round_seconds
         self.confirmations = confirmations
-        genesis = Ledger(NaiveVault(markets), Round(0, 0, (NO_PRICE,) * len(markets)))
+        self._unpriced = Round(0, 0, (NO_PRICE,) * len(markets))
+        genesis = Ledger(NaiveVault(markets), self._unpriced)
         self.blocks: list[tuple[Ledger, list[Transaction]]] = [(genesis, [])]
         self.mempool: list[Transaction] = []
         self.faults = Faults(until_s=0)
         self.away_until_s = 0.0
-        self.reorgs = self.outages = self.lost_answers = self.refused = 0
+        self.reorgs = self.outages = self.lost_answers = self.refused = self.strangers_batches = 0
 
     @property
     def head(self) -> Ledger:
@@ -108,28 +129,58 @@ class SimulatedChain:
             self._mine()
 
     async def fail_at_times(self) -> None:
-        """Now and then the node is away for longer than a retry. Between two outages it is there for long enough to settle what
-        waits: a batch that misses its two minutes stands still, and the exchange does not go on by itself.
-        """
+        """Now and then the node is away for longer than a retry, and sometimes for longer than batches have to settle."""
         while True:
             await asyncio.sleep(LONGEST_OUTAGE_S + BETWEEN_OUTAGES_S + self._rng.expovariate(1 / 60))
             now = asyncio.get_running_loop().time()
             if now < self.faults.until_s:
                 self.outages += 1
-                self.away_until_s = now + self._rng.uniform(2, LONGEST_OUTAGE_S)
+                longest = LONGEST_OF_ALL_S if self._rng.random() < LONG_OUTAGE else LONGEST_OUTAGE_S
+                self.away_until_s = now + self._rng.uniform(2, longest)
 
     def enter(self, kind: InboxEntryKind, owner: bytes, sub_account: int, amount: int) -> None:
         """A user's own transaction to the Inbox."""
 
-        def run(ledger: Ledger, _number: int, _time: int) -> None:
-            entry_id = len(ledger.entries) + 1
+        def run(ledger: Ledger, _number: int, time: int) -> None:
             ledger.entries.append(
                 InboxEntry(
-                    entry_id=entry_id, entry_kind=kind, owner=owner, sub_account=sub_account, amount=amount
+                    entry_id=len(ledger.entries) + 1,
+                    entry_kind=kind,
+                    owner=owner,
+                    sub_account=sub_account,
+                    amount=amount,
+                    created=time,
                 )
             )
 
         self.mempool.append(Transaction(run))
+
+    async def strangers(self, reports: Callable[[], Any]) -> None:
+        """Whoever likes bonds executes what is overdue, with a round of its own if the sequencer's is old; `reports` are the
+        keepers' of now."""
+        while True:
+            await asyncio.sleep(self._rng.expovariate(1 / STRANGERS_LOOK_S))
+            if asyncio.get_running_loop().time() < self.faults.until_s:
+                signed = [item.report for item in reports()]
+                self.mempool.append(Transaction(lambda *about, signed=signed: self._overdue(signed, *about)))
+
+    def _overdue(self, reports: list[Any], ledger: Ledger, number: int, time: int) -> None:
+        """One stranger's transaction: everything overdue at the head of the inbox, and the last funding hour."""
+        vault = ledger.vault
+        due = [entry for entry in ledger.entries[vault.entries :][:32] if entry.created + DUE_S < time]
+        hour = max(ledger.hours, default=0)
+        hours = (hour,) if vault.hours[0] < hour and (hour + 1) * 3_600 + HOUR_OVERDUE_S < time else ()
+        if not due and not hours:
+            return
+        if time > ledger.lane.timestamp + MAX_BATCH_AGE_S:
+            made = self._aggregate(reports, ledger.public if ledger.public.round else self._unpriced)
+            if made.round > ledger.public.round:
+                ledger.public = ledger.public_ring[made.round] = made
+        pinned = ledger.public if ledger.public.round > ledger.lane.round else ledger.lane
+        data = overdue_batch(vault, len(ledger.batches) + 1, pinned, due, hours)
+        if data:
+            self._settle(data, ledger, number, time)
+            self.strangers_batches += 1
 
     # ----------------------------------------------------------------------- what the sequencer asks of its node
 
@@ -164,7 +215,7 @@ class SimulatedChain:
         return ForeignBatch(
             batch_id=batch_id,
             calldata=data,
-            round=ledger.ring[batch.round],
+            round=ledger.pinned(batch.round, batch.prices_hash),
             entries=tuple(ledger.entries[first_entry - 1 : first_entry - 1 + len(batch.inbox)]),
             rates=tuple(ledger.hours[hour] for hour in batch.funding_hours),
             block_number=ledger.settled_blocks[batch_id - 1],
@@ -246,11 +297,7 @@ class SimulatedChain:
             raise Unreachable("vault: batch id not next")
         owners = self._owners(ledger)
         batch = decode_batch(data, owners, [market.symbol for market in self._markets])
-        pinned = ledger.ring.get(batch.round)
-        if pinned is None:
-            raise Refused("oracle: no such round")
-        if prices_hash(pinned) != batch.prices_hash:
-            raise Refused("vault: prices hash differs")
+        pinned = ledger.pinned(batch.round, batch.prices_hash)
         if time > pinned.timestamp + MAX_BATCH_AGE_S:
             raise Refused("vault: round too old")
         if any(hour not in ledger.hours for hour in batch.funding_hours):
