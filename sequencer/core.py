@@ -165,6 +165,7 @@ class Core:
     async def close(self) -> None:
         """Release everything, after `run` has ended."""
         await self.reports.close()
+        await self.snapshotter.close()
         if self._owns:
             self.writer.close()
         self.history.store.close()
