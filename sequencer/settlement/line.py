@@ -72,7 +72,6 @@ class SettlementLine:
         self._claims = ClaimPayer(chain)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
-        self._ours = 0  # the newest settled batch that is known to be this journal's
         self._alarm = ""
         self._retrying = ""
         self._gas = 0
@@ -149,8 +148,7 @@ class SettlementLine:
 
         Anybody may execute overdue work in a batch of their own, which takes the next id and names no journal.
         """
-        if self._settled <= self._ours:
-            self._ours = self._settled  # after a reorg what comes next is looked at again
+        if self._settled <= self._backlog.last_confirmed:
             return 0
         found = await self._chain.newest_settled()
         first = 0
@@ -162,7 +160,6 @@ class SettlementLine:
             raise Refused(
                 f"batch {found.batch_id} on the chain names record {found.journal_sequence} of another journal"
             )
-        self._ours = self._settled if not first else first - 1
         return first
 
     async def _follow(self, first: int, final: int) -> bool:
@@ -225,7 +222,6 @@ class SettlementLine:
             await self._give_up(sealed, refusal)
             return
         receipt = await self._chain.settle(data)
-        self._ours = batch.batch_id
         self._gas, self._seconds = receipt.gas_used, time.monotonic() - began
         metrics.SETTLE_GAS.inc(receipt.gas_used)
         metrics.SETTLE_SECONDS.observe(self._seconds)
