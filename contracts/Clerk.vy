@@ -11,7 +11,6 @@
 """
 
 from .interfaces import IInbox
-from .interfaces import IMarginVault
 from .interfaces import IPriceOracle
 from .modules import codec
 from .modules import door
@@ -150,7 +149,7 @@ def _check_hour(task: Task, oracle: address, hour: uint256):
     if block.timestamp <= (hour + 2) * HOUR_S:
         units.fail("vault: hour is not overdue")
     markets: uint256 = codec.word(task.markets_at) & units.U8
-    if markets != staticcall IMarginVault(task.vault.address).market_count():
+    if markets != staticcall task.vault.market_count():
         units.fail("vault: hour of some markets only")
     for market: uint256 in range(markets, bound=64):
         last: uint256 = (staticcall task.vault.word(ledger.MARKET_S | market)) >> ledger.S_LAST_HOUR & units.U32

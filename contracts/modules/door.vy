@@ -20,6 +20,7 @@ struct Margin:
 interface IVault:
     def clerk_task() -> (uint256, address, address): view
     def running_margin(account_index: uint256) -> Margin: view
+    def market_count() -> uint256: view
     def word(key: uint256) -> uint256: view
     def write(key: uint256, word: uint256): nonpayable
     def relay(topics: DynArray[bytes32, 4], data: Bytes[128]): nonpayable
