@@ -1,5 +1,5 @@
-"""Invariant 8: with the sequencer dead from whatever moment on, every owner gets out within the deadlines, by nothing but
-the contracts. A sequencer that comes back in between follows what was done without it; to a frozen exchange it does not come back."""
+"""Invariant 8: with the sequencer dead from whatever moment on, every owner gets out within the deadlines, by nothing but the
+contracts. A sequencer that comes back in between follows what was done without it; to a frozen exchange it does not return."""
 
 import asyncio
 import random
