@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sequencer_world import World
-from test_settlement_line import MAKER, TAKER, ChainModel, House, eventually
+from test_settlement_line import MAKER, TAKER, ChainModel, House
 
 from evermark.protocol.batch import Batch, InboxUse, encode_batch
 from evermark.protocol.oracle import Round, aggregate, prices_hash
@@ -22,6 +22,7 @@ from sequencer.engine.snapshot import state_hash
 from sequencer.engine.state import EngineState
 from sequencer.followers import Followers
 from sequencer.journal import decode_command
+from sequencer.pipeline import Together
 from sequencer.replay import replay
 from sequencer.settlement.errors import Refused
 
@@ -324,12 +325,18 @@ async def test_orders_wait_for_the_reversal_and_follow_it(
         world.now_s += 150
         await house.core.pipeline.submit(world.round())
         chain.refusal = "vault: round too old"
-        stepping = asyncio.ensure_future(house.line.step())
         late = world.sign_order(MAKER, 3, Side.BUY, 500, 1_050_000, slot=60)
-        await eventually(lambda: house.core.pipeline._together is not None)
-        waiting = house.core.pipeline.submit(late)
-        events = await waiting
-        assert await stepping
+        pipeline, waiting = house.core.pipeline, []
+        together = pipeline.submit_together
+
+        def and_an_order(make: Together) -> "asyncio.Future[None]":
+            done = together(make)
+            waiting.append(pipeline.submit(late))
+            return done
+
+        pipeline.submit_together = and_an_order  # type: ignore[method-assign]
+        assert await house.line.step()
+        events = await waiting[0]
         assert not any(isinstance(event, CommandRejected) for event in events)
         journaled = commands(house.core)
         reverse = next(at for at, command in enumerate(journaled) if isinstance(command, Reverse))
