@@ -45,9 +45,7 @@ class ClaimPayer:
         paid = 0
         now_s = await self._chain.block_time() if self._later else 0
         while self._later and self._later[0][0] <= now_s:
-            claim_id = self._later[0][1]
-            amount, _ = await self._chain.open_claim(claim_id)
-            paid += bool(amount) and await self._pay(claim_id)
+            paid += await self._look_at(self._later[0][1])
             heappop(self._later)
         return paid
 
