@@ -6,6 +6,7 @@ Only `apply` changes it. A gateway may read it between two commands (see `views.
 from evermark.protocol.margin import MarginTable
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
+from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import USDC
 from sequencer.engine.batch_builder import OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
@@ -21,6 +22,7 @@ MAX_UNSETTLED_NOTIONAL = 50_000_000 * USDC  # quote units traded in them
 MAX_ROUND_AGE_MS = 60_000
 # Without new rounds a batch is sealed after this, so that it still settles in time.
 MAX_OPEN_BATCH_AGE_MS = 20_000
+LEAST_EXPIRY_ROOM = 1_024  # expiries kept before the ones of ended orders are looked for
 
 
 class SlotState:
@@ -209,16 +211,19 @@ class EngineState:
         "confirmed_batch",
         "credited",
         "debtors",
+        "delayed_claims",
         "dust",
         "entry_count",
         "epoch",
         "expiries",
+        "expiry_room",
         "funding_hour",
         "funding_pool",
         "genesis",
         "market_ids",
         "markets",
         "now",
+        "outflow",
         "sealed_batch",
         "sequence",
         "stale_markets",
@@ -247,6 +252,9 @@ class EngineState:
         self.credited = 0  # deposits and donations consumed
         self.claimed = 0  # withdrawals, paid or not
         self.claim_count = 0
+        self.outflow = Outflow()
+        # claims that are not payable yet: heap of (due, claim, account, amount)
+        self.delayed_claims: list[tuple[int, int, int, int]] = []
         self.entry_count = 0  # inbox entries consumed
         self.trade_count = 0
         self.stirred: set[int] = set()  # markets with a new mark or trade, until all triggers are looked at
@@ -259,10 +267,29 @@ class EngineState:
         self.unsettled: list[tuple[int, int]] = []
         self.unsettled_sealed = 0  # sum of their notional
         self.epoch = 0  # counts changes of prices and funding; a cache key, not part of the hash
-        self.expiries: list[tuple[int, int, int, int]] = []  # heap of (expiry, account, slot, sequence), lazy
+        # a heap of (expiry, account, slot, sequence); an order that ends leaves its entry behind until there are
+        # `expiry_room` of them (see `open_orders.py`)
+        self.expiries: list[tuple[int, int, int, int]] = []
+        self.expiry_room = LEAST_EXPIRY_ROOM
         self.stale_markets = 0
         # a cache: users whose last position closed and whose debts, if any, were not looked at since
         self.debtors: set[int] = set()
+
+    def become(self, other: "EngineState") -> None:
+        """Take over everything of `other`, which is used up. Whoever reads this state goes on with it."""
+        for name in EngineState.__slots__:
+            setattr(self, name, getattr(other, name))
+
+    def price_by(self, round_: Round) -> None:
+        """Put a round's prices in force, with all that is kept about them; a market that the round does not know keeps its
+        own."""
+        self.round = round_
+        self.epoch += 1
+        for at, price in zip(self.markets, round_.prices, strict=False):
+            at.price = price
+        for at in self.markets:
+            at.stale = not at.price.is_fresh(self.now, at.market.max_price_age_s)
+        self.stale_markets = sum(at.stale for at in self.markets)
 
     @property
     def round(self) -> Round:
