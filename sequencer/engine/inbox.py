@@ -14,7 +14,7 @@ from sequencer.engine.commands import DepositWaits, InboxEntry, InboxEntryKind
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, EntryApplied, EntrySkipped
 from sequencer.engine.governance import apply_change
-from sequencer.engine.ledger import change_collateral, register
+from sequencer.engine.ledger import change_collateral, claim, register
 from sequencer.engine.open_orders import cancel, live_order, live_orders
 from sequencer.engine.risk import margin_of, prices_fresh
 from sequencer.engine.sealing import enter, round_is_old, seal, touch, touch_positions
@@ -30,7 +30,6 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     state = ctx.state
     account = state.accounts.get(state.account_ids.get((entry.owner, entry.sub_account), 0))
     withdrawing = account if entry.entry_kind is InboxEntryKind.WITHDRAWAL else None
-    changing = entry.entry_kind in (InboxEntryKind.GOVERNOR, InboxEntryKind.GUARDIAN)
     refusal = _check(ctx, entry, withdrawing)
     if refusal is not None:
         ctx.refuse(refusal)
@@ -40,14 +39,21 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     if len(batch.inbox) >= MAX_INBOX or not batch.has_room_for_account(pairs):
         seal(ctx)
     # What changes markets or keepers pins the round before it: the next one is made by the new rules.
-    enter(ctx, STAGE_INBOX, priced=changing or withdrawing is not None)
+    enter(ctx, STAGE_INBOX, priced=entry.change is not None or withdrawing is not None)
+    execute_entry(ctx, entry)
+
+
+def execute_entry(ctx: Context, entry: InboxEntry) -> None:
+    """What an entry does in a batch, the engine's own or anybody's, that has room for it."""
+    state = ctx.state
+    account = state.accounts.get(state.account_ids.get((entry.owner, entry.sub_account), 0))
     state.entry_count += 1
     state.waiting_deposits.pop(entry.entry_id, None)
     if entry.entry_kind is InboxEntryKind.DEPOSIT:
         _deposit(ctx, entry, account or register(ctx, entry.owner, entry.sub_account))
     elif entry.entry_kind is InboxEntryKind.DONATION:
         _deposit(ctx, entry, state.accounts[INSURANCE_FUND])
-    elif changing:
+    elif entry.entry_kind in (InboxEntryKind.GOVERNOR, InboxEntryKind.GUARDIAN):
         _change(ctx, entry)
     elif account is None:
         state.batch.inbox.append(0)
@@ -124,8 +130,7 @@ def _withdraw(ctx: Context, entry: InboxEntry, account: Account) -> None:
         ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="nothing withdrawable"))
         return
     change_collateral(ctx, account, -amount, "withdrawal")
-    state.claimed += amount
-    state.claim_count += 1
+    claim(ctx, account, amount, fee=0)
     ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=amount))
 
 

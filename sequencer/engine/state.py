@@ -6,6 +6,7 @@ Only `apply` changes it. A gateway may read it between two commands (see `views.
 from evermark.protocol.margin import MarginTable
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
+from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import USDC
 from sequencer.engine.batch_builder import OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
@@ -236,6 +237,7 @@ class EngineState:
         "confirmed_batch",
         "credited",
         "debtors",
+        "delayed_claims",
         "dust",
         "entry_count",
         "epoch",
@@ -247,6 +249,7 @@ class EngineState:
         "market_ids",
         "markets",
         "now",
+        "outflow",
         "sealed_batch",
         "sequence",
         "stale_markets",
@@ -275,6 +278,9 @@ class EngineState:
         self.credited = 0  # deposits and donations consumed
         self.claimed = 0  # withdrawals, paid or not
         self.claim_count = 0
+        self.outflow = Outflow()
+        # claims that are not payable yet: heap of (due, claim, account, amount)
+        self.delayed_claims: list[tuple[int, int, int, int]] = []
         self.entry_count = 0  # inbox entries consumed
         self.trade_count = 0
         self.stirred: set[int] = set()  # markets with a new mark or trade, until all triggers are looked at
@@ -294,6 +300,22 @@ class EngineState:
         self.stale_markets = 0
         # a cache: users whose last position closed and whose debts, if any, were not looked at since
         self.debtors: set[int] = set()
+
+    def become(self, other: "EngineState") -> None:
+        """Take over everything of `other`, which is used up. Whoever reads this state goes on with it."""
+        for name in EngineState.__slots__:
+            setattr(self, name, getattr(other, name))
+
+    def price_by(self, round_: Round) -> None:
+        """Put a round's prices in force, with all that is kept about them; a market that the round does not know keeps its
+        own."""
+        self.round = round_
+        self.epoch += 1
+        for at, price in zip(self.markets, round_.prices, strict=False):
+            at.price = price
+        for at in self.markets:
+            at.stale = not at.price.is_fresh(self.now, at.market.max_price_age_s)
+        self.stale_markets = sum(at.stale for at in self.markets)
 
     @property
     def round(self) -> Round:

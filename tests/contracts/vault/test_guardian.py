@@ -161,7 +161,7 @@ def test_a_guardian_cannot_outlast_its_time_with_a_late_entry(
 def test_a_withdrawal_on_a_dead_price_holds_up_others_for_an_hour_at_most(
     exchange: Exchange, maker: Party, taker: Party
 ) -> None:
-    """It waits until an hour after it was due, then it is skipped, by anybody's batch too, and whoever stands behind it is paid."""
+    """It waits until an hour after it was due, then it is skipped, and whoever stands behind it is paid."""
     trade(exchange, maker, taker)
     exchange.inbox.request_withdrawal(0, USDC, sender=Address(taker.signer.address))
     other = exchange.parties[5]
@@ -196,7 +196,7 @@ def test_a_withdrawal_on_a_dead_price_holds_up_others_for_an_hour_at_most(
 def test_a_market_without_a_price_for_a_week_freezes_the_exchange(
     exchange: Exchange, maker: Party, taker: Party
 ) -> None:
-    """Not earlier, not one that nobody holds, and not while the public lane has a price: then its holders leave at the last price."""
+    """Not earlier, not one that nobody holds, and not while the public lane has a price."""
     trade(exchange, maker, taker)
     start = exchange.clock
     exchange.round(seconds=604_800 - 20, abstain=[0])
