@@ -8,7 +8,10 @@
 
 from contracts.interfaces import IERC20
 from contracts.interfaces import IInbox
+from contracts.interfaces import IPriceOracle
+from contracts.modules import forced
 from contracts.modules import ledger
+from contracts.modules import units
 
 implements: IInbox
 
@@ -16,14 +19,17 @@ implements: IInbox
 interface Vault:
     def account_of(owner: address, sub_account: uint16) -> uint256: view
     def word(key: uint256) -> uint256: view
+    def clerk_task() -> (uint256, address, address): view
 
 
 DEPOSIT: constant(uint8) = 1
 DONATION: constant(uint8) = 2
 WITHDRAWAL: constant(uint8) = 3
+CLOSE: constant(uint8) = 4
 CANCEL: constant(uint8) = 5
 APPROVE_AGENT: constant(uint8) = 6
 REVOKE_AGENT: constant(uint8) = 7
+LIQUIDATE: constant(uint8) = 8
 GUARDIAN: constant(uint8) = 10
 SHORT_DELAY: constant(uint256) = 600  # seconds until a deposit, donation or guardian's change is overdue
 DELAY: constant(uint256) = 3600  # any other entry
@@ -119,6 +125,35 @@ def request_withdrawal(sub_account: uint16, amount: uint256) -> uint256:
     assert amount > 0, "inbox: amount is zero"
     assert amount < 2**95, "inbox: amount too large"
     return self._request(WITHDRAWAL, sub_account, amount, 0)
+
+
+@payable
+@nonreentrant
+@external
+def request_close(sub_account: uint16, market: uint256, size: uint256) -> uint256:
+    assert size > 0, "inbox: size is zero"
+    account: uint256 = staticcall Vault(VAULT).account_of(msg.sender, sub_account)
+    assert account != 0, "inbox: unknown account"
+    assert market < 64, "inbox: no such market"
+    position: int256 = units.signed(staticcall Vault(VAULT).word(ledger.POSITIONS | account << 6 | market), 192)
+    assert position != 0, "inbox: no position"
+    data: uint256 = market | min(size, convert(abs(position), uint256)) << forced.LOTS | self._mark(market) << forced.MARK
+    if position > 0:
+        data |= 1 << forced.LONG
+    return self._request(CLOSE, sub_account, 0, data)
+
+
+@payable
+@nonreentrant
+@external
+def request_liquidation(account: uint256) -> uint256:
+    assert account >= ledger.FIRST_USER_ACCOUNT and account <= U32, "inbox: unknown account"
+    assert staticcall Vault(VAULT).word(ledger.B | account) != 0, "inbox: unknown account"
+    assert self.open_entry[msg.sender][0][LIQUIDATE] == 0, "inbox: one of this kind is open"
+    entry_id: uint256 = self._add(LIQUIDATE, 0, 0, account)
+    self._data[entry_id] = account
+    self.open_entry[msg.sender][0][LIQUIDATE] = entry_id
+    return entry_id
 
 
 @payable
@@ -281,6 +316,8 @@ def _bond(kind: uint8) -> uint256:
     gas: uint256 = 350_000  # the account's 16 open positions are named and read
     if kind == WITHDRAWAL:
         gas = 700_000  # 16 open positions
+    if kind == CLOSE or kind == LIQUIDATE:
+        gas = 2_500_000  # two batches: the fills, with 16 open positions on both sides, and then the entry
     return gas * BOND_GAS_PRICE
 
 
@@ -320,6 +357,26 @@ def _take(amount: uint256) -> uint256:
     self.unconsumed += received
     self.deposited += received
     return received
+
+
+@view
+@internal
+def _mark(market: uint256) -> uint256:
+    """
+    @dev The market's newest mark of both lanes of the oracle.
+    """
+    oracle: address = (staticcall Vault(VAULT).clerk_task())[2]
+    newest: uint256 = 0
+    for lane: uint8 in range(2):
+        round: uint256 = staticcall IPriceOracle(oracle).last_round(lane)
+        if round == 0:
+            continue
+        words: DynArray[uint256, 33] = staticcall IPriceOracle(oracle).round_words(lane, round)
+        if (market >> 1) + 1 < len(words):
+            price: uint256 = words[(market >> 1) + 1] >> ((market & 1) << 7)
+            if price >> 64 & units.U40 > newest >> 64 & units.U40:
+                newest = price
+    return newest >> 32 & U32
 
 
 @payable
