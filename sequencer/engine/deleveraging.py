@@ -72,7 +72,7 @@ def deleverage(ctx: Context, target: Target) -> None:
             return
         other = ctx.state.accounts[account_id]
         lots = counterparty_lots(target, other)
-        if lots and _fits(ctx.state, target, other):
+        if lots and fits(ctx.state, target, other):
             _fill(ctx, target, other, lots)
             ctx.emit(
                 Deleveraged(
@@ -147,7 +147,7 @@ def _opposite(target: Target) -> list[tuple[int, int]]:
     return queue(target.state, target.at.market.market_id, -1 if target.size > 0 else 1)
 
 
-def _fits(state: EngineState, target: Target, other: Account) -> bool:
+def fits(state: EngineState, target: Target, other: Account) -> bool:
     """The open batch has no order fill of the counterparty, and place for both accounts and the fund.
 
     What does not fit waits for the next trigger: all that a command does lies in one batch.

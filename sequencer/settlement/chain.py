@@ -212,6 +212,12 @@ def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:
     elif kind in (InboxEntryKind.APPROVE_AGENT, InboxEntryKind.REVOKE_AGENT):
         agent = (item.data & (1 << 160) - 1).to_bytes(20, "big")
         fields = {"agent": agent, "agent_expiry": item.data >> 160}
+    elif kind is InboxEntryKind.LIQUIDATE:
+        fields = {"target": item.data}
+    elif kind is InboxEntryKind.CLOSE:
+        lots = item.data >> 16 & 2**62 - 1
+        size = lots if item.data >> 8 & 1 else -lots
+        fields = {"market_id": item.data & 0xFF, "size": size, "mark": item.data >> 80}
     return InboxEntry(
         entry_id=entry_id,
         entry_kind=kind,
