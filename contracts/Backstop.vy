@@ -88,15 +88,6 @@ def close_target(
 
 @view
 @external
-def margin(account_index: uint256) -> door.Margin:
-    """
-    @dev The running margin of the calling vault's account.
-    """
-    return running.margin(door.IVault(msg.sender), account_index)
-
-
-@view
-@external
 def is_allowed(
     base: int256, equity: int256, initial: uint256, fresh: bool, first: uint256, positions: DynArray[uint256, 64]
 ) -> bool:
@@ -133,7 +124,7 @@ def _force(
     p: uint256 = staticcall vault.word(ledger.MARKET_P | market)
     if p >> ledger.P_MODE >= HALTED:
         units.fail("vault: market halted")
-    sum: door.Margin = staticcall vault.running_margin(pair >> 40 & units.U16)
+    sum: door.Margin = running.margin(vault, pair >> 40 & units.U16)
     if not sum.fresh:
         units.fail("vault: stale price")
     if sum.equity < convert(sum.maintenance, int256):
@@ -184,7 +175,7 @@ def _loss(
     """
     @dev The loss against the mark, which must be within the bound of its kind, and what the fee may take at most.
     """
-    sum: door.Margin = staticcall vault.running_margin(pair >> 40 & units.U16)
+    sum: door.Margin = running.margin(vault, pair >> 40 & units.U16)
     if not sum.fresh:
         units.fail("vault: stale price")
     mark: int256 = convert((staticcall vault.word(PRICES | pair & 63)) >> 32 & units.U32, int256)
@@ -229,7 +220,7 @@ def _fund_takes_one(
     if abs(after) < abs(held) and received >= 0:
         return True
     fee: int256 = liquidation.liquidation_fee(price, convert(p >> ledger.P_LIQUIDATION_FEE & units.U16, int256), received)
-    sum: door.Margin = staticcall vault.running_margin(0)
+    sum: door.Margin = running.margin(vault, 0)
     if held == 0 and sum.open_positions >= ledger.MAX_OPEN_MARKETS:
         return False
     initial: int256 = convert(sum.initial, int256) + self._initial(vault, market, abs(after) * price, p)
@@ -255,7 +246,7 @@ def _meet(
         units.fail("vault: larger than the position")
     if account < ledger.FIRST_USER_ACCOUNT:
         return
-    sum: door.Margin = staticcall vault.running_margin(counterparty >> 40 & units.U16)
+    sum: door.Margin = running.margin(vault, counterparty >> 40 & units.U16)
     if not sum.fresh:
         units.fail("vault: stale price")
     price: int256 = convert(((staticcall vault.word(PRICES | market)) >> 32 & units.U32) * (p & units.U32), int256)

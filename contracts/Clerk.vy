@@ -11,7 +11,6 @@
 """
 
 from .interfaces import IInbox
-from .interfaces import IMarginVault
 from .interfaces import IPriceOracle
 from .modules import codec
 from .modules import door
@@ -187,7 +186,7 @@ def _check_hour(task: Task, oracle: address, hour: uint256):
     if block.timestamp <= (hour + 2) * HOUR_S:
         units.fail("vault: hour is not overdue")
     markets: uint256 = codec.word(task.markets_at) & units.U8
-    if markets != staticcall IMarginVault(task.vault.address).market_count():
+    if markets != staticcall task.vault.market_count():
         units.fail("vault: hour of some markets only")
     for market: uint256 in range(markets, bound=64):
         last: uint256 = (staticcall task.vault.word(ledger.MARKET_S | market)) >> ledger.S_LAST_HOUR & units.U32
@@ -326,7 +325,7 @@ def _close(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256):
     )
     if self._account_at(task, index) != account:
         units.fail("vault: entry of another account")
-    reason: uint256 = forced.close_outcome(task.vault, task.now, entry_id, entry.data, account, index)
+    reason: uint256 = staticcall task.vault.close_outcome(task.now, entry_id, entry.data, account, index)
     if reason != 0:
         self._skip(task, entry_id, reason)
 
@@ -338,7 +337,7 @@ def _liquidate(task: Task, inbox: address, entry_id: uint256, account: uint256, 
     """
     if self._account_at(task, index) != account:
         units.fail("vault: entry of another account")
-    self._skip(task, entry_id, forced.liquidation_outcome(task.vault, inbox, account, index))
+    self._skip(task, entry_id, staticcall task.vault.liquidation_outcome(inbox, account, index))
 
 
 @internal

@@ -12,7 +12,6 @@ from .interfaces import IMarginVault
 from .interfaces import IPriceOracle
 from .modules import closing
 from .modules import codec
-from .modules import door
 from .modules import eip712
 from .modules import fills
 from .modules import ledger
@@ -29,10 +28,6 @@ interface IClerk:
 # What the vault calls of IInbox.
 interface IQueue:
     def consume(count: uint256, submitter: address): nonpayable
-
-
-interface IMargins:
-    def margin(account_index: uint256) -> door.Margin: view
 
 
 implements: IMarginVault
@@ -158,6 +153,7 @@ CLERK: immutable(address)
 EXIT: immutable(address)
 SEQUENCER: immutable(address)
 VERIFIER: immutable(address)
+LENS: immutable(address)
 
 # ------------------------------------------------------------------------------------------------------------------ admin
 
@@ -171,6 +167,7 @@ def __init__(
     backstop: address,
     reasons_: address,
     verifier: address,
+    lens: address,
     exit: address,
     sequencer: address,
     markets: DynArray[IMarginVault.MarketConfig, 64],
@@ -179,7 +176,7 @@ def __init__(
     @param inbox May not exist yet: the vault and the inbox name each other.
     @param markets Listed under ids from 0, each within the hard bounds of `modules/listing.vy`.
     """
-    roles: address[9] = [token, oracle, inbox, clerk, backstop, reasons_, verifier, exit, sequencer]
+    roles: address[10] = [token, oracle, inbox, clerk, backstop, reasons_, verifier, lens, exit, sequencer]
     assert empty(address) not in roles, "vault: zero address"
     assert len(markets) != 0, "vault: no markets"
     eip712.__init__()
@@ -192,9 +189,10 @@ def __init__(
     closing.__init__(backstop)
     reasons.__init__(reasons_)
     VERIFIER = verifier
+    LENS = lens
     SEQUENCER = sequencer
-    for config: IMarginVault.MarketConfig in markets:
-        listing.add(config)
+    for market: uint256 in range(len(markets), bound=64):
+        listing.add(market, markets[market])
 
 
 # ---------------------------------------------------------------------------------------------------------------- traders
@@ -366,12 +364,6 @@ def clerk_task() -> (uint256, address, address):
     return self.task, INBOX, ORACLE
 
 
-@view
-@external
-def running_margin(account_index: uint256) -> door.Margin:
-    return staticcall IMargins(closing.BACKSTOP).margin(account_index)
-
-
 @external
 def write(key: uint256, word: uint256):
     self._only_its_contracts()
@@ -441,114 +433,9 @@ def word(key: uint256) -> uint256:
 
 @view
 @external
-def account(account_id: uint256) -> IMarginVault.Account:
-    a: uint256 = ledger.account_word(account_id)
-    b: uint256 = ledger.words[ledger.B | account_id]
-    return IMarginVault.Account(
-        owner=convert(b & units.U160, address),
-        sub_account=b >> ledger.B_SUB_ACCOUNT & units.U16,
-        collateral=ledger.collateral_of(a),
-        taker_sequence=a >> ledger.A_TAKER_SEQUENCE & units.U48,
-        min_sequence=a >> ledger.A_MIN_SEQUENCE & units.U48,
-        action_sequence=b >> ledger.B_ACTION_SEQUENCE & units.U48,
-        open_positions=a >> ledger.A_OPEN_POSITIONS & units.U8,
-    )
-
-
-@view
-@external
-def account_of(owner: address, sub_account: uint16) -> uint256:
-    return ledger.named[convert(owner, uint256) | convert(sub_account, uint256) << ledger.B_SUB_ACCOUNT]
-
-
-@view
-@external
-def position(account_id: uint256, market_id: uint256) -> IMarginVault.Position:
-    word: uint256 = ledger.words[ledger.POSITIONS | account_id << 6 | market_id & 63]
-    return IMarginVault.Position(
-        size=units.signed(word, 192),
-        entry_cumulative=units.signed(word >> 64, 128),
-        entry_mark=word >> 192 & units.U32,
-    )
-
-
-@view
-@external
-def slot(account_id: uint256, slot_: uint256) -> IMarginVault.Slot:
-    state: uint256 = ledger.words[ledger.SLOTS | account_id << 15 | slot_ >> 1] >> ((slot_ & 1) << 7)
-    return IMarginVault.Slot(
-        sequence=state & units.U48,
-        filled=state >> 48 & units.U62,
-        triggered=state >> ledger.SLOT_TRIGGERED & 1 != 0,
-    )
-
-
-@view
-@external
-def agent(account_id: uint256, agent_: address) -> IMarginVault.Agent:
-    word: uint256 = ledger.named[ledger.AGENTS | (account_id) << 160 | convert(agent_, uint256)]
-    return IMarginVault.Agent(expiry=word & units.U64, transfer_cap=word >> 64)
-
-
-@view
-@external
-def market_count() -> uint256:
-    return listing.count
-
-
-@view
-@external
-def market_state(market_id: uint256) -> IMarginVault.MarketState:
-    s: uint256 = ledger.words[ledger.MARKET_S | market_id]
-    return IMarginVault.MarketState(
-        cumulative_funding=units.signed(s, 128),
-        open_interest=s >> ledger.S_OPEN_INTEREST & units.U64,
-        last_funding_hour=s >> ledger.S_LAST_HOUR & units.U32,
-    )
-
-
-@view
-@external
-def market_words(market_id: uint256) -> uint256[5]:
-    return [
-        ledger.words[ledger.MARKET_P | market_id],
-        ledger.words[ledger.MARKET_T0 | market_id],
-        ledger.words[ledger.MARKET_T1 | market_id],
-        ledger.words[ledger.MARKET_H | market_id],
-        ledger.words[ledger.MARKET_S | market_id],
-    ]
-
-
-@view
-@external
-def claim(claim_id: uint256) -> IMarginVault.Claim:
-    word: uint256 = ledger.words[ledger.CLAIMS | claim_id]
-    return IMarginVault.Claim(owner=convert(word & units.U160, address), amount=word >> 160)
-
-
-@view
-@external
-def totals() -> IMarginVault.Totals:
-    counters: uint256 = ledger.words[ledger.COUNTERS]
-    return IMarginVault.Totals(
-        funding_pool=units.signed(ledger.words[ledger.POOL], 128),
-        dust=ledger.words[ledger.POOL] >> 128,
-        batch_id=counters & units.U48,
-        inbox_head=counters >> 48 & units.U64,
-        accounts=counters >> 112 & units.U32,
-        claims=counters >> 144 & units.U40,
-        credited=ledger.words[ledger.CREDITED],
-    )
-
-
-@view
-@external
-def domain_separator() -> bytes32:
-    return eip712.separator()
-
-
-@view
-@external
-def eip712Domain() -> (bytes1, String[8], String[1], uint256, address, bytes32, DynArray[uint256, 1]):
-    # 0x0f: name, version, chain id and verifying contract are in use (EIP-5267).
-    return 0x0f, "Evermark", "1", chain.id, self, empty(bytes32), []
+@raw_return
+def __default__() -> Bytes[512]:
+    """
+    @dev Every other view is the lens's, which reads this contract's words: decoding needs no room here.
+    """
+    return raw_call(LENS, msg.data, max_outsize=512, is_static_call=True)

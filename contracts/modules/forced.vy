@@ -9,6 +9,7 @@
 
 from . import door
 from . import ledger
+from . import running
 from . import units
 from ..interfaces import IInbox
 
@@ -82,7 +83,7 @@ def close_outcome(
         return 0
     if closed >= data >> LOTS & units.U62:
         return 0
-    sum: door.Margin = staticcall vault.running_margin(index)
+    sum: door.Margin = running.margin(vault, index)
     if not sum.fresh:
         units.fail("vault: stale price")
     if sum.equity < convert(sum.maintenance, int256):
@@ -101,7 +102,7 @@ def liquidation_outcome(vault: door.IVault, inbox: address, account: uint256, in
     """
     @dev Why the liquidation of an account leaves the queue: it needs none (any more), or its deposit waits behind. Else it stays.
     """
-    sum: door.Margin = staticcall vault.running_margin(index)
+    sum: door.Margin = running.margin(vault, index)
     if not sum.fresh:
         units.fail("vault: stale price")
     if sum.open_positions == 0 or sum.equity * 3 >= convert(sum.maintenance, int256) * 2:

@@ -16,15 +16,11 @@ MAX_PRICE_BAND_PPM: constant(uint256) = 250_000  # a fill a quarter away from th
 MAX_PRICE_AGE_S: constant(uint256) = 3_600
 
 
-count: uint256
-
-
 @internal
-def add(config: IMarginVault.MarketConfig):
+def add(market: uint256, config: IMarginVault.MarketConfig):
     """
-    @dev Lists a market under the next id. Tiers ascend from 0; deductions keep the requirement continuous.
+    @dev Lists a market under the next id, `market`. Tiers ascend from 0; deductions keep the requirement continuous.
     """
-    market: uint256 = self.count
     assert len(config.symbol) != 0, "vault: empty symbol"
     symbol_hash: bytes32 = keccak256(config.symbol)
     for other: uint256 in range(market, bound=64):
@@ -54,7 +50,6 @@ def add(config: IMarginVault.MarketConfig):
     ledger.words[ledger.MARKET_H | market] = convert(symbol_hash, uint256)
     # A spare bit keeps the running word from ever being zero, so that no first trade pays for a fresh word.
     ledger.words[ledger.MARKET_S | market] = 1 << 224 | ledger.first_tier(tiers[0] | tiers[1] << 128)
-    self.count = market + 1
 
 
 @pure

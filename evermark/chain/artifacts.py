@@ -15,6 +15,7 @@ CONTRACTS = {
     "backstop": "Backstop",
     "reasons": "Reasons",
     "verifier": "OrderVerifier",
+    "lens": "Lens",
     "exit": "Exit",
     "inbox": "Inbox",
     "vault": "MarginVault",

@@ -133,7 +133,8 @@ async def _create(
         NO_GOVERNOR,
         NO_UPTIME_FEED,
     )
-    helpers = {name: await _create_one(sender, name) for name in ("clerk", "backstop", "reasons", "verifier")}
+    cold = ("clerk", "backstop", "reasons", "verifier", "lens")
+    helpers = {name: await _create_one(sender, name) for name in cold}
     # Exit, inbox and vault name each other: the vault's address follows from the deployer's third nonce from here.
     nonce = await w3.eth.get_transaction_count(sender.address, "latest")
     predicted = create_address(sender.address, nonce + 2)

@@ -8,7 +8,18 @@ import msgspec
 
 from evermark.protocol.markets import Market
 
-CONTRACT_NAMES = ("token", "oracle", "clerk", "backstop", "reasons", "verifier", "exit", "inbox", "vault")
+CONTRACT_NAMES = (
+    "token",
+    "oracle",
+    "clerk",
+    "backstop",
+    "reasons",
+    "verifier",
+    "lens",
+    "exit",
+    "inbox",
+    "vault",
+)
 
 
 class ManifestRefused(ValueError):

@@ -133,7 +133,7 @@ def figures(names: list[str]) -> dict[str, Any]:
     """The named cases, and the deployed size of every contract."""
     result: dict[str, Any] = {case[0]: measure(*case) for case in CASES if case[0] in names}
     exchange = Exchange()
-    contracts = ("backstop", "clerk", "exit", "inbox", "oracle", "reasons", "vault", "verifier")
+    contracts = ("backstop", "clerk", "exit", "inbox", "lens", "oracle", "reasons", "vault", "verifier")
     result["code_size"] = {name: len(getattr(exchange, name).bytecode) for name in contracts}
     return result
 

@@ -6,7 +6,6 @@ Every batch that the engine seals is settled on the contracts at once; `compare`
 import boa
 from eth_hash.auto import keccak
 from msgspec import structs
-from rlp import encode as rlp_encode
 
 from evermark.protocol.batch import FIRST_USER_ACCOUNT, encode_batch
 from evermark.protocol.markets import Market
@@ -46,14 +45,13 @@ from sequencer.engine.commands import (
 )
 from sequencer.engine.events import BatchSealed
 from sequencer.engine.state import EngineState
+from tests.agreement.deployed import CHAIN_ID, ROUND_SECONDS, Contracts
 from tests.agreement.inbox_calls import InboxCalls, hex_address, signer
 
-ROUND_SECONDS = 5
-CHAIN_ID = 31337
 ROUNDS_A_DAY = 86_400
 
 
-class Exchange(InboxCalls):
+class Exchange(InboxCalls, Contracts):
     """`send` applies a command to the engine; sealed batches go to the vault in the same call."""
 
     def __init__(self, markets: tuple[Market, ...], start_s: int) -> None:
@@ -86,53 +84,6 @@ class Exchange(InboxCalls):
                 markets=markets,
             )
         )
-
-    @staticmethod
-    def _raw(contract) -> bytes:
-        return bytes.fromhex(str(contract.address)[2:])
-
-    def _deploy(self) -> None:
-        env = boa.env
-        env.evm.patch.chain_id = CHAIN_ID
-        env.evm.patch.timestamp = self.now
-        deployer = bytes.fromhex(str(env.eoa)[2:])
-        keepers = [hex_address(key.address) for key in self.keepers]
-        sequencer = hex_address(self.sequencer.address)
-        self.token = boa.load("contracts/TestUSDC.vy")
-        jumps = [market.jump_ppm_per_s for market in self.markets]
-        roles = (keepers, 3, keepers, sequencer, hex_address(self.governor.address), "0x" + "00" * 20)
-        self.oracle = boa.load("contracts/PriceOracle.vy", ROUND_SECONDS, 3, jumps, *roles)
-        helpers = [
-            boa.load(f"contracts/{name}.vy").address
-            for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
-        ]
-        nonce = env.evm.vm.state.get_nonce(deployer)
-        vault = keccak(rlp_encode([deployer, nonce + 2]))[12:]
-        helpers.append(boa.load("contracts/Exit.vy", hex_address(vault)).address)
-        self.inbox = boa.load("contracts/Inbox.vy", self.token.address, hex_address(vault), helpers[-1], 0)
-        configs = [
-            (
-                market.symbol,
-                market.lot_tick_value,
-                market.price_band_ppm,
-                market.liquidation_fee_ppm,
-                market.max_price_age_s,
-                market.open_interest_cap_lots,
-                market.fund_position_cap_lots,
-                [(tier.lower_notional // 10**6, tier.initial_fraction_ppm) for tier in market.tiers],
-            )
-            for market in self.markets
-        ]
-        self.vault = boa.load(
-            "contracts/MarginVault.vy",
-            self.token.address,
-            self.oracle.address,
-            self.inbox.address,
-            *helpers,
-            sequencer,
-            configs,
-        )
-        assert self._raw(self.vault) == vault
 
     def send(self, command):
         """Apply one command; settle what it sealed; return its events."""

@@ -1,7 +1,6 @@
 """A rounding that is wrong by one unit, in any one of the three, is caught by the agreement of the other two."""
 
 import shutil
-from pathlib import Path
 
 import boa
 import naive_vault
@@ -9,12 +8,12 @@ import pytest
 
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side
-from tests.agreement.exchange import signer
+from tests.agreement.exchange import Exchange, signer
 from tests.agreement.three_ways import ThreeWays
+from tests.compiled_contracts import CONTRACTS
 
 START = 1_760_129_400
 PRICES = [(1_136_000, 1_136_200), (383_000, 383_100), (19_500, 19_510), (22_100, 22_120)]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def trade_and_compare():
@@ -65,13 +64,13 @@ def test_a_wrong_rounding_of_the_model_is_caught(monkeypatch):
 
 
 def test_a_wrong_rounding_of_the_vault_is_caught(monkeypatch, tmp_path):
-    """Contracts compiled from a copy whose fees truncate instead of rounding up."""
-    shutil.copytree(ROOT / "contracts", tmp_path / "contracts", ignore=shutil.ignore_patterns("artifacts"))
+    """A vault compiled from a copy whose fees truncate instead of rounding up."""
+    shutil.copytree(CONTRACTS, tmp_path / "contracts", ignore=shutil.ignore_patterns("artifacts"))
     orders = tmp_path / "contracts" / "modules" / "orders.vy"
     right = "10**6 * 2**100 + 10**6 - 1"
     source = orders.read_text()
     assert source.count(right) == 1
     orders.write_text(source.replace(right, "10**6 * 2**100"))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Exchange, "replaced", {"MarginVault": tmp_path / "contracts" / "MarginVault.vy"})
     with pytest.raises(AssertionError):
         trade_and_compare()

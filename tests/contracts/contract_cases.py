@@ -1,7 +1,6 @@
 """The token, inbox and oracle on titanoboa, and signed reports for the oracle."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from evermark.protocol.signing import (
     digest,
     domain_separator,
 )
+from tests.compiled_contracts import deployer
 
-CONTRACTS = Path(__file__).resolve().parents[2] / "contracts"
 MOCKS = Path(__file__).resolve().parent / "mocks"
 START_S = 1_800_000_000
 ROUND_S = 10
@@ -28,11 +27,9 @@ QUORUM = 3
 SEQUENCER_LANE, PUBLIC_LANE = 0, 1
 
 
-@cache
 def compiled(name: str) -> Any:
-    """A contract, or a mock of one, compiled once a session."""
-    path = CONTRACTS / f"{name}.vy"
-    return boa.load_partial(str(path if path.exists() else MOCKS / f"{name}.vy"))
+    """A contract, or a mock of one."""
+    return deployer(name, MOCKS)
 
 
 def signers(first: int, count: int) -> list[Signer]:

@@ -15,6 +15,7 @@ import boa
 from boa.util.abi import Address
 from eth_abi import decode as abi_decode
 from eth_hash.auto import keccak
+from lens_views import with_views
 
 from evermark.protocol import batch as codec
 from evermark.protocol import merkle, oracle, signing
@@ -30,8 +31,9 @@ from evermark.protocol.orders import (
     Transfer,
     Withdraw,
 )
+from tests import compiled_contracts
+from tests.compiled_contracts import CONTRACTS
 
-CONTRACTS = Path(__file__).resolve().parents[3] / "contracts"
 MARKETS = load_markets()
 START_S = 1_800_000_000
 ROUND_S = 10
@@ -39,20 +41,14 @@ USDC = 1_000_000
 SELECTOR = keccak(b"settle()")[:4]
 ERROR_STRING = keccak(b"Error(string)")[:4]
 ABI = CONTRACTS / "artifacts" / "MarginVault.json"
+MOCKS = Path(__file__).parent / "mocks"
 ORACLE_KEEPER = signing.Signer(b"\x01" * 32)
 FUNDING_KEEPER = signing.Signer(b"\x02" * 32)
 
-_deployers: dict[str, Any] = {}
-
 
 def deployer(name: str) -> Any:
-    """Compiled contract of contracts/, or of this directory's `mocks`, once a session."""
-    if name not in _deployers:
-        path = CONTRACTS / f"{name}.vy"
-        if not path.exists():
-            path = Path(__file__).parent / "mocks" / f"{name}.vy"
-        _deployers[name] = boa.load_partial(str(path))
-    return _deployers[name]
+    """A contract, or a mock of this directory."""
+    return compiled_contracts.deployer(name, MOCKS)
 
 
 def signer(number: int) -> signing.Signer:
@@ -130,14 +126,15 @@ class Exchange:
         self.next_sequence = START_S * 1000
 
     def _deploy_vault(self) -> Any:
-        self.clerk, self.backstop, self.reasons, self.verifier = (
-            deployer(name).deploy() for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier")
+        self.clerk, self.backstop, self.reasons, self.verifier, self.lens = (
+            deployer(name).deploy() for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier", "Lens")
         )
         arguments = [self.token, self.oracle, self.inbox, self.clerk, self.backstop, self.reasons]
-        arguments += [self.verifier, self.exit]
+        arguments += [self.verifier, self.lens, self.exit]
         arguments = [contract.address for contract in arguments] + [self.sequencer]
         configs = [market_config(market) for market in self.markets]
-        return deployer("MarginVault").deploy(*arguments, configs, override_address=self.vault_address)
+        vault = deployer("MarginVault").deploy(*arguments, configs, override_address=self.vault_address)
+        return with_views(vault)
 
     def branch(self) -> Exchange:
         """The same exchange for one test: what it learns of the chain stays in this copy."""

@@ -5,7 +5,7 @@ import pytest
 from builders import MARKETS, USDC, deployer, market_config
 
 TEN_PERCENT = 100_000
-ROLES = ("token", "oracle", "inbox", "clerk", "backstop", "reasons", "verifier", "exit", "sequencer")
+ROLES = ("token", "oracle", "inbox", "clerk", "backstop", "reasons", "verifier", "lens", "exit", "sequencer")
 
 
 def deploy(config=None, **roles):
