@@ -57,12 +57,12 @@ def traded(exchange):
 @pytest.mark.safety("C02", "contract")
 def test_closes_on_the_book_and_against_the_queue_agree(traded):
     """A waiting bid within the penalty takes what it can, two shorts of the queue the rest; then the entry leaves. At the mark of the
-    entry, below it and above it by less and by more than the penalty; then up to the cap of an hour."""
+    entry, below it, and above it by less and by more than the penalty."""
     long, bidder = signer("long"), signer("bidder")
     losses = []
     for fall_ppm in (0, 3_000, -1_000, -9_000):
         if fall_ppm:
-            at_prices(traded, PRICES)
+            at_prices(traded, PRICES, 3_600)
             open_positions(traded)
             at_prices(traded, PRICES)
         # The entry is made at the first mark; the engine sees it after the round that follows.
