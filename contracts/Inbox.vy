@@ -8,10 +8,9 @@
 
 from contracts.interfaces import IERC20
 from contracts.interfaces import IInbox
-from contracts.interfaces import IPriceOracle
+from contracts.modules import door
 from contracts.modules import forced
 from contracts.modules import ledger
-from contracts.modules import units
 
 implements: IInbox
 
@@ -19,7 +18,6 @@ implements: IInbox
 interface Vault:
     def account_of(owner: address, sub_account: uint16) -> uint256: view
     def word(key: uint256) -> uint256: view
-    def clerk_task() -> (uint256, address, address): view
 
 
 DEPOSIT: constant(uint8) = 1
@@ -134,13 +132,7 @@ def request_close(sub_account: uint16, market: uint256, size: uint256) -> uint25
     assert size > 0, "inbox: size is zero"
     account: uint256 = staticcall Vault(VAULT).account_of(msg.sender, sub_account)
     assert account != 0, "inbox: unknown account"
-    assert market < 64, "inbox: no such market"
-    position: int256 = units.signed(staticcall Vault(VAULT).word(ledger.POSITIONS | account << 6 | market), 192)
-    assert position != 0, "inbox: no position"
-    data: uint256 = market | min(size, convert(abs(position), uint256)) << forced.LOTS | self._mark(market) << forced.MARK
-    if position > 0:
-        data |= 1 << forced.LONG
-    return self._request(CLOSE, sub_account, 0, data)
+    return self._request(CLOSE, sub_account, 0, forced.close_data(door.IVault(VAULT), account, market, size))
 
 
 @payable
@@ -357,26 +349,6 @@ def _take(amount: uint256) -> uint256:
     self.unconsumed += received
     self.deposited += received
     return received
-
-
-@view
-@internal
-def _mark(market: uint256) -> uint256:
-    """
-    @dev The market's newest mark of both lanes of the oracle.
-    """
-    oracle: address = (staticcall Vault(VAULT).clerk_task())[2]
-    newest: uint256 = 0
-    for lane: uint8 in range(2):
-        round: uint256 = staticcall IPriceOracle(oracle).last_round(lane)
-        if round == 0:
-            continue
-        words: DynArray[uint256, 33] = staticcall IPriceOracle(oracle).round_words(lane, round)
-        if (market >> 1) + 1 < len(words):
-            price: uint256 = words[(market >> 1) + 1] >> ((market & 1) << 7)
-            if price >> 64 & units.U40 > newest >> 64 & units.U40:
-                newest = price
-    return newest >> 32 & U32
 
 
 @payable

@@ -12,6 +12,7 @@ from . import ledger
 from . import running
 from . import units
 from ..interfaces import IInbox
+from ..interfaces import IPriceOracle
 
 CLOSE: constant(uint8) = 4
 LIQUIDATE: constant(uint8) = 8
@@ -37,6 +38,33 @@ SHARE: constant(uint256) = 10  # an hour's closes are at most a tenth of open in
 LEAST_CAP: constant(uint256) = 25_000 * units.USDC  # but never less than this at the mark: a small market shall not hold up the queue
 DEPOSIT_GRACE_S: constant(uint256) = 600  # whose deposit waits for longer in the inbox is not liquidated
 PRICES: constant(uint256) = 1 << 64  # key of the batch's price of market 0
+
+
+@view
+@internal
+def close_data(vault: door.IVault, account: uint256, market: uint256, size: uint256) -> uint256:
+    """
+    @dev What the inbox notes of a close: at most the position of now, on its side, and the market's newest mark of both lanes.
+    """
+    assert market < 64, "inbox: no such market"
+    position: int256 = units.signed(staticcall vault.word(ledger.POSITIONS | account << 6 | market), 192)
+    assert position != 0, "inbox: no position"
+    oracle: address = (staticcall vault.clerk_task())[2]
+    newest: uint256 = 0
+    for lane: uint8 in range(2):
+        round: uint256 = staticcall IPriceOracle(oracle).last_round(lane)
+        if round == 0:
+            continue
+        words: DynArray[uint256, 33] = staticcall IPriceOracle(oracle).round_words(lane, round)
+        if (market >> 1) + 1 < len(words):
+            price: uint256 = words[(market >> 1) + 1] >> ((market & 1) << 7)
+            if price >> 64 & units.U40 > newest >> 64 & units.U40:
+                newest = price
+    long: uint256 = 0
+    if position > 0:
+        long = 1
+    lots: uint256 = min(size, convert(abs(position), uint256))
+    return market | long << LONG | lots << LOTS | (newest >> 32 & units.U32) << MARK
 
 
 @view

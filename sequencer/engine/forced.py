@@ -161,7 +161,7 @@ def _best_maker(close: Close) -> RestingOrder | None:
     """The best waiting order, unless it would be paid a rebate that nobody pays here."""
     at = close.target.at
     level = at.book.opposite(close.target.closing_side).best()
-    return level.head if level is not None and at.market.maker_fee_ppm >= 0 else None
+    return level.first if level is not None and at.market.maker_fee_ppm >= 0 else None
 
 
 def _on_book(ctx: Context, close: Close) -> int:
@@ -170,7 +170,7 @@ def _on_book(ctx: Context, close: Close) -> int:
     fills = 0
     while fills < FILL_CAP and close.lots:
         maker = _best_maker(close)
-        if maker is None:
+        if maker is None or target.loss(maker.price, 1) > close.penalty(1):
             return fills
         refusal = maker_refusal(state, at, maker, target.account.account_id)
         if refusal is not None:

@@ -39,7 +39,8 @@ def part(exchange: Exchange, closer: Party, other: Party, size: int) -> Builder:
 
 @pytest.mark.safety("E11", "contract")
 def test_anybody_closes_what_the_sequencer_did_not(exchange: Exchange, long: Party, maker: Party) -> None:
-    """After the hour, in parts, and then the entry itself; before it nothing. Then the owner withdraws, and the sequencer goes on."""
+    """After the hour, in parts, and then the entry itself; before it nothing. Then the owner withdraws, and the
+    sequencer goes on."""
     ask(exchange, long)
     exchange.round(seconds=HOUR_S)
     with refused("vault: entry is not overdue"):
@@ -82,8 +83,8 @@ def test_an_entry_before_the_close_goes_along(exchange: Exchange, long: Party, m
 @pytest.mark.safety("F02", "contract")
 def test_a_strangers_fills_are_those_that_the_entry_asks_for(
     exchange: Exchange, long: Party, maker: Party, keeper: Party, target: Party
-) -> None:
-    """No fill without an entry; no order, book, fund or liquidation fill beside a close; nobody else's position, no more than asked."""
+) ->
+None: """No fill without an entry; no order, book, fund or liquidation fill beside a close; nobody else's position, no more than asked."""
     empty = by_anybody(exchange)
     empty.force(long.account, 0, maker.account, 10)
     with pytest.raises(Refused):

@@ -76,8 +76,8 @@ def collaterals(exchange: Exchange, *parties: Party) -> list[int]:
 def test_lots_and_money_move_exactly(
     exchange: Exchange, maker: Party, taker: Party, direction: int, moved: int
 ) -> None:
-    """Half the penalty below the worse of both marks, at most the whole penalty below the mark; what the closer loses the counterparty
-    gets. When all is closed the entry leaves, without effect of its own."""
+    """Half the penalty below the worse of both marks, at most the whole penalty below the mark; what the closer
+    loses the counterparty gets. When all is closed the entry leaves, without effect of its own."""
     trade(exchange, maker, taker, Side.BUY if direction > 0 else Side.SELL)
     ask(exchange, taker)
     mark = ENTRY + direction * moved
@@ -106,7 +106,8 @@ def test_lots_and_money_move_exactly(
 def test_an_order_takes_it_at_its_price_within_the_penalty(
     exchange: Exchange, maker: Party, taker: Party, keeper: Party, side: Side
 ) -> None:
-    """One tick beyond the penalty is refused, at it the close settles; at a better price than the mark too. No fee but the maker's."""
+    """One tick beyond the penalty is refused, at it the close settles; at a better price than the mark too. No fee
+    but the maker's."""
     trade(exchange, maker, taker, side)
     ask(exchange, taker)
     away = close_penalty(exchange.markets[0], ENTRY)
@@ -185,8 +186,8 @@ def test_whoever_turned_the_position_round_is_not_closed(
     assert skipped.reason == NO_POSITION
 
 
-def test_a_closed_position_needs_no_close(exchange: Exchange, long: Party, maker: Party) -> None:
-    """Its owner closed it by an order: the entry leaves with its reason. The inbox takes none for a position that is not there."""
+def test_a_closed_position_needs_no_close(exchange: Exchange, long: Party, maker: Party) ->
+None: """Its owner closed it by an order: the entry leaves with its reason. The inbox takes none for a position that is not there."""
     ask(exchange, long)
     trade(exchange, long, maker, Side.BUY)
     (skipped,) = events(exchange, leave(exchange, long.account), "EntrySkipped")
@@ -232,9 +233,7 @@ def test_the_counterparty_is_opposite_shrinks_and_can_bear_it(
             part(exchange, long, other, size).settle()
     trade(exchange, keeper, poor, Side.SELL, 31_000)
     with refused("vault: larger than the position"):
-        exchange.vault.write(
-            FORCED, exchange.clock // 3_600 | 10**6 << 96, sender=exchange.backstop.address
-        )
+        exchange.vault.write(FORCED, exchange.clock // 3_600 | 10**6 << 96, sender=exchange.backstop.address)
         part(exchange, long, poor.account, 31_001).settle()
     exchange.round({0: 625_000})
     margin = exchange.margin(poor.account)
@@ -269,7 +268,7 @@ def test_the_fund_takes_it_by_its_own_position(exchange: Exchange, maker: Party,
 def test_a_closer_has_no_order_in_the_batch(exchange: Exchange, long: Party, maker: Party) -> None:
     """Nor has a counterparty: both are exempt from the closing check, and nothing hides behind that."""
     ask(exchange, long)
-    for party, other in ((long, maker), (maker, long)):
+    for party in (long, maker):
         batch = part(exchange, long, maker.account, 10)
         batch.fill(
             batch.order(party, Side.SELL, 5, 250_000, market=1, slot=3),
@@ -302,8 +301,8 @@ def test_a_stale_or_clamped_price_and_a_halt_wait(exchange: Exchange, long: Part
         leave(exchange, long.account)
 
 
-def test_an_hour_takes_so_much_of_a_market(exchange: Exchange, maker: Party, taker: Party) -> None:
-    """A tenth of the open interest, or 25,000 USDC: up to it, not beyond. The entry that reached it leaves; the next one waits for
+def test_an_hour_takes_so_much_of_a_market(exchange: Exchange, maker: Party, taker: Party) ->
+None: """A tenth of the open interest, or 25,000 USDC: up to it, not beyond. The entry that reached it leaves; the next one waits for
     the next hour."""
     trade(exchange, maker, taker, Side.BUY, 60_000)
     exchange.round(seconds=3_600 - exchange.clock % 3_600 + 10)
