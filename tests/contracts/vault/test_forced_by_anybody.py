@@ -83,8 +83,9 @@ def test_an_entry_before_the_close_goes_along(exchange: Exchange, long: Party, m
 @pytest.mark.safety("F02", "contract")
 def test_a_strangers_fills_are_those_that_the_entry_asks_for(
     exchange: Exchange, long: Party, maker: Party, keeper: Party, target: Party
-) ->
-None: """No fill without an entry; no order, book, fund or liquidation fill beside a close; nobody else's position, no more than asked."""
+) -> None:
+    """No fill without an entry; no order, book, fund or liquidation fill beside a close; nobody else's position, and no more
+    than was asked."""
     empty = by_anybody(exchange)
     empty.force(long.account, 0, maker.account, 10)
     with pytest.raises(Refused):

@@ -186,8 +186,9 @@ def test_whoever_turned_the_position_round_is_not_closed(
     assert skipped.reason == NO_POSITION
 
 
-def test_a_closed_position_needs_no_close(exchange: Exchange, long: Party, maker: Party) ->
-None: """Its owner closed it by an order: the entry leaves with its reason. The inbox takes none for a position that is not there."""
+def test_a_closed_position_needs_no_close(exchange: Exchange, long: Party, maker: Party) -> None:
+    """Its owner closed it by an order: the entry leaves with its reason. The inbox takes none for a position that is not
+    there."""
     ask(exchange, long)
     trade(exchange, long, maker, Side.BUY)
     (skipped,) = events(exchange, leave(exchange, long.account), "EntrySkipped")
@@ -301,9 +302,9 @@ def test_a_stale_or_clamped_price_and_a_halt_wait(exchange: Exchange, long: Part
         leave(exchange, long.account)
 
 
-def test_an_hour_takes_so_much_of_a_market(exchange: Exchange, maker: Party, taker: Party) ->
-None: """A tenth of the open interest, or 25,000 USDC: up to it, not beyond. The entry that reached it leaves; the next one waits for
-    the next hour."""
+def test_an_hour_takes_so_much_of_a_market(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """A tenth of the open interest, or 25,000 USDC: up to it, not beyond. The entry that reached it leaves; the next one
+    waits for the next hour."""
     trade(exchange, maker, taker, Side.BUY, 60_000)
     exchange.round(seconds=3_600 - exchange.clock % 3_600 + 10)
     cap = hour_cap(exchange.markets[0], 60_000, ENTRY)
