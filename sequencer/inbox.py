@@ -84,6 +84,8 @@ class InboxWatcher:
                 # A close or a liquidation goes on in parts; it is offered again until it leaves the queue.
                 await self._tell_waiting(entries[offset:], complete=len(entries) < PAGE)
                 return True
+            if refusal is not None and self._next_entry_id() != at:
+                return True  # a reversal has come between; what is next is asked again
             if refusal is not None:
                 check(refusal.code in TEMPORARY, f"inbox: the engine refused entry {at}: {refusal.message}")
                 log.info("inbox entry waits", entry=at, reason=refusal.message)

@@ -73,7 +73,7 @@ def deleverage(ctx: Context, target: Target) -> None:
         other = ctx.state.accounts[account_id]
         lots = counterparty_lots(target, other)
         if lots and fits(ctx.state, target, other):
-            _fill(ctx, target, other, lots)
+            deleverage_against(ctx, target, other, lots)
             ctx.emit(
                 Deleveraged(
                     account=account_id,
@@ -159,7 +159,8 @@ def fits(state: EngineState, target: Target, other: Account) -> bool:
     return not full and other.account_id not in batch.row_accounts
 
 
-def _fill(ctx: Context, target: Target, other: Account, lots: int) -> None:
+def deleverage_against(ctx: Context, target: Target, other: Account, lots: int) -> None:
+    """Close so many lots against a counterparty."""
     state, at, account = ctx.state, target.at, target.account
     margin, own = target.margin(), target.position_maintenance()
     loss = deleveraging_loss(margin.equity, margin.maintenance, own, lots, abs(target.size))

@@ -216,7 +216,7 @@ def _against_fund(ctx: Context, close: Close) -> int:
     lots = _fund_lots(close)
     if not lots or not fits(ctx.state, close.target, fund):
         return 0
-    _move(ctx, close, fund, lots)
+    close_against(ctx, close, fund, lots)
     return 1
 
 
@@ -248,7 +248,7 @@ def _against_queue(ctx: Context, close: Close, most_fills: int) -> None:
         lots = _counterparty_lots(close, other)
         if not lots or not fits(ctx.state, close.target, other):
             continue
-        _move(ctx, close, other, lots)
+        close_against(ctx, close, other, lots)
         ctx.emit(
             Deleveraged(
                 account=account_id,
@@ -264,7 +264,7 @@ def _against_queue(ctx: Context, close: Close, most_fills: int) -> None:
         most_fills -= 1
 
 
-def _move(ctx: Context, close: Close, other: Account, lots: int) -> None:
+def close_against(ctx: Context, close: Close, other: Account, lots: int) -> None:
     """Lots at the mark, and what they lose against it, to fund or counterparty."""
     target, at = close.target, close.target.at
     account, side, loss = target.account, target.closing_side, close.loss(lots)
@@ -279,7 +279,8 @@ def _move(ctx: Context, close: Close, other: Account, lots: int) -> None:
     batch.fills.append(OpenFill(FILL_FORCED, *pairs, lots))
     made, taken = (other.account_id, b"", 0), (account.account_id, b"", 0)
     tell_trade(ctx, at, at.mark, lots, side, made, taken)
-    drop_useless_reducers(ctx, other, at.market_id)
+    for side_of in (account, other):
+        drop_useless_reducers(ctx, side_of, at.market_id)
     _tell(ctx, close, lots, at.mark, loss, other.account_id)
 
 

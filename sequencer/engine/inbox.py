@@ -27,9 +27,7 @@ VOIDED_LOTS = 2**62 - 1  # what the vault counts as filled of a voided slot
 def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     """Apply the next entry, or consume it without effect where the vault does the same."""
     state = ctx.state
-    account = state.accounts.get(state.account_ids.get((entry.owner, entry.sub_account), 0))
-    if entry.entry_kind is InboxEntryKind.LIQUIDATE:
-        account = state.accounts.get(entry.target)
+    account = _account_of(state, entry)
     priced = account if entry.entry_kind in PRICED else None
     refusal = _check(ctx, entry, priced)
     if refusal is not None:
@@ -43,6 +41,13 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     if len(batch.inbox) >= MAX_INBOX or not batch.has_room_for_account(pairs):
         seal(ctx)
     enter(ctx, STAGE_INBOX, priced=priced is not None)
+    execute_entry(ctx, entry)
+
+
+def execute_entry(ctx: Context, entry: InboxEntry) -> None:
+    """What an entry does in a batch, the engine's own or anybody's, that has room for it."""
+    state = ctx.state
+    account = _account_of(state, entry)
     state.entry_count += 1
     state.waiting_deposits.pop(entry.entry_id, None)
     if entry.entry_kind is InboxEntryKind.DEPOSIT:
@@ -55,6 +60,13 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     else:
         state.batch.inbox.append(account.account_id)
         REQUESTS[entry.entry_kind](ctx, entry, account)
+
+
+def _account_of(state: EngineState, entry: InboxEntry) -> Account | None:
+    """Its owner's, but of a liquidation the one that it names."""
+    if entry.entry_kind is InboxEntryKind.LIQUIDATE:
+        return state.accounts.get(entry.target)
+    return state.accounts.get(state.account_ids.get((entry.owner, entry.sub_account), 0))
 
 
 def note_waiting(ctx: Context, command: DepositWaits) -> None:

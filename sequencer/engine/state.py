@@ -279,6 +279,22 @@ class EngineState:
         # a cache: users whose last position closed and whose debts, if any, were not looked at since
         self.debtors: set[int] = set()
 
+    def become(self, other: "EngineState") -> None:
+        """Take over everything of `other`, which is used up. Whoever reads this state goes on with it."""
+        for name in EngineState.__slots__:
+            setattr(self, name, getattr(other, name))
+
+    def price_by(self, round_: Round) -> None:
+        """Put a round's prices in force, with all that is kept about them; a market that the round does not know keeps its
+        own."""
+        self.round = round_
+        self.epoch += 1
+        for at, price in zip(self.markets, round_.prices, strict=False):
+            at.price = price
+        for at in self.markets:
+            at.stale = not at.price.is_fresh(self.now, at.market.max_price_age_s)
+        self.stale_markets = sum(at.stale for at in self.markets)
+
     @property
     def round(self) -> Round:
         """The prices in force."""

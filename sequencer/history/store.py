@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
-from sqlalchemy import Connection, Select, Table, create_engine, event, select
+from sqlalchemy import Connection, Select, Table, create_engine, event, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
@@ -21,7 +21,7 @@ from sequencer.history import tables
 
 Result = TypeVar("Result")
 RETRY_S = 1.0
-LAYOUT = 2  # raise it with any change of the tables; the journal rebuilds a projection of another one
+LAYOUT = 3  # raise it with any change of the tables; the journal rebuilds a projection of another one
 
 log = structlog.get_logger("history")
 
@@ -32,6 +32,15 @@ class HistoryGap(RuntimeError):
     """
 
 
+class Voided(msgspec.Struct, frozen=True):
+    """What one reversal took back: trades by id, and the ledger's lines by journal sequence, each from the first to the last."""
+
+    first_trade: int
+    last_trade: int
+    first_sequence: int
+    last_sequence: int
+
+
 class WriteBatch(msgspec.Struct, frozen=True):
     """Everything that one transaction stores, and the journal position that it brings the projection to."""
 
@@ -39,6 +48,7 @@ class WriteBatch(msgspec.Struct, frozen=True):
     sequence: int
     journal_hash: bytes
     genesis_hash: bytes = b""  # of the journal's first record
+    voided: Sequence["Voided"] = ()  # marked after the rows are written
 
 
 class Store:
@@ -132,6 +142,8 @@ class Store:
         with self._connection.begin():
             for name, values in rows.items():
                 _upsert(self._connection, tables.metadata.tables[name], values)
+            for voided in batch.voided:
+                _mark(self._connection, voided)
             reached("history: rows written")
         reached("history: committed")
 
@@ -146,6 +158,14 @@ def _upsert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]
     keys = [column.name for column in table.primary_key]
     changes = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes), rows)
+
+
+def _mark(connection: Connection, voided: Voided) -> None:
+    for table in (tables.fills, tables.trades):
+        within = table.c.trade_id.between(voided.first_trade, voided.last_trade)
+        connection.execute(update(table).where(within).values(voided=True))
+    lines = tables.ledger.c.journal_sequence.between(voided.first_sequence, voided.last_sequence)
+    connection.execute(update(tables.ledger).where(lines).values(voided=True))
 
 
 def _tune(connection: sqlite3.Connection, _: object) -> None:
