@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from eth_hash.auto import keccak
 from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
 from web3.types import TxReceipt
@@ -14,6 +15,7 @@ from evermark.chain.vault import InboxKind
 
 ALL_SLOTS = 65_535  # a cancel of everything
 MOST = 2**95 - 1  # what an entry can ask for
+HASH_WORD = 3  # of a market's words: the hash of its symbol
 CLOSING_WORD = (1 << 39) + 520  # the vault's word that says how far the last close is
 OVERDUE_S = 86_400  # how long the head of the inbox is overdue before anyone may freeze
 
@@ -130,6 +132,17 @@ class ExitContracts:
     async def request_liquidation(self, sender: TransactionSender, account: int) -> None:
         """Queue that an account below two thirds of its maintenance be closed out, with its bond."""
         await self._ask(sender, InboxKind.LIQUIDATE, "request_liquidation", account)
+
+    async def market_id(self, name: str) -> int:
+        """Id of a market by its symbol, of which the vault keeps the hash, or by its number. Raises ExitRefused."""
+        count = await _read(self.vault.functions.market_count())
+        if name.isdecimal() and int(name) < count:
+            return int(name)
+        wanted = int.from_bytes(keccak(name.upper().encode()), "big")
+        for market in range(count):
+            if (await _read(self.vault.functions.market_words(market)))[HASH_WORD] == wanted:
+                return market
+        raise ExitRefused(f"exit: no market {name!r}; there are {count}, numbered from 0")
 
     async def open_positions(self, account: int) -> dict[int, int]:
         """Lots of the account's open positions, by market id."""

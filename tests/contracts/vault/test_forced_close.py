@@ -121,7 +121,7 @@ def test_an_order_takes_it_at_its_price_within_the_penalty(
     assert exchange.vault.position(keeper.account, 0).size == side.sign * SIZE
 
 
-@pytest.mark.safety("D08", "contract")
+@pytest.mark.safety("F02", "contract")
 def test_nobody_is_closed_who_did_not_ask(
     exchange: Exchange, long: Party, maker: Party, keeper: Party
 ) -> None:
