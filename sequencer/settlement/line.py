@@ -22,8 +22,9 @@ from sequencer.engine.events import Event
 from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.claims import ClaimPayer
-from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen
+from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen, slipped_in
 from sequencer.settlement.reversal import ReversalPlan
+from sequencer.settlement.witness import Settled
 
 HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
 POLL_S = 0.5  # wall time between looks at the chain while nothing happens
@@ -150,16 +151,13 @@ class SettlementLine:
         """
         if self._settled <= self._backlog.last_confirmed:
             return 0
-        found = await self._chain.newest_settled()
+        found: Settled | None = await self._chain.settled_batch(self._settled)
         first = 0
         while found is not None and found.batch_id > self._backlog.last_confirmed and found.is_foreign:
             first = found.batch_id
             found = await self._chain.settled_batch(first - 1) if first > 1 else None
-        sealed = None if found is None else self._backlog.sealed(found.batch_id)
-        if found is not None and sealed is not None and sealed.batch.journal_hash != found.journal_hash:
-            raise Refused(
-                f"batch {found.batch_id} on the chain names record {found.journal_sequence} of another journal"
-            )
+        if found is not None:
+            _check_journal(found, self._backlog.sealed(found.batch_id))
         return first
 
     async def _follow(self, first: int, final: int) -> bool:
@@ -204,8 +202,11 @@ class SettlementLine:
         """Tell the engine of every batch that is deep enough, in order."""
         first = self._backlog.last_confirmed + 1
         for batch_id in range(first, min(final, self._backlog.last_sealed) + 1):
-            block = await self._chain.settled_block(batch_id)
-            await self._submit(BatchConfirmed(batch_id=batch_id, block_number=block))
+            found, sealed = await self._chain.settled_batch(batch_id), self._backlog.sealed(batch_id)
+            if found.is_foreign:
+                raise slipped_in(batch_id)
+            _check_journal(found, sealed)
+            await self._submit(BatchConfirmed(batch_id=batch_id, block_number=found.block_number))
         return final >= first
 
     async def _settle(self, sealed: SealedBatch) -> None:
@@ -287,3 +288,11 @@ class SettlementLine:
             log.warning("settlement goes on", was=self._alarm)
             metrics.SETTLE_ALARM.set(0)
         self._alarm = self._retrying = ""
+
+
+def _check_journal(found: Settled, sealed: SealedBatch | None) -> None:
+    """A settled batch is the one that was sealed here, if one was. Raises Refused."""
+    if sealed is not None and sealed.batch.journal_hash != found.journal_hash:
+        raise Refused(
+            f"batch {found.batch_id} on the chain names record {found.journal_sequence} of another journal"
+        )

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from eth_hash.auto import keccak
 from sequencer_world import PRICES, World, key
@@ -27,7 +28,7 @@ from evermark.protocol.orders import Side
 from sequencer.core import Core
 from sequencer.engine.commands import AnyCommand, ForeignBatch
 from sequencer.engine.events import Event
-from sequencer.settlement.chain import LaneRound, Receipt
+from sequencer.settlement.chain import LaneRound, Receipt, outline_of
 from sequencer.settlement.errors import Ended, Refused, Unreachable
 from sequencer.settlement.line import SettlementLine
 from sequencer.settlement.witness import Settled
@@ -77,8 +78,8 @@ class ChainModel:
         return Settled(len(self.settled), int.from_bytes(newest[43:49], "big"), newest[49:81])
 
     async def settled_batch(self, batch_id: int) -> Settled:
-        batch = self.settled[batch_id - 1]
-        return Settled(batch_id, int.from_bytes(batch[43:49], "big"), batch[49:81])
+        found = outline_of(self.settled[batch_id - 1], 100 + batch_id)
+        return msgspec.structs.replace(found, batch_id=batch_id)
 
     async def foreign_batch(self, batch_id: int, first_entry: int) -> ForeignBatch:
         """As the test made it; the entries are those that the line asks for."""
@@ -90,9 +91,6 @@ class ChainModel:
 
     async def past_time_s(self, now_s: int) -> int:
         return now_s
-
-    async def settled_block(self, batch_id: int) -> int:
-        return 100 + batch_id
 
     async def last_round(self) -> LaneRound:
         return LaneRound(self.lane.round, self.lane.timestamp)

@@ -18,7 +18,7 @@ from evermark.protocol.batch import AccountOwner, decode_batch
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MAX_BATCH_AGE_S, NO_PRICE, Round, aggregate, median_rates, prices_hash
 from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
-from sequencer.settlement.chain import LaneRound, Receipt
+from sequencer.settlement.chain import LaneRound, Receipt, outline_of
 from sequencer.settlement.errors import Refused, Unreachable
 from sequencer.settlement.witness import Settled
 from tests.simulation.strangers import overdue_batch
@@ -200,11 +200,11 @@ class SimulatedChain:
     async def settled_batch(self, batch_id: int) -> Settled:
         """Any settled one."""
         await self._ask()
-        batches = self._seen().batches
+        seen = self._seen()
+        batches = seen.batches
         if batch_id > len(batches):
             raise Unreachable(f"batch {batch_id} is settled, but the node shows no log of it")
-        batch = batches[batch_id - 1]
-        return Settled(batch_id, int.from_bytes(batch[43:49], "big"), batch[49:81])
+        return outline_of(batches[batch_id - 1], seen.settled_blocks[batch_id - 1])
 
     async def foreign_batch(self, batch_id: int, first_entry: int) -> ForeignBatch:
         """Somebody else's batch with all that it refers to."""
@@ -225,13 +225,6 @@ class SimulatedChain:
         """Time of the block that is deep enough."""
         await self._ask()
         return self._final().time_s
-
-    async def settled_block(self, batch_id: int) -> int:
-        """The block that holds a batch."""
-        await self._ask()
-        if batch_id > len(self.head.settled_blocks):
-            raise Unreachable(f"batch {batch_id} is settled, but the node shows no log of it")
-        return self.head.settled_blocks[batch_id - 1]
 
     async def last_round(self) -> LaneRound:
         """The lane's newest round."""
