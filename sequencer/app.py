@@ -40,6 +40,7 @@ from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.errors import Ended, Unreachable
 from sequencer.settlement.line import SettlementLine
 from sequencer.settlement.reconciliation import Reconciliation
+from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import check_witness
 from sequencer.storage import StorageWatch, free_bytes
 
@@ -117,7 +118,8 @@ class Sequencer:
         self._clock = clock
         self._opening = Opening(core.pipeline, clock.now_s, taken_over=config.standby)
         self._inbox = InboxWatcher(chain, core.pipeline.submit, lambda: core.state.next_entry_id)
-        self._line = SettlementLine(chain, core.backlog, core.pipeline.submit, clock.now_s, core.reverse)
+        way_out = WayOut(chain, core.backlog, clock.now_s, core.reverse, core.bisection)
+        self._line = SettlementLine(chain, core.backlog, core.pipeline.submit, clock.now_s, way_out)
         self._reconciliation = Reconciliation(chain, core.pipeline, config.reconcile_s)
         self._storage = StorageWatch(
             core.pipeline, lambda: free_bytes(config.directory), config.reserve_bytes
@@ -169,6 +171,7 @@ class Sequencer:
             "fills_voided": backlog.fills_voided,
             "reversals": backlog.reversals,
             "last_reversal": _reversal_json(backlog.last_reversal),
+            "halted_accounts": sorted(self._core.state.halted),
             "last_settle_gas": line.last_settle_gas,
             "commands_waiting": self._core.pipeline.waiting,
         }

@@ -30,6 +30,7 @@ from sequencer.publication import Publication
 from sequencer.replay import apply_record, replay
 from sequencer.reports import ReportCollector
 from sequencer.settlement.backlog import Backlog
+from sequencer.settlement.bisection import Bisection
 from sequencer.settlement.reversal import ReversalPlan, reversal_commands
 from sequencer.snapshots import SnapshotFiles, Snapshotter, recover
 from sequencer.snapshots.earlier import EarlierStates
@@ -101,6 +102,7 @@ class Core:
         )
         self.snapshotter.start_at(recovered.sequence)
         self._earlier = EarlierStates(open_journal(location, read_only=True), files)
+        self.bisection = Bisection(self._earlier)
         replaying = (*followers.subscribers, self.snapshotter.note)
         replay(self.journal, self.state, replaying, after=recovered.sequence, state_at=self._earlier)
         if not standby:

@@ -2,9 +2,7 @@
 
 Every step starts from what the chain says. The vault takes only batch last + 1, so a crash at any point, a
 lost answer or a reorg is handled by asking for the last batch id again and going on from there; nothing is
-stored. What can never settle is reversed by a journaled command (`reversal.py`), and the line goes on behind it: when
-somebody else's batch took the next id, and when a batch has missed its window. Another refusal stops the
-line with an alarm; trading is bounded meanwhile by the engine's unsettled limits.
+stored. Where the line cannot go on, `way_out.py` knows what to do.
 """
 
 import asyncio
@@ -15,15 +13,15 @@ import msgspec
 import structlog
 
 from evermark.protocol.batch import encode_batch
-from evermark.protocol.oracle import MAX_BATCH_AGE_S, Round
+from evermark.protocol.oracle import Round
 from sequencer import metrics
-from sequencer.engine.commands import AnyCommand, BatchConfirmed, ForeignBatch, ReversalCause
+from sequencer.engine.commands import AnyCommand, BatchConfirmed
 from sequencer.engine.events import Event
 from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.claims import ClaimPayer
 from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen, slipped_in
-from sequencer.settlement.reversal import ReversalPlan
+from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import Settled
 
 HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
@@ -33,11 +31,8 @@ STOPPED_RETRY_S = (
     10.0  # a refused batch is simulated again this often, in case an operator has cured the reason
 )
 
-FRESH_S = 30  # a reversal waits for a round no older than this: what stands is matched at it
-
 log = structlog.get_logger("settlement")
 
-Reverse = Callable[[ReversalPlan], Awaitable[None]]
 Submit = Callable[[AnyCommand], Awaitable[list[Event]]]
 
 
@@ -62,14 +57,14 @@ class SettlementLine:
         backlog: Backlog,
         submit: Submit,
         now_s: Callable[[], int],
-        reverse: Reverse,
+        way_out: WayOut,
     ) -> None:
-        """`submit` is the pipeline's, `now_s` chain time; `reverse` journals a reversal and returns when it is applied."""
+        """`submit` is the pipeline's, `now_s` chain time."""
         self._chain = chain
         self._backlog = backlog
         self._submit = submit
         self._now_s = now_s
-        self._reverse = reverse
+        self._way_out = way_out
         self._claims = ClaimPayer(chain)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
@@ -130,7 +125,7 @@ class SettlementLine:
             )
         confirmed = await self._confirm(min(final, foreign - 1) if foreign else final)
         if foreign:
-            return await self._follow(foreign, final) or confirmed
+            return await self._way_out.follow(foreign, final) or confirmed
         sealed = self._backlog.sealed(self._settled + 1)
         if sealed is not None:
             await self._settle(sealed)
@@ -160,44 +155,6 @@ class SettlementLine:
             _check_journal(found, self._backlog.sealed(found.batch_id))
         return first
 
-    async def _follow(self, first: int, final: int) -> bool:
-        """Once batches of somebody else are deep enough, go on behind them: what this journal has matched since the batch
-        before them is void."""
-        if final < first or not self._is_priced():
-            return False
-        batches: list[ForeignBatch] = []
-        entry = self._backlog.entries_settled + 1
-        for batch_id in range(first, final + 1):
-            if not (await self._chain.settled_batch(batch_id)).is_foreign:
-                break
-            batches.append(await self._chain.foreign_batch(batch_id, entry))
-            entry += len(batches[-1].entries)
-        log.error("SOMEBODY ELSE'S BATCH: reversing", first=first, last=batches[-1].batch_id)
-        await self._turn_back(ReversalCause.FOREIGN_BATCH, tuple(batches))
-        if self._backlog.last_confirmed < batches[-1].batch_id:
-            raise Refused(f"the engine does not follow batch {first} of somebody else; look at the journal")
-        return True
-
-    async def _turn_back(self, cause: ReversalCause, foreign: tuple[ForeignBatch, ...] = ()) -> None:
-        backlog = self._backlog
-        await self._reverse(ReversalPlan(backlog.last_confirmed, backlog.confirmed_sequence, cause, foreign))
-        told = backlog.last_reversal
-        if told is not None:
-            log.error(
-                "REVERSED",
-                cause=cause.value,
-                after=told.after,
-                batch=told.batch_id,
-                trades_voided=told.last_trade + 1 - told.first_trade,
-            )
-
-    def _is_priced(self) -> bool:
-        newest = self._backlog.newest_round
-        fresh = newest is not None and self._now_s() - newest.timestamp <= FRESH_S
-        if not fresh:
-            self._retrying = "a reversal waits for prices"
-        return fresh
-
     async def _confirm(self, final: int) -> bool:
         """Tell the engine of every batch that is deep enough, in order."""
         first = self._backlog.last_confirmed + 1
@@ -220,7 +177,7 @@ class SettlementLine:
         try:
             await self._chain.simulate_settle(data)
         except Refused as refusal:
-            await self._give_up(sealed, refusal)
+            await self._way_out.give_up(sealed, refusal)
             return
         receipt = await self._chain.settle(data)
         self._gas, self._seconds = receipt.gas_used, time.monotonic() - began
@@ -238,20 +195,6 @@ class SettlementLine:
             seconds=round(self._seconds, 3),
             age_s=self._now_s() - sealed.round.timestamp,
         )
-
-    async def _give_up(self, sealed: SealedBatch, refusal: Refused) -> None:
-        """A batch that the vault will never take is reversed. Raises Refused while nobody knows that, or what to do."""
-        if self._backlog.last_confirmed != sealed.batch.batch_id - 1:
-            raise Unreachable(f"batch {sealed.batch.batch_id - 1} is not deep enough: {refusal}")
-        ends = sealed.round.timestamp + MAX_BATCH_AGE_S
-        if await self._chain.past_time_s(self._now_s()) <= ends:
-            raise refusal
-        if not self._is_priced():
-            raise Refused(f"{refusal}; a reversal waits for prices")
-        log.error(
-            "A BATCH HAS MISSED ITS WINDOW: reversing", batch=sealed.batch.batch_id, reason=str(refusal)
-        )
-        await self._turn_back(ReversalCause.MISSED_WINDOW)
 
     async def _post_round(self, round_: Round, lane_round: int) -> None:
         for number in self._backlog.rounds_to_post(round_, lane_round):

@@ -77,6 +77,7 @@ class Faults:
     stale: float = 0.05
     reorg: float = 0.03
     dropped: float = 0.1  # of a transaction in a reorganised block
+    poisoned: frozenset[int] = frozenset()  # accounts of which the vault takes no order
 
 
 class Transaction:
@@ -136,7 +137,8 @@ class SimulatedChain:
             if now < self.faults.until_s:
                 self.outages += 1
                 longest = LONGEST_OF_ALL_S if self._rng.random() < LONG_OUTAGE else LONGEST_OUTAGE_S
-                self.away_until_s = now + self._rng.uniform(2, longest)
+                ends = now + self._rng.uniform(2, longest)
+                self.away_until_s = min(ends, self.faults.until_s + LONGEST_OUTAGE_S)
 
     def enter(self, kind: InboxEntryKind, owner: bytes, sub_account: int, amount: int) -> None:
         """A user's own transaction to the Inbox."""
@@ -291,6 +293,9 @@ class SimulatedChain:
         owners = self._owners(ledger)
         batch = decode_batch(data, owners, [market.symbol for market in self._markets])
         pinned = ledger.pinned(batch.round, batch.prices_hash)
+        traders = {batch.accounts[batch.pairs[row.pair][0]] for row in batch.orders}
+        if traders & self.faults.poisoned:
+            raise Refused("vault: signature")
         if time > pinned.timestamp + MAX_BATCH_AGE_S:
             raise Refused("vault: round too old")
         if any(hour not in ledger.hours for hour in batch.funding_hours):
