@@ -28,7 +28,7 @@ from evermark.chain import (
 from evermark.chain.rpc import UNREACHABLE, Web3, connect
 from sequencer.config import ConfigRefused, SequencerConfig, open_key, validate
 from sequencer.core import Core
-from sequencer.engine.commands import Genesis
+from sequencer.engine.commands import Genesis, HaltAccount
 from sequencer.engine.events import Reversed
 from sequencer.gateway.app import create_app, create_runner
 from sequencer.gateway.services import ExchangeFacts, Services
@@ -141,6 +141,11 @@ class Sequencer:
             log.info("gateway listens", host=self._config.host, port=port)
             if started is not None:
                 started(port)
+            for account in self._core.state.halted.keys() & set(self._config.release_accounts):
+                log.warning("an account is let go", account=account)
+                await self._core.pipeline.submit(
+                    HaltAccount(account=account, halted=False, reason="the operator let it go")
+                )
             await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
             for name, task in tasks.items():
                 if task.done() and name != "stop":
