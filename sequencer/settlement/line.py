@@ -58,14 +58,16 @@ class SettlementLine:
         submit: Submit,
         now_s: Callable[[], int],
         way_out: WayOut,
+        delayed_claims: Callable[[], list[tuple[int, int]]] = list,
     ) -> None:
-        """`submit` is the pipeline's, `now_s` chain time."""
+        """`submit` is the pipeline's, `now_s` chain time; `delayed_claims` gives (due, claim) of what the engine knows to be
+        payable later."""
         self._chain = chain
         self._backlog = backlog
         self._submit = submit
         self._now_s = now_s
         self._way_out = way_out
-        self._claims = ClaimPayer(chain)
+        self._claims = ClaimPayer(chain, delayed_claims)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
         self._alarm = ""
