@@ -103,15 +103,17 @@ class Core:
         self.snapshotter.start_at(recovered.sequence)
         self._earlier = EarlierStates(open_journal(location, read_only=True), files)
         self.bisection = Bisection(self._earlier)
-        replaying = (*followers.subscribers, self.snapshotter.note)
-        replay(self.journal, self.state, replaying, after=recovered.sequence, state_at=self._earlier)
+        self._catch_up(recovered.sequence, began)
         if not standby:
             self._own(epoch)
+
+    def _catch_up(self, after: int, began: float) -> None:
+        replaying = (*self._followers.subscribers, self.snapshotter.note)
+        replay(self.journal, self.state, replaying, after=after, state_at=self._earlier)
         log.info(
             "journal replayed",
             sequence=self.state.sequence,
-            after=recovered.sequence,
-            epoch=epoch,
+            after=after,
             journal=self.journal.name,
             seconds=round(time.monotonic() - began, 3),
         )
