@@ -1,4 +1,4 @@
-"""An operation that the vault refuses is found by simulating shorter batches; its account is halted, and everybody else goes on."""
+"""An operation that the vault refuses is found by simulating shorter batches; its account is halted, everybody else goes on."""
 
 from pathlib import Path
 
