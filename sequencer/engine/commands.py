@@ -211,6 +211,16 @@ class ForeignBatch(Command, frozen=True):
     )
 
 
+class HaltAccount(Command, frozen=True):
+    """From now on the account may only cancel, and, with `liquidation`, is not liquidated either; or (`halted` False) it trades
+    again. What the vault would not take of it was taken back."""
+
+    account: int
+    halted: bool
+    reason: str
+    liquidation: bool = False
+
+
 AnyCommand = (
     Genesis
     | OracleRound
@@ -227,4 +237,5 @@ AnyCommand = (
     | BatchConfirmed
     | Reverse
     | ForeignBatch
+    | HaltAccount
 )
