@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import structlog
@@ -104,8 +104,9 @@ class History(Queries):
         placed = self._place(applied) if isinstance(applied.command, PlaceOrder) else None
         known = placed is None and isinstance(applied.command, PlaceOrder)
         for line, event in enumerate(applied.events):
-            if not (known and isinstance(event, CommandRejected)):
-                self._count(applied, line, event)
+            count = _COUNTED.get(type(event))
+            if count is not None and not (known and type(event) is CommandRejected):
+                count(self, event, applied, line)
         if placed is not None:
             _keep_first_answer(placed, applied)
         self._row_count += 1
@@ -199,34 +200,23 @@ class History(Queries):
             if self._by_client.get((oldest.account, oldest.client_id)) == oldest.order_hash:
                 del self._by_client[oldest.account, oldest.client_id]
 
-    def _count(self, applied: Applied, line: int, event: Any) -> None:
-        if isinstance(event, Trade):
-            self._trade(event, applied.stamp_ms)
-        elif isinstance(event, OrderEvent):
-            self._order_event(event)
-        elif isinstance(event, CollateralChanged):
-            if event.cause not in TRADING_CAUSES:
-                self._row("ledger", _ledger_row(event, applied, line))
-        elif isinstance(event, FundingApplied):
-            symbol = self._symbols[event.market_id]
-            self._row(
-                "funding",
-                {
-                    "market": symbol,
-                    "hour": event.hour,
-                    "rate_ppb": event.rate_ppb,
-                    "index": event.index_ticks,
-                },
-            )
+    def _collateral(self, event: CollateralChanged, applied: Applied, line: int) -> None:
+        if event.cause not in TRADING_CAUSES:
+            self._row("ledger", _ledger_row(event, applied, line))
 
-    def _order_event(self, event: OrderEvent) -> None:
+    def _funding(self, event: FundingApplied, applied: Applied, line: int) -> None:
+        symbol = self._symbols[event.market_id]
+        about = {"hour": event.hour, "rate_ppb": event.rate_ppb, "index": event.index_ticks}
+        self._row("funding", {"market": symbol} | about)
+
+    def _order_event(self, event: OrderEvent, applied: Applied, line: int) -> None:
         record = self._orders.get(event.order_hash)
         if record is None:
             return
-        if isinstance(event, CommandRejected):
-            record.reason = event.reject.code.name
-        elif isinstance(event, OrderAccepted):
+        if isinstance(event, OrderAccepted):
             record.status, record.filled = "open", event.filled
+        elif isinstance(event, CommandRejected):
+            record.reason = event.reject.code.name
         elif isinstance(event, OrderWaits):
             record.status = "untriggered"
         elif isinstance(event, OrderTriggered):
@@ -237,8 +227,8 @@ class History(Queries):
             record.status, record.filled, record.reason = "cancelled", event.filled, str(event.reason)
         self._dirty[record.order_hash] = record
 
-    def _trade(self, trade: Trade, stamp_ms: int) -> None:
-        symbol = self._symbols[trade.market_id]
+    def _trade(self, trade: Trade, applied: Applied, line: int) -> None:
+        symbol, stamp_ms = self._symbols[trade.market_id], applied.stamp_ms
         liquidation = trade.liquidated != 0
         common = {
             "trade_id": trade.trade_id,
@@ -276,9 +266,18 @@ class History(Queries):
         self._row_count += 1
 
 
+# What becomes of each kind of event; the others leave nothing in the history.
+_COUNTED: dict[type, Callable[[History, Any, Applied, int], None]] = {
+    Trade: History._trade,
+    CollateralChanged: History._collateral,
+    FundingApplied: History._funding,
+    **dict.fromkeys(get_args(OrderEvent), History._order_event),
+}
+
+
 def _keep_first_answer(record: OrderRecord, applied: Applied) -> None:
     """What the sender of this order is told, now and on every repetition."""
-    rejects = [event.reject for event in applied.events if isinstance(event, CommandRejected)]
+    rejects = [event.reject for event in applied.events if type(event) is CommandRejected]
     if rejects:
         body: dict[str, Any] = {"error": rejects[0].to_json(), "order_hash": "0x" + record.order_hash.hex()}
     else:
