@@ -30,6 +30,7 @@ from evermark.chain.rpc import UNREACHABLE, Web3, connect
 from sequencer.config import ConfigRefused, SequencerConfig, open_key, validate
 from sequencer.core import Core
 from sequencer.engine.commands import Genesis
+from sequencer.engine.events import Reversed
 from sequencer.gateway.app import create_app, create_runner
 from sequencer.gateway.services import ExchangeFacts, Services
 from sequencer.inbox import InboxWatcher
@@ -117,7 +118,7 @@ class Sequencer:
         self._clock = clock
         self._opening = Opening(core.pipeline, clock.now_s, taken_over=config.standby)
         self._inbox = InboxWatcher(chain, core.pipeline.submit, lambda: core.state.next_entry_id)
-        self._line = SettlementLine(chain, core.backlog, core.pipeline.submit, clock.now_s)
+        self._line = SettlementLine(chain, core.backlog, core.pipeline.submit, clock.now_s, core.reverse)
         self._reconciliation = Reconciliation(chain, core.pipeline, config.reconcile_s)
         self._storage = StorageWatch(
             core.pipeline, lambda: free_bytes(config.directory), config.reserve_bytes
@@ -164,8 +165,11 @@ class Sequencer:
             "settlement_retrying": line.retrying,
             "reconciled_batch": self._reconciliation.compared,
             "reconciliation_alarm": self._reconciliation.alarm,
-            "fills_matched": self._core.state.trade_count,
+            "fills_matched": self._core.state.trade_count - backlog.fills_voided,
             "fills_settled": backlog.fills_settled,
+            "fills_voided": backlog.fills_voided,
+            "reversals": backlog.reversals,
+            "last_reversal": _reversal_json(backlog.last_reversal),
             "last_settle_gas": line.last_settle_gas,
             "commands_waiting": self._core.pipeline.waiting,
         }
@@ -202,6 +206,18 @@ class Sequencer:
             missing=self.missing,
             publication=core.publication,
         )
+
+
+def _reversal_json(event: Reversed | None) -> dict[str, Any] | None:
+    if event is None:
+        return None
+    return {
+        "cause": event.cause.value,
+        "batch": event.batch_id,
+        "after": event.after,
+        "first_trade": event.first_trade,
+        "last_trade": event.last_trade,
+    }
 
 
 class _Outside:

@@ -9,7 +9,7 @@ from evermark.protocol.batch import Batch
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import Side
 from evermark.protocol.reject import Reject
-from sequencer.engine.commands import MarketMode
+from sequencer.engine.commands import MarketMode, ReversalCause
 
 
 class CancelReason(enum.StrEnum):
@@ -30,6 +30,7 @@ class CancelReason(enum.StrEnum):
     AGENT_REVOKED = "agent_revoked"
     BRACKET = "bracket"
     TRIGGER_REFUSED = "trigger_refused"
+    REVERSED = "reversed"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -131,6 +132,18 @@ class Trade(Event, frozen=True):
     maker_fee: int
     taker_fee: int
     liquidated: int = 0
+
+
+class OrderRestored(Event, frozen=True):
+    """A reversal took back what happened to the order: it waits again, in the book or (`triggered` False) for its trigger,
+    with `filled` lots traded."""
+
+    account: int
+    order_hash: bytes
+    market_id: int
+    filled: int
+    remaining: int
+    triggered: bool
 
 
 class LevelChanged(Event, frozen=True):
@@ -281,6 +294,26 @@ class BatchSealed(Event, frozen=True):
     round: Round
 
 
+class Reversed(Event, frozen=True):
+    """Everything that records after `after` did is void, the trades `first_trade` to `last_trade` among it (none when the first
+    is above the last). What the exchange is like now, where that differs, follows in the same command."""
+
+    after: int
+    batch_id: int  # the last batch that stands
+    cause: ReversalCause
+    first_trade: int
+    last_trade: int
+    funding_hour: int  # the last one that stands applied
+
+
+class ForeignBatchApplied(Event, frozen=True):
+    """Somebody else's batch took effect, as it has on the chain."""
+
+    batch_id: int
+    entries: int
+    funding_hours: int
+
+
 AnyEvent = (
     CommandRejected
     | OrderAccepted
@@ -289,6 +322,7 @@ AnyEvent = (
     | OrderRested
     | OrderFilled
     | OrderCancelled
+    | OrderRestored
     | Trade
     | LevelChanged
     | AccountRegistered
@@ -306,4 +340,6 @@ AnyEvent = (
     | WithdrawalClaimed
     | Transferred
     | BatchSealed
+    | Reversed
+    | ForeignBatchApplied
 )

@@ -37,6 +37,13 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     if len(batch.inbox) >= MAX_INBOX or not batch.has_room_for_account(pairs):
         seal(ctx)
     enter(ctx, STAGE_INBOX, priced=withdrawing is not None)
+    execute_entry(ctx, entry)
+
+
+def execute_entry(ctx: Context, entry: InboxEntry) -> None:
+    """What an entry does in a batch, the engine's own or anybody's, that has room for it."""
+    state = ctx.state
+    account = state.accounts.get(state.account_ids.get((entry.owner, entry.sub_account), 0))
     state.entry_count += 1
     state.waiting_deposits.pop(entry.entry_id, None)
     if entry.entry_kind is InboxEntryKind.DEPOSIT:

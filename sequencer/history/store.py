@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
-from sqlalchemy import Connection, Select, Table, create_engine, event, select
+from sqlalchemy import Connection, Select, Table, create_engine, event, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
@@ -24,7 +24,7 @@ from sequencer.history import tables
 Result = TypeVar("Result")
 RETRY_S = 1.0
 ASKED_AT_ONCE = 256  # order hashes of one statement
-LAYOUT = 2  # raise it with any change of the tables; the journal rebuilds a projection of another one
+LAYOUT = 3  # raise it with any change of the tables; the journal rebuilds a projection of another one
 
 log = structlog.get_logger("history")
 
@@ -35,6 +35,15 @@ class HistoryGap(RuntimeError):
     """
 
 
+class Voided(msgspec.Struct, frozen=True):
+    """What one reversal took back: trades by id, and the ledger's lines by journal sequence, each from the first to the last."""
+
+    first_trade: int
+    last_trade: int
+    first_sequence: int
+    last_sequence: int
+
+
 class WriteBatch(msgspec.Struct, frozen=True):
     """Everything that one transaction stores, and the journal position that it brings the projection to."""
 
@@ -42,6 +51,7 @@ class WriteBatch(msgspec.Struct, frozen=True):
     sequence: int
     journal_hash: bytes
     genesis_hash: bytes = b""  # of the journal's first record
+    voided: Sequence["Voided"] = ()  # marked after the rows are written
 
 
 class Store:
@@ -142,6 +152,8 @@ class Store:
             for name, values in rows.items():
                 upsert = _UPSERTS[name]
                 self._connection.exec_driver_sql(upsert.sql, [upsert.bind(row) for row in values])
+            for voided in batch.voided:
+                _mark(self._connection, voided)
             reached("history: rows written")
         reached("history: committed")
 
@@ -177,6 +189,14 @@ class _Upsert:
 
 
 _UPSERTS = {name: _Upsert(table) for name, table in tables.metadata.tables.items()}
+
+
+def _mark(connection: Connection, voided: Voided) -> None:
+    for table in (tables.fills, tables.trades):
+        within = table.c.trade_id.between(voided.first_trade, voided.last_trade)
+        connection.execute(update(table).where(within).values(voided=True))
+    lines = tables.ledger.c.journal_sequence.between(voided.first_sequence, voided.last_sequence)
+    connection.execute(update(tables.ledger).where(lines).values(voided=True))
 
 
 def _tune(connection: sqlite3.Connection, _: object) -> None:

@@ -13,10 +13,11 @@ from web3.exceptions import ContractLogicError, Web3Exception
 from web3.types import EventData
 
 from evermark.chain import Manifest, TransactionReverted, TransactionSender
+from evermark.chain.batches import BatchHidden, batch_within, decode_outline
 from evermark.chain.rpc import UNREACHABLE, Web3
 from evermark.chain.vault import ExchangeContracts, InboxItem
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
-from sequencer.engine.commands import InboxEntry, InboxEntryKind
+from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen
 from sequencer.settlement.reconciliation import MarketSums, Sums, VaultSums
 from sequencer.settlement.witness import Settled
@@ -85,8 +86,39 @@ class ExchangeChain:
             return None
         if latest == FROZEN_BATCH_ID:
             raise frozen()
-        args = (await self._settled_log(latest))["args"]
-        return Settled(latest, int(args["journal_sequence"]), bytes(args["journal_hash"]))
+        return await self.settled_batch(latest)
+
+    async def settled_batch(self, batch_id: int) -> Settled:
+        """Any settled batch with the journal position in its event."""
+        args = (await self._settled_log(batch_id))["args"]
+        return Settled(batch_id, int(args["journal_sequence"]), bytes(args["journal_hash"]))
+
+    async def foreign_batch(self, batch_id: int, first_entry: int) -> ForeignBatch:
+        """A settled batch of somebody else and all that it refers to; it consumed the inbox from `first_entry` on."""
+        found = await self._settled_log(batch_id)
+        async with _asking():
+            transaction = await self._w3.eth.get_transaction(found["transactionHash"])
+            calldata = batch_within(bytes(transaction["input"]), batch_id, bytes(found["args"]["batch_hash"]))
+            batch = decode_outline(calldata)
+            rates = [await self._contracts.funding_rates(hour) for hour in batch.funding_hours]
+            last = first_entry + len(batch.inbox)
+            entries = [await self._entry(number, found["blockNumber"]) for number in range(first_entry, last)]
+            round_ = await self._contracts.pinned_round(batch.round, batch.prices_hash)
+        return ForeignBatch(
+            batch_id=batch_id,
+            calldata=calldata,
+            round=round_,
+            entries=tuple(entries),
+            rates=tuple(rates),
+            block_number=int(found["blockNumber"]),
+        )
+
+    async def past_time_s(self, now_s: int) -> int:
+        """A time before which no block comes any more, whatever is reorganised; `now_s` where nothing can be."""
+        if not self._confirmations:
+            return now_s
+        async with _asking():
+            return int((await self._w3.eth.get_block(await self._final_block()))["timestamp"])
 
     async def vault_sums(self) -> VaultSums:
         """What reconciliation compares, as of the newest final block."""
@@ -227,6 +259,8 @@ def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:
 async def _asking() -> AsyncIterator[None]:
     try:
         yield
+    except BatchHidden as error:
+        raise Refused(str(error)) from error
     except (ContractLogicError, TransactionReverted) as error:
         reason = error.reason if isinstance(error, TransactionReverted) else error.message or str(error)
         kind = Unreachable if any(text in reason for text in OVERTAKEN) else Refused

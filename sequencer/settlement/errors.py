@@ -23,11 +23,3 @@ def frozen() -> Ended:
         "chain: the exchange is frozen: nothing settles any more, and users leave through Exit (docs/exit.md). "
         "Do not start the sequencer again"
     )
-
-
-def executed_by_others(batch_id: int) -> Ended:
-    """Somebody executed overdue work, and this journal's next batch can never settle."""
-    return Ended(
-        f"chain: batch {batch_id} is somebody else's, who executed overdue inbox entries or funding hours. This journal "
-        f"cannot go on from there: keep it as evidence of what did not settle, and point owners to docs/exit.md"
-    )

@@ -2,9 +2,9 @@
 
 Every step starts from what the chain says. The vault takes only batch last + 1, so a crash at any point, a
 lost answer or a reorg is handled by asking for the last batch id again and going on from there; nothing is
-stored. A batch that the vault refuses for good stops the line with an alarm. Isolating the operation that
-is to blame by bisection is not built: the line waits for an operator, and trading is bounded by the
-engine's unsettled limits.
+stored. What can never settle is reversed by a journaled command (`reversal.py`), and the line goes on behind it: when
+somebody else's batch took the next id, and when a batch has missed its window. Another refusal stops the
+line with an alarm; trading is bounded meanwhile by the engine's unsettled limits.
 """
 
 import asyncio
@@ -15,20 +15,15 @@ import msgspec
 import structlog
 
 from evermark.protocol.batch import encode_batch
-from evermark.protocol.oracle import Round
+from evermark.protocol.oracle import MAX_BATCH_AGE_S, Round
 from sequencer import metrics
-from sequencer.engine.commands import AnyCommand, BatchConfirmed
+from sequencer.engine.commands import AnyCommand, BatchConfirmed, ForeignBatch, ReversalCause
 from sequencer.engine.events import Event
 from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.claims import ClaimPayer
-from sequencer.settlement.errors import (
-    FROZEN_BATCH_ID,
-    Refused,
-    Unreachable,
-    executed_by_others,
-    frozen,
-)
+from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen
+from sequencer.settlement.reversal import ReversalPlan
 
 HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
 POLL_S = 0.5  # wall time between looks at the chain while nothing happens
@@ -37,8 +32,11 @@ STOPPED_RETRY_S = (
     10.0  # a refused batch is simulated again this often, in case an operator has cured the reason
 )
 
+FRESH_S = 30  # a reversal waits for a round no older than this: what stands is matched at it
+
 log = structlog.get_logger("settlement")
 
+Reverse = Callable[[ReversalPlan], Awaitable[None]]
 Submit = Callable[[AnyCommand], Awaitable[list[Event]]]
 
 
@@ -58,17 +56,22 @@ class SettlementLine:
     """Settles the backlog until cancelled."""
 
     def __init__(
-        self, chain: ExchangeChain, backlog: Backlog, submit: Submit, now_s: Callable[[], int]
+        self,
+        chain: ExchangeChain,
+        backlog: Backlog,
+        submit: Submit,
+        now_s: Callable[[], int],
+        reverse: Reverse,
     ) -> None:
-        """`submit` is the pipeline's, `now_s` chain time."""
+        """`submit` is the pipeline's, `now_s` chain time; `reverse` journals a reversal and returns when it is applied."""
         self._chain = chain
         self._backlog = backlog
         self._submit = submit
         self._now_s = now_s
+        self._reverse = reverse
         self._claims = ClaimPayer(chain)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
-        self._ours = 0  # the newest settled batch that is known to be this journal's
         self._alarm = ""
         self._retrying = ""
         self._gas = 0
@@ -108,7 +111,8 @@ class SettlementLine:
                     await self._rest()
 
     async def step(self) -> bool:
-        """One unit of work: confirm what is deep enough, then settle one batch or post a due round.
+        """One unit of work: confirm what is deep enough, then settle one batch, follow somebody else's, or post a due
+        round.
 
         Returns False when there was nothing to do. Raises Unreachable, Refused or Ended.
         """
@@ -116,14 +120,16 @@ class SettlementLine:
         if FROZEN_BATCH_ID in (self._settled, final):
             await self._claims.step()
             raise frozen()
-        await self._check_ours()
+        foreign = await self._first_foreign()
         self.reached = True
         if self._settled < self._backlog.last_confirmed:
             raise Unreachable(
                 f"the node shows batch {self._settled} where batch {self._backlog.last_confirmed} was confirmed: it lags "
                 "behind, or the chain took back more blocks than `confirmations`"
             )
-        confirmed = await self._confirm(final)
+        confirmed = await self._confirm(min(final, foreign - 1) if foreign else final)
+        if foreign:
+            return await self._follow(foreign, final) or confirmed
         sealed = self._backlog.sealed(self._settled + 1)
         if sealed is not None:
             await self._settle(sealed)
@@ -136,26 +142,63 @@ class SettlementLine:
             )
         return bool(await self._claims.step()) or await self._heartbeat() or confirmed
 
-    async def _check_ours(self) -> None:
-        """A batch that the vault settled is the one that this journal sealed under its id. Raises Ended.
+    async def _first_foreign(self) -> int:
+        """The first settled batch that is somebody else's and that the journal does not know yet; 0 without one. Those before
+        it are what this journal sealed under their ids.
 
         Anybody may execute overdue work in a batch of their own, which takes the next id and names no journal.
         """
-        if self._settled <= self._ours:
-            self._ours = self._settled  # after a reorg what comes next is looked at again
-            return
-        newest = await self._chain.newest_settled()
-        if newest is None:
-            return
-        sealed = self._backlog.sealed(newest.batch_id)
-        known = sealed is None and newest.batch_id <= self._backlog.last_confirmed
-        if newest.journal_sequence == 0 and not known:
-            raise executed_by_others(newest.batch_id)
-        if sealed is not None and sealed.batch.journal_hash != newest.journal_hash:
+        if self._settled <= self._backlog.last_confirmed:
+            return 0
+        found = await self._chain.newest_settled()
+        first = 0
+        while found is not None and found.batch_id > self._backlog.last_confirmed and found.is_foreign:
+            first = found.batch_id
+            found = await self._chain.settled_batch(first - 1) if first > 1 else None
+        sealed = None if found is None else self._backlog.sealed(found.batch_id)
+        if found is not None and sealed is not None and sealed.batch.journal_hash != found.journal_hash:
             raise Refused(
-                f"batch {newest.batch_id} on the chain names record {newest.journal_sequence} of another journal"
+                f"batch {found.batch_id} on the chain names record {found.journal_sequence} of another journal"
             )
-        self._ours = newest.batch_id
+        return first
+
+    async def _follow(self, first: int, final: int) -> bool:
+        """Once batches of somebody else are deep enough, go on behind them: what this journal has matched since the batch
+        before them is void."""
+        if final < first or not self._is_priced():
+            return False
+        batches: list[ForeignBatch] = []
+        entry = self._backlog.entries_settled + 1
+        for batch_id in range(first, final + 1):
+            if not (await self._chain.settled_batch(batch_id)).is_foreign:
+                break
+            batches.append(await self._chain.foreign_batch(batch_id, entry))
+            entry += len(batches[-1].entries)
+        log.error("SOMEBODY ELSE'S BATCH: reversing", first=first, last=batches[-1].batch_id)
+        await self._turn_back(ReversalCause.FOREIGN_BATCH, tuple(batches))
+        if self._backlog.last_confirmed < batches[-1].batch_id:
+            raise Refused(f"the engine does not follow batch {first} of somebody else; look at the journal")
+        return True
+
+    async def _turn_back(self, cause: ReversalCause, foreign: tuple[ForeignBatch, ...] = ()) -> None:
+        backlog = self._backlog
+        await self._reverse(ReversalPlan(backlog.last_confirmed, backlog.confirmed_sequence, cause, foreign))
+        told = backlog.last_reversal
+        if told is not None:
+            log.error(
+                "REVERSED",
+                cause=cause.value,
+                after=told.after,
+                batch=told.batch_id,
+                trades_voided=told.last_trade + 1 - told.first_trade,
+            )
+
+    def _is_priced(self) -> bool:
+        newest = self._backlog.newest_round
+        fresh = newest is not None and self._now_s() - newest.timestamp <= FRESH_S
+        if not fresh:
+            self._retrying = "a reversal waits for prices"
+        return fresh
 
     async def _confirm(self, final: int) -> bool:
         """Tell the engine of every batch that is deep enough, in order."""
@@ -173,9 +216,12 @@ class SettlementLine:
             if not await self._chain.has_funding(hour):
                 await self._chain.post_funding(self._backlog.funding_reports(hour))
         data = encode_batch(batch)
-        await self._chain.simulate_settle(data)
+        try:
+            await self._chain.simulate_settle(data)
+        except Refused as refusal:
+            await self._give_up(sealed, refusal)
+            return
         receipt = await self._chain.settle(data)
-        self._ours = batch.batch_id
         self._gas, self._seconds = receipt.gas_used, time.monotonic() - began
         metrics.SETTLE_GAS.inc(receipt.gas_used)
         metrics.SETTLE_SECONDS.observe(self._seconds)
@@ -191,6 +237,20 @@ class SettlementLine:
             seconds=round(self._seconds, 3),
             age_s=self._now_s() - sealed.round.timestamp,
         )
+
+    async def _give_up(self, sealed: SealedBatch, refusal: Refused) -> None:
+        """A batch that the vault will never take is reversed. Raises Refused while nobody knows that, or what to do."""
+        if self._backlog.last_confirmed != sealed.batch.batch_id - 1:
+            raise Unreachable(f"batch {sealed.batch.batch_id - 1} is not deep enough: {refusal}")
+        ends = sealed.round.timestamp + MAX_BATCH_AGE_S
+        if await self._chain.past_time_s(self._now_s()) <= ends:
+            raise refusal
+        if not self._is_priced():
+            raise Refused(f"{refusal}; a reversal waits for prices")
+        log.error(
+            "A BATCH HAS MISSED ITS WINDOW: reversing", batch=sealed.batch.batch_id, reason=str(refusal)
+        )
+        await self._turn_back(ReversalCause.MISSED_WINDOW)
 
     async def _post_round(self, round_: Round, lane_round: int) -> None:
         for number in self._backlog.rounds_to_post(round_, lane_round):
