@@ -118,7 +118,14 @@ class Sequencer:
         self._clock = clock
         self._opening = Opening(core.pipeline, clock.now_s, taken_over=config.standby)
         self._inbox = InboxWatcher(chain, core.pipeline.submit, lambda: core.state.next_entry_id)
-        self._line = SettlementLine(chain, core.backlog, core.pipeline.submit, clock.now_s, core.reverse)
+        self._line = SettlementLine(
+            chain,
+            core.backlog,
+            core.pipeline.submit,
+            clock.now_s,
+            core.reverse,
+            lambda: [(due, claim) for due, claim, _, _ in core.state.delayed_claims],
+        )
         self._reconciliation = Reconciliation(chain, core.pipeline, config.reconcile_s)
         self._storage = StorageWatch(
             core.pipeline, lambda: free_bytes(config.directory), config.reserve_bytes

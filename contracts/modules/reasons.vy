@@ -71,6 +71,7 @@ NOTIONAL_TOO_LARGE: constant(uint256) = 57
 HIGH_S: constant(uint256) = 58
 NO_SIGNER: constant(uint256) = 59
 FROZEN: constant(uint256) = 60
+PAYABLE_AT: constant(uint256) = 61  # with the time, above the lowest eight bits
 MARKET_CLOSED: constant(uint256) = 70
 
 REASONS: immutable(address)
@@ -90,6 +91,8 @@ def fail(code: uint256):
 @pure
 @internal
 def text(code: uint256) -> String[32]:
+    if code & 255 == PAYABLE_AT:
+        return concat("vault: payable at ", uint2str(convert(code >> 8, uint40)))
     if code == NOTHING_TO_PAY:
         return "vault: nothing to pay"
     if code == TOKEN_REFUSED:

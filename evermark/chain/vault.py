@@ -69,10 +69,11 @@ class VaultMarket(msgspec.Struct, frozen=True):
 
 
 class VaultClaim(msgspec.Struct, frozen=True):
-    """What waits to be paid to an owner; amount 0 once paid."""
+    """What waits to be paid to an owner; amount 0 once paid. `due`: payable from then on (unix seconds; 0: at once)."""
 
     owner: str
     amount: int
+    due: int
 
 
 class VaultTotals(msgspec.Struct, frozen=True):

@@ -269,12 +269,15 @@ class EntrySkipped(Event, frozen=True):
 
 
 class WithdrawalClaimed(Event, frozen=True):
-    """A withdrawal became a claim in the open batch; the chain pays it once settled."""
+    """A withdrawal became a claim in the open batch. The chain pays it once settled and, where the outflow limits
+    delay it, not before `payable_at` (unix seconds; 0: at once)."""
 
     account: int
     owner: bytes
     amount: int
     fee: int
+    claim: int = 0
+    payable_at: int = 0
 
 
 class Transferred(Event, frozen=True):

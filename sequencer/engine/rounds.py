@@ -43,6 +43,8 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
     write_off_debts(ctx)
     ctx.ends_batch = True
     expire_orders(ctx)
+    while state.delayed_claims and state.delayed_claims[0][0] <= state.now:
+        heappop(state.delayed_claims)
     for at in state.markets:
         if at.last_price:
             at.triggers.trail(at.last_price)

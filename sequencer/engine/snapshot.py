@@ -13,6 +13,7 @@ from evermark.protocol.batch import FILL_DELEVERAGE
 from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
+from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import check
 from sequencer.engine.batch_builder import Baseline, OpenAction, OpenBatch, OpenFill, Row, path_bytes
 from sequencer.engine.commands import Genesis, MarketMode
@@ -20,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserv
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 6  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 7  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -94,13 +95,15 @@ def _dump(state: EngineState) -> list[Any]:
         ],
         sorted(state.stirred),
         _dump_batch(state.batch),
+        state.outflow,
+        sorted(state.delayed_claims),
         *([[key, *value] for key, value in sorted(state.waiting_deposits.items())]),
     ]
 
 
 def _load(fields: list[Any]) -> EngineState:
     _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
-    untriggered, stirred, batch, *waiting = rest
+    untriggered, stirred, batch, outflow, delayed, *waiting = rest
     state = EngineState()
     for entry_id, owner, sub_account, created in waiting:
         state.waiting_deposits[entry_id] = (owner, sub_account, created)
@@ -135,6 +138,8 @@ def _load(fields: list[Any]) -> EngineState:
     for values in untriggered:
         _load_untriggered(state, values)
     state.stirred = set(stirred)
+    state.outflow = Outflow(*outflow)
+    state.delayed_claims = [(due, claim, account, amount) for due, claim, account, amount in delayed]
     state.batch = _load_batch(batch)
     return state
 

@@ -10,6 +10,7 @@ from mypy_extensions import mypyc_attr
 from evermark.protocol.margin import MarginTable
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
+from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import USDC
 from sequencer.engine.batch_builder import OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
@@ -214,6 +215,7 @@ STATE_FIELDS: Final = (
     "confirmed_batch",
     "credited",
     "debtors",
+    "delayed_claims",
     "dust",
     "entry_count",
     "epoch",
@@ -225,6 +227,7 @@ STATE_FIELDS: Final = (
     "market_ids",
     "markets",
     "now",
+    "outflow",
     "sealed_batch",
     "sequence",
     "stale_markets",
@@ -259,6 +262,9 @@ class EngineState:
         self.credited = 0  # deposits and donations consumed
         self.claimed = 0  # withdrawals, paid or not
         self.claim_count = 0
+        self.outflow = Outflow()
+        # claims that are not payable yet: heap of (due, claim, account, amount)
+        self.delayed_claims: list[tuple[int, int, int, int]] = []
         self.entry_count = 0  # inbox entries consumed
         self.trade_count = 0
         self.stirred: set[int] = set()  # markets with a new mark or trade, until all triggers are looked at

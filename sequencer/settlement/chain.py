@@ -183,13 +183,19 @@ class ExchangeChain:
         async with _asking():
             return (await self._contracts.totals()).claims
 
-    async def claim_amount(self, claim_id: int) -> int:
-        """Quote units of a claim, 0 once paid."""
+    async def open_claim(self, claim_id: int) -> tuple[int, int]:
+        """(quote units of a claim, 0 once paid; from when on it is payable, 0 for at once)."""
         async with _asking():
-            return (await self._contracts.claim(claim_id)).amount
+            claim = await self._contracts.claim(claim_id)
+            return claim.amount, claim.due
+
+    async def block_time(self) -> int:
+        """Time of the newest block."""
+        async with _asking():
+            return int((await self._w3.eth.get_block("latest"))["timestamp"])
 
     async def pay(self, claim_id: int) -> Receipt:
-        """Pay a claim out. Raises Refused when the token does not take it."""
+        """Pay a claim out. Raises Refused when the token does not take it, or the claim is not due."""
         return await self._send(self._vault, self._contracts.pay_calldata(claim_id))
 
     async def inbox_entries(self, first_id: int, limit: int) -> list[InboxEntry]:

@@ -62,14 +62,16 @@ class SettlementLine:
         submit: Submit,
         now_s: Callable[[], int],
         reverse: Reverse,
+        delayed_claims: Callable[[], list[tuple[int, int]]] = list,
     ) -> None:
-        """`submit` is the pipeline's, `now_s` chain time; `reverse` journals a reversal and returns when it is applied."""
+        """`submit` is the pipeline's, `now_s` chain time; `reverse` journals a reversal and returns when it is applied;
+        `delayed_claims` gives (due, claim) of what the engine knows to be payable later."""
         self._chain = chain
         self._backlog = backlog
         self._submit = submit
         self._now_s = now_s
         self._reverse = reverse
-        self._claims = ClaimPayer(chain)
+        self._claims = ClaimPayer(chain, delayed_claims)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
         self._alarm = ""
