@@ -97,7 +97,9 @@ def _dump(state: EngineState) -> list[Any]:
         _dump_batch(state.batch),
         state.outflow,
         sorted(state.delayed_claims),
-        *([[key, *value] for key, value in sorted(state.waiting_deposits.items())]),
+        # What is rarely there, each kind by its length.
+        *([key, *value] for key, value in sorted(state.waiting_deposits.items())),
+        *([account, liquidation] for account, liquidation in sorted(state.halted.items())),
     ]
 
 
@@ -105,8 +107,12 @@ def _load(fields: list[Any]) -> EngineState:
     _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
     untriggered, stirred, batch, outflow, delayed, *waiting = rest
     state = EngineState()
-    for entry_id, owner, sub_account, created in waiting:
-        state.waiting_deposits[entry_id] = (owner, sub_account, created)
+    for key, *values in waiting:
+        if len(values) == 1:
+            state.halted[key] = bool(values[0])
+        else:
+            owner, sub_account, created = values
+            state.waiting_deposits[key] = (owner, sub_account, created)
     _set(state, STATE_FIELDS, numbers)
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)
