@@ -17,6 +17,7 @@ from sequencer.engine.commands import (
     ForeignBatch,
     FundingHour,
     Genesis,
+    HaltAccount,
     InboxEntry,
     OracleRound,
     PlaceOrder,
@@ -30,6 +31,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.events import Event
 from sequencer.engine.foreign import apply_foreign
 from sequencer.engine.funding import apply_funding
+from sequencer.engine.halting import halt_account
 from sequencer.engine.inbox import consume_entry, note_waiting
 from sequencer.engine.liquidation import liquidate
 from sequencer.engine.placement import place_order
@@ -56,6 +58,7 @@ VERBS: dict[type[AnyCommand], Callable[[Context, Any], None]] = {
     BatchConfirmed: confirm_batch,
     Reverse: reverse,
     ForeignBatch: apply_foreign,
+    HaltAccount: halt_account,
 }
 # They bring the state to what the chain is like, and nothing else happens with them.
 AS_THE_CHAIN = (Reverse, ForeignBatch)

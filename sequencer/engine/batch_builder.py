@@ -5,7 +5,10 @@ Fees round up once per order row and batch, so where batches end is part of the 
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.batch import (
+    FILL_FORCED_ON_BOOK,
     FILL_FUND,
     FILL_LIQUIDATION,
     FILL_ORDERS,
@@ -67,6 +70,7 @@ def path_bytes(path: Path | None) -> int:
     return 0 if path is None else 4 + 32 * len(path)
 
 
+@mypyc_attr(acyclic=True)
 class Row:
     """An order that traded in the open batch, and its fee so far as numerator in ppm."""
 
@@ -87,6 +91,7 @@ class Row:
         self.numerator = numerator
 
 
+@mypyc_attr(acyclic=True)
 class Baseline:
     """An account's margin when section 4 first touched it, and size and entry mark before each position
     changed."""
@@ -106,6 +111,7 @@ class Baseline:
         return before
 
 
+@mypyc_attr(acyclic=True)
 class OpenFill:
     """A fill before its rows and pairs have an index. `first` and `second` as in `batch.Fill`."""
 
@@ -121,6 +127,7 @@ class OpenFill:
         self.keeper = keeper  # account id, 0: none
 
 
+@mypyc_attr(acyclic=True)
 class OpenAction:
     """An action of section 2 before its accounts have an index; `target` receives a transfer, else 0.
 
@@ -280,7 +287,7 @@ def _fill(
     fill: OpenFill, row_at: dict[RowKey, int], pair_at: dict[PairKey, int], account_at: dict[int, int]
 ) -> Fill:
     first_is_row = fill.kind in (FILL_ORDERS, FILL_FUND)
-    second_is_row = fill.kind in (FILL_ORDERS, FILL_LIQUIDATION)
+    second_is_row = fill.kind in (FILL_ORDERS, FILL_LIQUIDATION, FILL_FORCED_ON_BOOK)
     return Fill(
         fill.kind,
         _index(fill.first, first_is_row, row_at, pair_at),

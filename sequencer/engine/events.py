@@ -26,12 +26,14 @@ class CancelReason(enum.StrEnum):
     REDUCE_ONLY = "reduce_only"
     PRICE_BAND = "price_band"
     LIQUIDATION = "liquidation"
+    FORCED_CLOSE = "forced_close"
     MARKET_HALTED = "market_halted"
     OPEN_INTEREST_CAP = "open_interest_cap"
     AGENT_REVOKED = "agent_revoked"
     BRACKET = "bracket"
     TRIGGER_REFUSED = "trigger_refused"
     REVERSED = "reversed"
+    ACCOUNT_HALTED = "account_halted"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -268,6 +270,19 @@ class Deleveraged(Event, frozen=True):
     score_ppm: int
 
 
+class ForcedClose(Event, frozen=True):
+    """A part of what an inbox entry asked to close, at a `loss` against the mark: against a waiting order at its price, or at
+    the mark less the loss against the insurance fund or an account of the deleveraging queue."""
+
+    entry_id: int
+    account: int
+    market_id: int
+    size: int
+    price: int
+    loss: int
+    counterparty: int
+
+
 class WrittenOff(Event, frozen=True):
     """The insurance fund paid `amount` of the debt of an account without positions."""
 
@@ -339,6 +354,14 @@ class ForeignBatchApplied(Event, frozen=True):
     funding_hours: int
 
 
+class AccountHalted(Event, frozen=True):
+    """An account may only cancel now, or trades again."""
+
+    account: int
+    halted: bool
+    reason: str
+
+
 AnyEvent = (
     CommandRejected
     | OrderAccepted
@@ -362,6 +385,7 @@ AnyEvent = (
     | AgentChanged
     | Liquidated
     | Deleveraged
+    | ForcedClose
     | WrittenOff
     | EntryApplied
     | EntrySkipped
@@ -370,4 +394,5 @@ AnyEvent = (
     | BatchSealed
     | Reversed
     | ForeignBatchApplied
+    | AccountHalted
 )

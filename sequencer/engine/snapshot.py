@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from evermark.protocol.batch import FILL_DELEVERAGE
+from evermark.protocol.batch import FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK
 from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import NO_PRICE, Round
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
@@ -21,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserv
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 8  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 9  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -33,6 +33,8 @@ STATE_FIELDS = (
     "claimed",
     "claim_count",
     "entry_count",
+    "closing_entry",
+    "closed_lots",
     "trade_count",
     "sealed_batch",
     "confirmed_batch",
@@ -49,7 +51,18 @@ ACCOUNT_FIELDS = (
 POSITION_FIELDS = ("size", "entry_cumulative", "entry_mark", "entry_notional")
 SLOT_FIELDS = ("sequence", "used_sequence", "filled")
 MODE_FIELDS = ("mode", "set_by_operator", "paused", "mode_for_good")
-MARKET_FIELDS = ("paused_until", "settled_at", "cumulative", "funding_hour", "open_interest", "last_price")
+MARKET_FIELDS = (
+    "paused_until",
+    "settled_at",
+    "cumulative",
+    "funding_hour",
+    "open_interest",
+    "last_price",
+    "forced_hour",
+    "forced_lots",
+    "forced_cap",
+)
+LEAVES_ORDERS = (FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK)  # fills whose targets keep waiting orders
 _WIDE = 1  # extension code of an integer beyond 64 bits
 
 
@@ -98,7 +111,9 @@ def _dump(state: EngineState) -> list[Any]:
         _dump_batch(state.batch),
         state.outflow,
         sorted(state.delayed_claims),
-        *([[key, *value] for key, value in sorted(state.waiting_deposits.items())]),
+        # What is rarely there, each kind by its length.
+        *([key, *value] for key, value in sorted(state.waiting_deposits.items())),
+        *([account, liquidation] for account, liquidation in sorted(state.halted.items())),
     ]
 
 
@@ -106,8 +121,12 @@ def _load(fields: list[Any]) -> EngineState:
     _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
     untriggered, stirred, batch, outflow, delayed, *waiting = rest
     state = EngineState()
-    for entry_id, owner, sub_account, created in waiting:
-        state.waiting_deposits[entry_id] = (owner, sub_account, created)
+    for key, *values in waiting:
+        if len(values) == 1:
+            state.halted[key] = bool(values[0])
+        else:
+            owner, sub_account, created = values
+            state.waiting_deposits[key] = (owner, sub_account, created)
     _set(state, STATE_FIELDS, numbers)
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)
@@ -280,7 +299,7 @@ def _load_batch(values: list[Any]) -> OpenBatch:
         batch.rows[account, slot, sequence] = row
     for kind, first, second, size, keeper in fills:
         batch.fills.append(OpenFill(kind, tuple(first), tuple(second), size, keeper))
-        batch.deleveraged = batch.deleveraged or kind == FILL_DELEVERAGE
+        batch.deleveraged = batch.deleveraged or kind in LEAVES_ORDERS
     for account, signed, fee, signature in withdrawals:
         batch.withdrawals.append((account, msgspec.convert(signed, Withdraw), fee, _signature(signature)))
     batch.accounts, batch.pairs = set(accounts), {(account, market) for account, market in pairs}

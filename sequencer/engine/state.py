@@ -3,6 +3,10 @@
 Only `apply` changes it. A gateway may read it between two commands (see `views.py`).
 """
 
+from typing import Final
+
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.margin import MarginTable
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
@@ -41,6 +45,7 @@ def stricter(one: MarketMode, other: MarketMode) -> MarketMode:
     return MarketMode.CANCEL_ONLY if (one, other) in _MEETINGS else max(one, other)
 
 
+@mypyc_attr(acyclic=True)
 class SlotState:
     """A slot's nonce: the highest sequence seen, and what the last order that traded left on the chain."""
 
@@ -52,6 +57,7 @@ class SlotState:
         self.filled = filled  # of the order with `used_sequence`; an amend carries it over
 
 
+@mypyc_attr(acyclic=True)
 class Position:
     """An account's position in one market, with its open orders there summed up.
 
@@ -151,6 +157,9 @@ class MarketState:
         "_price",
         "book",
         "cumulative",
+        "forced_cap",
+        "forced_hour",
+        "forced_lots",
         "funding_hour",
         "holders",
         "last_price",
@@ -188,6 +197,9 @@ class MarketState:
         self.open_interest = 0
         self.book = OrderBook()
         self.last_price = 0  # of the last trade in ticks, 0 before the first
+        self.forced_hour = 0  # the last hour with forced closes, their lots, and how many it takes
+        self.forced_lots = 0
+        self.forced_cap = 0
         self.triggers = TriggerIndex()
         self.holders: set[int] = set()  # a cache: accounts with a position here
 
@@ -223,43 +235,50 @@ class MarketState:
         return _WHILE_STALE[self.mode] if self.stale else self.mode
 
 
+# Names of everything in the state; compiled classes do not tell theirs.
+STATE_FIELDS: Final = (
+    "_round",
+    "account_ids",
+    "accounts",
+    "agents",
+    "batch",
+    "claim_count",
+    "claimed",
+    "closed_lots",
+    "closing_entry",
+    "confirmed_batch",
+    "credited",
+    "debtors",
+    "delayed_claims",
+    "dust",
+    "entry_count",
+    "epoch",
+    "expiries",
+    "expiry_room",
+    "funding_hour",
+    "funding_pool",
+    "genesis",
+    "halted",
+    "market_ids",
+    "markets",
+    "now",
+    "outflow",
+    "sealed_batch",
+    "sequence",
+    "stale_markets",
+    "stamp_ms",
+    "stirred",
+    "trade_count",
+    "unsettled",
+    "unsettled_sealed",
+    "waiting_deposits",
+)
+
+
 class EngineState:
     """Everything. A new one accepts nothing but Genesis."""
 
-    __slots__ = (
-        "_round",
-        "account_ids",
-        "accounts",
-        "agents",
-        "batch",
-        "claim_count",
-        "claimed",
-        "confirmed_batch",
-        "credited",
-        "debtors",
-        "delayed_claims",
-        "dust",
-        "entry_count",
-        "epoch",
-        "expiries",
-        "expiry_room",
-        "funding_hour",
-        "funding_pool",
-        "genesis",
-        "market_ids",
-        "markets",
-        "now",
-        "outflow",
-        "sealed_batch",
-        "sequence",
-        "stale_markets",
-        "stamp_ms",
-        "stirred",
-        "trade_count",
-        "unsettled",
-        "unsettled_sealed",
-        "waiting_deposits",
-    )
+    __slots__ = STATE_FIELDS
 
     def __init__(self) -> None:
         self.genesis: Genesis | None = None  # with the markets, keepers and quorums that are in force now
@@ -282,10 +301,13 @@ class EngineState:
         # claims that are not payable yet: heap of (due, claim, account, amount)
         self.delayed_claims: list[tuple[int, int, int, int]] = []
         self.entry_count = 0  # inbox entries consumed
+        self.closing_entry = 0  # the inbox entry that was last closed for, and its lots so far
+        self.closed_lots = 0
         self.trade_count = 0
         self.stirred: set[int] = set()  # markets with a new mark or trade, until all triggers are looked at
         # deposits behind an entry that cannot apply yet: id -> owner, sub-account, created
         self.waiting_deposits: dict[int, tuple[bytes, int, int]] = {}
+        self.halted: dict[int, bool] = {}  # accounts that may only cancel; True: and are not liquidated
         self.batch = OpenBatch()
         self.sealed_batch = 0
         self.confirmed_batch = 0
@@ -303,7 +325,7 @@ class EngineState:
 
     def become(self, other: "EngineState") -> None:
         """Take over everything of `other`, which is used up. Whoever reads this state goes on with it."""
-        for name in EngineState.__slots__:
+        for name in STATE_FIELDS:
             setattr(self, name, getattr(other, name))
 
     def price_by(self, round_: Round) -> None:

@@ -181,7 +181,7 @@ def test_a_withdrawal_on_a_dead_price_holds_up_others_for_an_hour_at_most(
     exchange.round(abstain=[0])
     computation = execute()
     (skipped,) = events(exchange, computation, "EntrySkipped")
-    assert skipped.reason == 8
+    assert skipped.reason == 10
     (claim,) = events(exchange, computation, "ClaimCreated")
     assert claim.account == other.account
     exchange.inbox.request_withdrawal(0, USDC, sender=Address(taker.signer.address))
