@@ -149,7 +149,7 @@ def test_a_rotated_sequencer_settles_and_the_old_one_does_not(
     exchange.round()
     batch = exchange.batch()
     batch.trade(maker, taker, Side.BUY, 10, PRICE)
-    with refused("vault: not the sequencer"):
+    with refused("vault: not only overdue work"):
         batch.settle(sender=old)
     batch.settle(sender=new)
     assert exchange.oracle.sequencer() == new
