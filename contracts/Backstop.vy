@@ -11,6 +11,7 @@
 """
 
 from .interfaces import IInbox
+from .interfaces import IPriceOracle
 from .modules import door
 from .modules import ledger
 from .modules import liquidation
@@ -94,12 +95,15 @@ def is_allowed(
 @internal
 def _check_deposits(vault: door.IVault, account: uint256, market: uint256):
     """
-    @dev No liquidation of an account whose oldest deposit was made more than ten minutes before the market's price and still waits.
+    @dev No liquidation of an account whose oldest deposit was made more than ten minutes before the market's price and still waits,
+         nor of anybody in the hour after an outage of the chain.
     """
     task: uint256 = 0
     inbox: address = empty(address)
     oracle: address = empty(address)
     task, inbox, oracle = staticcall vault.clerk_task()
+    if staticcall IPriceOracle(oracle).restarted():
+        units.fail("vault: chain was down")
     b: uint256 = staticcall vault.word(ledger.B | account)
     created: uint256 = staticcall IInbox(inbox).oldest_deposit(
         convert(b & units.U160, address), convert(b >> ledger.B_SUB_ACCOUNT & units.U16, uint16)

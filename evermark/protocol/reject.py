@@ -62,6 +62,8 @@ class RejectCode(enum.IntEnum):
     NOT_READY = 505
     OVERLOADED = 506
     UNSETTLED_LIMIT = 507
+    CHAIN_RESTARTED = 508
+    WITHDRAWALS_HELD = 509
     STORAGE_LOW = 510
 
 

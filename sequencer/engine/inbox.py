@@ -13,6 +13,7 @@ from sequencer.engine.batch_builder import MAX_INBOX, STAGE_INBOX
 from sequencer.engine.commands import DepositWaits, InboxEntry, InboxEntryKind
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, EntryApplied, EntrySkipped
+from sequencer.engine.holds import chain_hold
 from sequencer.engine.ledger import change_collateral, claim, register
 from sequencer.engine.open_orders import cancel, live_order, live_orders
 from sequencer.engine.risk import margin_of, prices_fresh
@@ -83,6 +84,9 @@ def _check(ctx: Context, entry: InboxEntry, withdrawing: Account | None) -> Reje
         return no(RejectCode.OUT_OF_RANGE, "a deposit needs an owner", "owner", entry=entry.entry_id)
     if withdrawing is not None and round_is_old(state, ctx.stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round: try again", round_s=state.now)
+    refusal = chain_hold(state, withdrawing) if withdrawing is not None else None
+    if refusal is not None:
+        return refusal
     if withdrawing is not None and not prices_fresh(state, withdrawing):
         return no(
             RejectCode.STALE_PRICE, "the price of an open position is stale: try again", entry=entry.entry_id

@@ -23,6 +23,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.deleveraging import can_deleverage, deleverage, meets_traders
 from sequencer.engine.events import CancelReason
 from sequencer.engine.execution import fill_liquidation, tell_trade
+from sequencer.engine.holds import note_negative
 from sequencer.engine.ledger import move_in_fills
 from sequencer.engine.matching import maker_lots, maker_refusal
 from sequencer.engine.open_orders import cancel, drop_useless_reducers
@@ -43,6 +44,8 @@ def liquidate(ctx: Context, command: TriggerLiquidation) -> None:
         ctx.refuse(refusal, command.account)
         return
     target = Target(state, command)
+    if target.margin().equity < 0:
+        note_negative(state, target.account)
     batch = state.batch
     on_book = _book_feasible(target)
     must_seal = (
@@ -92,6 +95,10 @@ def _check(ctx: Context, command: TriggerLiquidation) -> Reject | None:
     at = state.markets[command.market_id]
     if at.mode == MarketMode.HALTED:
         return no(RejectCode.MARKET_HALTED, "the market is halted", "market")
+    if state.chain_restarted:
+        return no(
+            RejectCode.CHAIN_RESTARTED, "the chain was down: nobody is liquidated for an hour", "account"
+        )
     if round_is_old(state, ctx.stamp_ms) or at.stale or not prices_fresh(state, account):
         return no(RejectCode.STALE_PRICE, "liquidation needs fresh prices", "market", round_s=state.now)
     margin = margin_of(state, account)

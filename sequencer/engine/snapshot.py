@@ -32,6 +32,8 @@ STATE_FIELDS = (
     "credited",
     "claimed",
     "claim_count",
+    "chain_restarted",
+    "hold_began",
     "entry_count",
     "trade_count",
     "sealed_batch",
@@ -97,13 +99,14 @@ def _dump(state: EngineState) -> list[Any]:
         _dump_batch(state.batch),
         state.outflow,
         sorted(state.delayed_claims),
+        sorted(state.negatives),
         *([[key, *value] for key, value in sorted(state.waiting_deposits.items())]),
     ]
 
 
 def _load(fields: list[Any]) -> EngineState:
     _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
-    untriggered, stirred, batch, outflow, delayed, *waiting = rest
+    untriggered, stirred, batch, outflow, delayed, negatives, *waiting = rest
     state = EngineState()
     for entry_id, owner, sub_account, created in waiting:
         state.waiting_deposits[entry_id] = (owner, sub_account, created)
@@ -139,6 +142,7 @@ def _load(fields: list[Any]) -> EngineState:
         _load_untriggered(state, values)
     state.stirred = set(stirred)
     state.outflow = Outflow(*outflow)
+    state.negatives = set(negatives)
     state.delayed_claims = [(due, claim, account, amount) for due, claim, account, amount in delayed]
     state.batch = _load_batch(batch)
     return state

@@ -206,6 +206,7 @@ class EngineState:
         "accounts",
         "agents",
         "batch",
+        "chain_restarted",
         "claim_count",
         "claimed",
         "confirmed_batch",
@@ -220,8 +221,10 @@ class EngineState:
         "funding_hour",
         "funding_pool",
         "genesis",
+        "hold_began",
         "market_ids",
         "markets",
+        "negatives",
         "now",
         "outflow",
         "sealed_batch",
@@ -252,6 +255,9 @@ class EngineState:
         self.credited = 0  # deposits and donations consumed
         self.claimed = 0  # withdrawals, paid or not
         self.claim_count = 0
+        self.chain_restarted = False  # the chain was down within the last hour, as far as it is known
+        self.hold_began = 0  # engine time at which an account below zero last began to hold withdrawals
+        self.negatives: set[int] = set()  # accounts that were seen below zero
         self.outflow = Outflow()
         # claims that are not payable yet: heap of (due, claim, account, amount)
         self.delayed_claims: list[tuple[int, int, int, int]] = []

@@ -28,6 +28,7 @@ class Backstop:
         account, market_id = self.pair(fill.first)
         market, mark = self.vault.markets[market_id], self.prices[market_id].mark_ticks
         require(account > FEES and self.all_fresh(account), "target")
+        require(not self.vault.restarted, "the chain was down")
         for entry in self.entries[self.vault.entries :]:
             mine = entry.entry_kind == 1 and self.vault.ids.get((entry.owner, entry.sub_account)) == account
             late = entry.created + 600 < self.prices[market_id].updated_at
