@@ -121,7 +121,6 @@ def test_an_account_below_zero_holds_withdrawals_for_five_minutes(world, rich, f
     world.assert_settled()
 
 
-@pytest.mark.safety("B17", "contract")
 @pytest.mark.safety("B17", "sequencer")
 def test_the_inbox_does_not_wait_for_anybody(world, rich, flat, negative):
     """A forced withdrawal takes effect while signed ones are held."""
