@@ -28,7 +28,7 @@ from evermark.chain import (
 from evermark.chain.rpc import UNREACHABLE, Web3, connect
 from sequencer.config import ConfigRefused, SequencerConfig, open_key, validate
 from sequencer.core import Core
-from sequencer.engine.commands import Genesis
+from sequencer.engine.commands import Genesis, HaltAccount
 from sequencer.engine.events import Reversed
 from sequencer.gateway.app import create_app, create_runner
 from sequencer.gateway.services import ExchangeFacts, Services
@@ -41,6 +41,7 @@ from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.errors import Ended, Unreachable
 from sequencer.settlement.line import SettlementLine
 from sequencer.settlement.reconciliation import Reconciliation
+from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import check_witness
 from sequencer.storage import StorageWatch, free_bytes
 
@@ -119,12 +120,13 @@ class Sequencer:
         self._opening = Opening(core.pipeline, clock.now_s, taken_over=config.standby)
         self._inbox = InboxWatcher(chain, core.pipeline.submit, lambda: core.state.next_entry_id)
         self._outages = OutageWatch(chain, core.pipeline.submit, lambda: core.state.chain_restarted)
+        way_out = WayOut(chain, core.backlog, clock.now_s, core.reverse, core.bisection)
         self._line = SettlementLine(
             chain,
             core.backlog,
             core.pipeline.submit,
             clock.now_s,
-            core.reverse,
+            way_out,
             lambda: [(due, claim) for due, claim, _, _ in core.state.delayed_claims],
         )
         self._reconciliation = Reconciliation(chain, core.pipeline, config.reconcile_s)
@@ -149,6 +151,11 @@ class Sequencer:
             log.info("gateway listens", host=self._config.host, port=port)
             if started is not None:
                 started(port)
+            for account in self._core.state.halted.keys() & set(self._config.release_accounts):
+                log.warning("an account is let go", account=account)
+                await self._core.pipeline.submit(
+                    HaltAccount(account=account, halted=False, reason="the operator let it go")
+                )
             await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
             for name, task in tasks.items():
                 if task.done() and name != "stop":
@@ -179,6 +186,7 @@ class Sequencer:
             "fills_voided": backlog.fills_voided,
             "reversals": backlog.reversals,
             "last_reversal": _reversal_json(backlog.last_reversal),
+            "halted_accounts": sorted(self._core.state.halted),
             "last_settle_gas": line.last_settle_gas,
             "commands_waiting": self._core.pipeline.waiting,
         }

@@ -30,6 +30,7 @@ from sequencer.publication import Publication
 from sequencer.replay import apply_record, replay
 from sequencer.reports import ReportCollector
 from sequencer.settlement.backlog import Backlog
+from sequencer.settlement.bisection import Bisection
 from sequencer.settlement.reversal import ReversalPlan, reversal_commands
 from sequencer.snapshots import SnapshotFiles, Snapshotter, recover
 from sequencer.snapshots.earlier import EarlierStates
@@ -101,15 +102,18 @@ class Core:
         )
         self.snapshotter.start_at(recovered.sequence)
         self._earlier = EarlierStates(open_journal(location, read_only=True), files)
-        replaying = (*followers.subscribers, self.snapshotter.note)
-        replay(self.journal, self.state, replaying, after=recovered.sequence, state_at=self._earlier)
+        self.bisection = Bisection(self._earlier)
+        self._catch_up(recovered.sequence, began)
         if not standby:
             self._own(epoch)
+
+    def _catch_up(self, after: int, began: float) -> None:
+        replaying = (*self._followers.subscribers, self.snapshotter.note)
+        replay(self.journal, self.state, replaying, after=after, state_at=self._earlier)
         log.info(
             "journal replayed",
             sequence=self.state.sequence,
-            after=recovered.sequence,
-            epoch=epoch,
+            after=after,
             journal=self.journal.name,
             seconds=round(time.monotonic() - began, 3),
         )

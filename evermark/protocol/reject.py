@@ -63,8 +63,9 @@ class RejectCode(enum.IntEnum):
     OVERLOADED = 506
     UNSETTLED_LIMIT = 507
     CHAIN_RESTARTED = 508
-    WITHDRAWALS_HELD = 509
+    ACCOUNT_HALTED = 509
     STORAGE_LOW = 510
+    WITHDRAWALS_HELD = 511
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from sequencer.engine.batch_builder import (
 from sequencer.engine.commands import AgentApproval, TransferRequest, WithdrawRequest
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import AgentChanged, CancelReason, Transferred
+from sequencer.engine.halting import check_halted
 from sequencer.engine.holds import hold
 from sequencer.engine.ledger import change_collateral, claim, register
 from sequencer.engine.matching import agent_is_live
@@ -130,6 +131,9 @@ def _check_action(
         return no(RejectCode.UNKNOWN_ACCOUNT, "the account is not the message's", "owner")
     if signed.owner == NO_ADDRESS:
         return no(RejectCode.NOT_AUTHORISED, "reserved accounts sign nothing", "owner")
+    halted = check_halted(state, account.account_id)
+    if halted is not None:
+        return halted
     if round_is_old(state, ctx.stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round", stamp_ms=ctx.stamp_ms, round_s=state.now)
     if not state.now <= signed.deadline <= MAX_EXPIRY_S:

@@ -18,6 +18,7 @@ from sequencer.engine.commands import (
     ForeignBatch,
     FundingHour,
     Genesis,
+    HaltAccount,
     InboxEntry,
     OracleRound,
     PlaceOrder,
@@ -31,6 +32,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.events import Event
 from sequencer.engine.foreign import apply_foreign
 from sequencer.engine.funding import apply_funding
+from sequencer.engine.halting import halt_account
 from sequencer.engine.holds import note_chain
 from sequencer.engine.inbox import consume_entry, note_waiting
 from sequencer.engine.liquidation import liquidate
@@ -59,6 +61,7 @@ VERBS: dict[type[AnyCommand], Callable[[Context, Any], None]] = {
     BatchConfirmed: confirm_batch,
     Reverse: reverse,
     ForeignBatch: apply_foreign,
+    HaltAccount: halt_account,
 }
 # They bring the state to what the chain is like, and nothing else happens with them.
 AS_THE_CHAIN = (Reverse, ForeignBatch)

@@ -209,6 +209,16 @@ class ForeignBatch(Command, frozen=True):
     block_number: int
 
 
+class HaltAccount(Command, frozen=True):
+    """From now on the account may only cancel, and, with `liquidation`, is not liquidated either; or (`halted` False) it trades
+    again. What the vault would not take of it was taken back."""
+
+    account: int
+    halted: bool
+    reason: str
+    liquidation: bool = False
+
+
 AnyCommand = (
     Genesis
     | OracleRound
@@ -226,4 +236,5 @@ AnyCommand = (
     | BatchConfirmed
     | Reverse
     | ForeignBatch
+    | HaltAccount
 )

@@ -31,6 +31,7 @@ class CancelReason(enum.StrEnum):
     BRACKET = "bracket"
     TRIGGER_REFUSED = "trigger_refused"
     REVERSED = "reversed"
+    ACCOUNT_HALTED = "account_halted"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -323,6 +324,14 @@ class ForeignBatchApplied(Event, frozen=True):
     funding_hours: int
 
 
+class AccountHalted(Event, frozen=True):
+    """An account may only cancel now, or trades again."""
+
+    account: int
+    halted: bool
+    reason: str
+
+
 AnyEvent = (
     CommandRejected
     | OrderAccepted
@@ -352,4 +361,5 @@ AnyEvent = (
     | BatchSealed
     | Reversed
     | ForeignBatchApplied
+    | AccountHalted
 )

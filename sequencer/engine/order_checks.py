@@ -6,6 +6,7 @@ from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import MAX_PRICE_TICKS, MAX_SEQUENCE, MAX_SIZE_LOTS, PPM
 from sequencer.engine.commands import MarketMode, PlaceOrder
 from sequencer.engine.context import no
+from sequencer.engine.halting import check_halted
 from sequencer.engine.matching import agent_is_live
 from sequencer.engine.open_orders import live_order
 from sequencer.engine.order_book import RestingOrder
@@ -82,6 +83,9 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
         return no(
             RejectCode.UNKNOWN_ACCOUNT, "the account is not the order's", "owner", account=command.account
         )
+    halted = check_halted(state, command.account)
+    if halted is not None:
+        return halted
     if order.owner == NO_ADDRESS or not agent_is_live(state, account, command.signer):
         return no(RejectCode.NOT_AUTHORISED, "the signer is neither the owner nor a live agent", "signature")
     if command.path is not None and (command.signer == account.owner or len(command.path) > MAX_PATH):

@@ -21,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserv
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 7  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 8  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -100,7 +100,9 @@ def _dump(state: EngineState) -> list[Any]:
         state.outflow,
         sorted(state.delayed_claims),
         sorted(state.negatives),
-        *([[key, *value] for key, value in sorted(state.waiting_deposits.items())]),
+        # What is rarely there, each kind by its length.
+        *([key, *value] for key, value in sorted(state.waiting_deposits.items())),
+        *([account, liquidation] for account, liquidation in sorted(state.halted.items())),
     ]
 
 
@@ -108,8 +110,12 @@ def _load(fields: list[Any]) -> EngineState:
     _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
     untriggered, stirred, batch, outflow, delayed, negatives, *waiting = rest
     state = EngineState()
-    for entry_id, owner, sub_account, created in waiting:
-        state.waiting_deposits[entry_id] = (owner, sub_account, created)
+    for key, *values in waiting:
+        if len(values) == 1:
+            state.halted[key] = bool(values[0])
+        else:
+            owner, sub_account, created = values
+            state.waiting_deposits[key] = (owner, sub_account, created)
     _set(state, STATE_FIELDS, numbers)
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)

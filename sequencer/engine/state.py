@@ -221,6 +221,7 @@ class EngineState:
         "funding_hour",
         "funding_pool",
         "genesis",
+        "halted",
         "hold_began",
         "market_ids",
         "markets",
@@ -266,6 +267,7 @@ class EngineState:
         self.stirred: set[int] = set()  # markets with a new mark or trade, until all triggers are looked at
         # deposits behind an entry that cannot apply yet: id -> owner, sub-account, created
         self.waiting_deposits: dict[int, tuple[bytes, int, int]] = {}
+        self.halted: dict[int, bool] = {}  # accounts that may only cancel; True: and are not liquidated
         self.batch = OpenBatch()
         self.sealed_batch = 0
         self.confirmed_batch = 0

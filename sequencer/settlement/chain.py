@@ -57,7 +57,9 @@ class ExchangeChain:
         self._contracts = ExchangeContracts(w3, manifest)
         self._vault = self._contracts.vault.address
         self._oracle = self._contracts.oracle.address
-        self._settled_blocks: dict[int, int] = {}
+        self._sent: dict[
+            int, Settled
+        ] = {}  # the newest that this process sent, where blocks are final at once
         self._market_count = len(manifest.markets)
         self._open_claims: set[int] = set()
         self._claims_seen = 0
@@ -69,12 +71,6 @@ class ExchangeChain:
             if not self._confirmations:
                 return latest, latest
             return latest, (await self._contracts.totals(await self._final_block())).batch_id
-
-    async def settled_block(self, batch_id: int) -> int:
-        """Number of the block that holds a settled batch."""
-        if batch_id in self._settled_blocks:
-            return self._settled_blocks.pop(batch_id)
-        return int((await self._settled_log(batch_id))["blockNumber"])
 
     async def newest_settled(self) -> Settled | None:
         """The newest settled batch with the journal position in its event, None before the first.
@@ -89,9 +85,14 @@ class ExchangeChain:
         return await self.settled_batch(latest)
 
     async def settled_batch(self, batch_id: int) -> Settled:
-        """Any settled batch with the journal position in its event."""
-        args = (await self._settled_log(batch_id))["args"]
-        return Settled(batch_id, int(args["journal_sequence"]), bytes(args["journal_hash"]))
+        """Any settled batch with the journal position in its event. Raises Unreachable where the node shows none."""
+        if batch_id in self._sent:
+            return self._sent[batch_id]
+        found = await self._settled_log(batch_id)
+        args = found["args"]
+        return Settled(
+            batch_id, int(args["journal_sequence"]), bytes(args["journal_hash"]), int(found["blockNumber"])
+        )
 
     async def foreign_batch(self, batch_id: int, first_entry: int) -> ForeignBatch:
         """A settled batch of somebody else and all that it refers to; it consumed the inbox from `first_entry` on."""
@@ -175,7 +176,9 @@ class ExchangeChain:
     async def settle(self, batch: bytes) -> Receipt:
         """Send a batch and wait until it is mined. Raises Refused when it reverts there."""
         receipt = await self._send(self._vault, self._contracts.settle_calldata(batch))
-        self._settled_blocks[int.from_bytes(batch[:6], "big")] = receipt.block_number
+        if not self._confirmations:  # nothing takes it back, so nobody has to ask for it
+            sent = outline_of(batch, receipt.block_number)
+            self._sent = {sent.batch_id: sent}
         return receipt
 
     async def claim_count(self) -> int:
@@ -250,6 +253,12 @@ class ExchangeChain:
         async with _asking():
             receipt = await self._sender.send(to, data, gas=MAX_GAS)
         return Receipt(int(receipt["blockNumber"]), int(receipt["gasUsed"]))
+
+
+def outline_of(batch: bytes, block_number: int) -> Settled:
+    """What the vault's event says of an encoded batch."""
+    sequence = int.from_bytes(batch[43:49], "big")
+    return Settled(int.from_bytes(batch[:6], "big"), sequence, batch[49:81], block_number)
 
 
 def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:

@@ -23,3 +23,11 @@ def frozen() -> Ended:
         "chain: the exchange is frozen: nothing settles any more, and users leave through Exit (docs/exit.md). "
         "Do not start the sequencer again"
     )
+
+
+def slipped_in(batch_id: int) -> Ended:
+    """A reorganisation put somebody else's batch below ones of this journal, which were meant to follow its own."""
+    return Ended(
+        f"chain: batch {batch_id} is somebody else's, and batches of this journal settled on top of it: the chain is at a state "
+        "that no journal has. Stop taking orders, and look at both with `evermark verify`"
+    )

@@ -2,9 +2,7 @@
 
 Every step starts from what the chain says. The vault takes only batch last + 1, so a crash at any point, a
 lost answer or a reorg is handled by asking for the last batch id again and going on from there; nothing is
-stored. What can never settle is reversed by a journaled command (`reversal.py`), and the line goes on behind it: when
-somebody else's batch took the next id, and when a batch has missed its window. Another refusal stops the
-line with an alarm; trading is bounded meanwhile by the engine's unsettled limits.
+stored. Where the line cannot go on, `way_out.py` knows what to do.
 """
 
 import asyncio
@@ -15,15 +13,16 @@ import msgspec
 import structlog
 
 from evermark.protocol.batch import encode_batch
-from evermark.protocol.oracle import MAX_BATCH_AGE_S, Round
+from evermark.protocol.oracle import Round
 from sequencer import metrics
-from sequencer.engine.commands import AnyCommand, BatchConfirmed, ForeignBatch, ReversalCause
+from sequencer.engine.commands import AnyCommand, BatchConfirmed
 from sequencer.engine.events import Event
 from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.claims import ClaimPayer
-from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen
-from sequencer.settlement.reversal import ReversalPlan
+from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen, slipped_in
+from sequencer.settlement.way_out import WayOut
+from sequencer.settlement.witness import Settled
 
 HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
 POLL_S = 0.5  # wall time between looks at the chain while nothing happens
@@ -32,11 +31,8 @@ STOPPED_RETRY_S = (
     10.0  # a refused batch is simulated again this often, in case an operator has cured the reason
 )
 
-FRESH_S = 30  # a reversal waits for a round no older than this: what stands is matched at it
-
 log = structlog.get_logger("settlement")
 
-Reverse = Callable[[ReversalPlan], Awaitable[None]]
 Submit = Callable[[AnyCommand], Awaitable[list[Event]]]
 
 
@@ -61,16 +57,16 @@ class SettlementLine:
         backlog: Backlog,
         submit: Submit,
         now_s: Callable[[], int],
-        reverse: Reverse,
+        way_out: WayOut,
         delayed_claims: Callable[[], list[tuple[int, int]]] = list,
     ) -> None:
-        """`submit` is the pipeline's, `now_s` chain time; `reverse` journals a reversal and returns when it is applied;
-        `delayed_claims` gives (due, claim) of what the engine knows to be payable later."""
+        """`submit` is the pipeline's, `now_s` chain time; `delayed_claims` gives (due, claim) of what the engine knows to be
+        payable later."""
         self._chain = chain
         self._backlog = backlog
         self._submit = submit
         self._now_s = now_s
-        self._reverse = reverse
+        self._way_out = way_out
         self._claims = ClaimPayer(chain, delayed_claims)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
@@ -131,7 +127,7 @@ class SettlementLine:
             )
         confirmed = await self._confirm(min(final, foreign - 1) if foreign else final)
         if foreign:
-            return await self._follow(foreign, final) or confirmed
+            return await self._way_out.follow(foreign, final) or confirmed
         sealed = self._backlog.sealed(self._settled + 1)
         if sealed is not None:
             await self._settle(sealed)
@@ -152,62 +148,24 @@ class SettlementLine:
         """
         if self._settled <= self._backlog.last_confirmed:
             return 0
-        found = await self._chain.newest_settled()
+        found: Settled | None = await self._chain.settled_batch(self._settled)
         first = 0
         while found is not None and found.batch_id > self._backlog.last_confirmed and found.is_foreign:
             first = found.batch_id
             found = await self._chain.settled_batch(first - 1) if first > 1 else None
-        sealed = None if found is None else self._backlog.sealed(found.batch_id)
-        if found is not None and sealed is not None and sealed.batch.journal_hash != found.journal_hash:
-            raise Refused(
-                f"batch {found.batch_id} on the chain names record {found.journal_sequence} of another journal"
-            )
+        if found is not None:
+            _check_journal(found, self._backlog.sealed(found.batch_id))
         return first
-
-    async def _follow(self, first: int, final: int) -> bool:
-        """Once batches of somebody else are deep enough, go on behind them: what this journal has matched since the batch
-        before them is void."""
-        if final < first or not self._is_priced():
-            return False
-        batches: list[ForeignBatch] = []
-        entry = self._backlog.entries_settled + 1
-        for batch_id in range(first, final + 1):
-            if not (await self._chain.settled_batch(batch_id)).is_foreign:
-                break
-            batches.append(await self._chain.foreign_batch(batch_id, entry))
-            entry += len(batches[-1].entries)
-        log.error("SOMEBODY ELSE'S BATCH: reversing", first=first, last=batches[-1].batch_id)
-        await self._turn_back(ReversalCause.FOREIGN_BATCH, tuple(batches))
-        if self._backlog.last_confirmed < batches[-1].batch_id:
-            raise Refused(f"the engine does not follow batch {first} of somebody else; look at the journal")
-        return True
-
-    async def _turn_back(self, cause: ReversalCause, foreign: tuple[ForeignBatch, ...] = ()) -> None:
-        backlog = self._backlog
-        await self._reverse(ReversalPlan(backlog.last_confirmed, backlog.confirmed_sequence, cause, foreign))
-        told = backlog.last_reversal
-        if told is not None:
-            log.error(
-                "REVERSED",
-                cause=cause.value,
-                after=told.after,
-                batch=told.batch_id,
-                trades_voided=told.last_trade + 1 - told.first_trade,
-            )
-
-    def _is_priced(self) -> bool:
-        newest = self._backlog.newest_round
-        fresh = newest is not None and self._now_s() - newest.timestamp <= FRESH_S
-        if not fresh:
-            self._retrying = "a reversal waits for prices"
-        return fresh
 
     async def _confirm(self, final: int) -> bool:
         """Tell the engine of every batch that is deep enough, in order."""
         first = self._backlog.last_confirmed + 1
         for batch_id in range(first, min(final, self._backlog.last_sealed) + 1):
-            block = await self._chain.settled_block(batch_id)
-            await self._submit(BatchConfirmed(batch_id=batch_id, block_number=block))
+            found, sealed = await self._chain.settled_batch(batch_id), self._backlog.sealed(batch_id)
+            if found.is_foreign:
+                raise slipped_in(batch_id)
+            _check_journal(found, sealed)
+            await self._submit(BatchConfirmed(batch_id=batch_id, block_number=found.block_number))
         return final >= first
 
     async def _settle(self, sealed: SealedBatch) -> None:
@@ -221,7 +179,7 @@ class SettlementLine:
         try:
             await self._chain.simulate_settle(data)
         except Refused as refusal:
-            await self._give_up(sealed, refusal)
+            await self._way_out.give_up(sealed, refusal)
             return
         receipt = await self._chain.settle(data)
         self._gas, self._seconds = receipt.gas_used, time.monotonic() - began
@@ -239,20 +197,6 @@ class SettlementLine:
             seconds=round(self._seconds, 3),
             age_s=self._now_s() - sealed.round.timestamp,
         )
-
-    async def _give_up(self, sealed: SealedBatch, refusal: Refused) -> None:
-        """A batch that the vault will never take is reversed. Raises Refused while nobody knows that, or what to do."""
-        if self._backlog.last_confirmed != sealed.batch.batch_id - 1:
-            raise Unreachable(f"batch {sealed.batch.batch_id - 1} is not deep enough: {refusal}")
-        ends = sealed.round.timestamp + MAX_BATCH_AGE_S
-        if await self._chain.past_time_s(self._now_s()) <= ends:
-            raise refusal
-        if not self._is_priced():
-            raise Refused(f"{refusal}; a reversal waits for prices")
-        log.error(
-            "A BATCH HAS MISSED ITS WINDOW: reversing", batch=sealed.batch.batch_id, reason=str(refusal)
-        )
-        await self._turn_back(ReversalCause.MISSED_WINDOW)
 
     async def _post_round(self, round_: Round, lane_round: int) -> None:
         for number in self._backlog.rounds_to_post(round_, lane_round):
@@ -289,3 +233,11 @@ class SettlementLine:
             log.warning("settlement goes on", was=self._alarm)
             metrics.SETTLE_ALARM.set(0)
         self._alarm = self._retrying = ""
+
+
+def _check_journal(found: Settled, sealed: SealedBatch | None) -> None:
+    """A settled batch is the one that was sealed here, if one was. Raises Refused."""
+    if sealed is not None and sealed.batch.journal_hash != found.journal_hash:
+        raise Refused(
+            f"batch {found.batch_id} on the chain names record {found.journal_sequence} of another journal"
+        )

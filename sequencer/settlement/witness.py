@@ -18,6 +18,7 @@ class Settled(msgspec.Struct, frozen=True):
     batch_id: int
     journal_sequence: int
     journal_hash: bytes
+    block_number: int = 0
 
     @property
     def is_foreign(self) -> bool:

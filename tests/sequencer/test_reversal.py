@@ -15,7 +15,13 @@ from evermark.protocol.oracle import Round, aggregate, prices_hash
 from evermark.protocol.orders import Side
 from evermark.protocol.units import USDC
 from sequencer.core import Core
-from sequencer.engine.commands import ForeignBatch, InboxEntry, PlaceOrder, ReversalCause, Reverse
+from sequencer.engine.commands import (
+    ForeignBatch,
+    InboxEntry,
+    PlaceOrder,
+    ReversalCause,
+    Reverse,
+)
 from sequencer.engine.events import CommandRejected
 from sequencer.engine.invariants import check_invariants
 from sequencer.engine.snapshot import state_hash

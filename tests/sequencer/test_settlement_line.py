@@ -10,10 +10,12 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from eth_hash.auto import keccak
 from sequencer_world import PRICES, World, key
 
+from evermark.chain.batches import decode_outline
 from evermark.protocol.batch import encode_batch
 from evermark.protocol.oracle import (
     NO_PRICE,
@@ -27,9 +29,10 @@ from evermark.protocol.orders import Side
 from sequencer.core import Core
 from sequencer.engine.commands import AnyCommand, ForeignBatch
 from sequencer.engine.events import Event
-from sequencer.settlement.chain import LaneRound, Receipt
+from sequencer.settlement.chain import LaneRound, Receipt, outline_of
 from sequencer.settlement.errors import Ended, Refused, Unreachable
 from sequencer.settlement.line import SettlementLine
+from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import Settled
 
 MAKER, TAKER = key(11), key(12)
@@ -56,6 +59,7 @@ class ChainModel:
         self.outages = 0
         self.refusal = ""
         self.foreign: dict[int, ForeignBatch] = {}
+        self.poisoned: set[int] = set()  # accounts of which the vault takes no order
         self.depth_lag = 0  # batches that are mined but not yet deep enough
 
     def point(self) -> None:
@@ -77,8 +81,8 @@ class ChainModel:
         return Settled(len(self.settled), int.from_bytes(newest[43:49], "big"), newest[49:81])
 
     async def settled_batch(self, batch_id: int) -> Settled:
-        batch = self.settled[batch_id - 1]
-        return Settled(batch_id, int.from_bytes(batch[43:49], "big"), batch[49:81])
+        found = outline_of(self.settled[batch_id - 1], 100 + batch_id)
+        return msgspec.structs.replace(found, batch_id=batch_id)
 
     async def foreign_batch(self, batch_id: int, first_entry: int) -> ForeignBatch:
         """As the test made it; the entries are those that the line asks for."""
@@ -90,9 +94,6 @@ class ChainModel:
 
     async def past_time_s(self, now_s: int) -> int:
         return now_s
-
-    async def settled_block(self, batch_id: int) -> int:
-        return 100 + batch_id
 
     async def last_round(self) -> LaneRound:
         return LaneRound(self.lane.round, self.lane.timestamp)
@@ -119,6 +120,10 @@ class ChainModel:
     async def simulate_settle(self, batch: bytes) -> None:
         if self.refusal:
             raise Refused(self.refusal)
+        outline = decode_outline(batch)
+        traders = {outline.accounts[outline.pairs[row.pair][0]] for row in outline.orders}
+        if traders & self.poisoned:
+            raise Refused("vault: signature")
         if int.from_bytes(batch[:6], "big") != len(self.settled) + 1:
             raise Unreachable("vault: batch id not next")
         pinned = self.ring[int.from_bytes(batch[6:11], "big")]
@@ -176,9 +181,9 @@ class House:
         self.core = Core(self.directory, self.world.genesis, lambda: self.world.now_s * 1000)
         self.running = asyncio.ensure_future(self.core.run())
         self.confirmed: list[AnyCommand] = []
-        self.line = SettlementLine(
-            self.chain, self.core.backlog, self.submit, lambda: self.world.now_s, self.core.reverse
-        )
+        core, now_s = self.core, lambda: self.world.now_s
+        way_out = WayOut(self.chain, core.backlog, now_s, core.reverse, core.bisection)
+        self.line = SettlementLine(self.chain, core.backlog, self.submit, now_s, way_out)
         return self
 
     async def __aexit__(self, *_: object) -> None:

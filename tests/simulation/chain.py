@@ -18,7 +18,7 @@ from evermark.protocol.batch import AccountOwner, decode_batch
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MAX_BATCH_AGE_S, NO_PRICE, Round, aggregate, median_rates, prices_hash
 from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
-from sequencer.settlement.chain import LaneRound, Receipt
+from sequencer.settlement.chain import LaneRound, Receipt, outline_of
 from sequencer.settlement.errors import Refused, Unreachable
 from sequencer.settlement.witness import Settled
 from tests.simulation.strangers import overdue_batch
@@ -77,6 +77,7 @@ class Faults:
     stale: float = 0.05
     reorg: float = 0.03
     dropped: float = 0.1  # of a transaction in a reorganised block
+    poisoned: frozenset[int] = frozenset()  # accounts of which the vault takes no order
 
 
 class Transaction:
@@ -136,7 +137,8 @@ class SimulatedChain:
             if now < self.faults.until_s:
                 self.outages += 1
                 longest = LONGEST_OF_ALL_S if self._rng.random() < LONG_OUTAGE else LONGEST_OUTAGE_S
-                self.away_until_s = now + self._rng.uniform(2, longest)
+                ends = now + self._rng.uniform(2, longest)
+                self.away_until_s = min(ends, self.faults.until_s + LONGEST_OUTAGE_S)
 
     def enter(self, kind: InboxEntryKind, owner: bytes, sub_account: int, amount: int) -> None:
         """A user's own transaction to the Inbox."""
@@ -200,11 +202,11 @@ class SimulatedChain:
     async def settled_batch(self, batch_id: int) -> Settled:
         """Any settled one."""
         await self._ask()
-        batches = self._seen().batches
+        seen = self._seen()
+        batches = seen.batches
         if batch_id > len(batches):
             raise Unreachable(f"batch {batch_id} is settled, but the node shows no log of it")
-        batch = batches[batch_id - 1]
-        return Settled(batch_id, int.from_bytes(batch[43:49], "big"), batch[49:81])
+        return outline_of(batches[batch_id - 1], seen.settled_blocks[batch_id - 1])
 
     async def foreign_batch(self, batch_id: int, first_entry: int) -> ForeignBatch:
         """Somebody else's batch with all that it refers to."""
@@ -225,13 +227,6 @@ class SimulatedChain:
         """Time of the block that is deep enough."""
         await self._ask()
         return self._final().time_s
-
-    async def settled_block(self, batch_id: int) -> int:
-        """The block that holds a batch."""
-        await self._ask()
-        if batch_id > len(self.head.settled_blocks):
-            raise Unreachable(f"batch {batch_id} is settled, but the node shows no log of it")
-        return self.head.settled_blocks[batch_id - 1]
 
     async def last_round(self) -> LaneRound:
         """The lane's newest round."""
@@ -298,6 +293,9 @@ class SimulatedChain:
         owners = self._owners(ledger)
         batch = decode_batch(data, owners, [market.symbol for market in self._markets])
         pinned = ledger.pinned(batch.round, batch.prices_hash)
+        traders = {batch.accounts[batch.pairs[row.pair][0]] for row in batch.orders}
+        if traders & self.faults.poisoned:
+            raise Refused("vault: signature")
         if time > pinned.timestamp + MAX_BATCH_AGE_S:
             raise Refused("vault: round too old")
         if any(hour not in ledger.hours for hour in batch.funding_hours):

@@ -44,6 +44,7 @@ START_S = 1_760_130_000 - 180  # a funding hour ends after three minutes
 QUIET_S = 150  # virtual seconds in which everything must come to rest once the faults stop
 AT_THE_DOOR = (RejectCode.OVERLOADED, RejectCode.NOT_READY)  # what may be answered without being journaled
 BIAS = 0.6  # share of orders that follow a trader's belief: positions build up and are liquidated
+POISON = 0.3  # share of runs in which one trader's orders revert
 GAP = 0.005  # chance that a market jumps by four per cent
 MOODS = (
     1_000,
@@ -80,6 +81,7 @@ class Report:
     lost_answers: int = 0
     strangers: int = 0
     reversals: int = 0
+    halted: int = 0
     state: str = ""
 
 
@@ -118,6 +120,7 @@ class Exchange:
             self.chain.mine_forever(),
             self.chain.fail_at_times(),
             self.chain.strangers(self._reports),
+            self._poison(),
             self._live(),
             self._keepers(),
             self._funding(),
@@ -128,9 +131,9 @@ class Exchange:
         tasks = [asyncio.ensure_future(actor) for actor in actors]
         try:
             await self._watch(tasks, self.duration_s)
-            for trader_task in tasks[6:]:
+            for trader_task in tasks[7:]:
                 trader_task.cancel()
-            await self._watch(tasks[:6], QUIET_S)
+            await self._watch(tasks[:7], QUIET_S)
             return self._judge()
         finally:
             for task in tasks:
@@ -206,6 +209,12 @@ class Exchange:
             for signed in self._reports() * self.rng.choice((1, 1, 1, 2)):
                 if self.process is not None and self.rng.random() > (0.03 if self._faulty() else 0.0):
                     self.process.reports.add_price(signed)
+
+    async def _poison(self) -> None:
+        """In some runs the vault takes no order of one trader from a moment on: it is isolated, and the others go on."""
+        if self.rng.random() < POISON:
+            await asyncio.sleep(self.rng.uniform(0.3, 0.8) * self.duration_s)
+            self.chain.faults.poisoned = frozenset((3 + self.rng.randrange(TRADERS),))
 
     def _reports(self) -> tuple[SignedPriceReport, ...]:
         return self.world.price_reports([(index, mark) for index, mark in self.prices], self.now_s())
@@ -315,6 +324,8 @@ class Exchange:
         assert process is not None
         status = process.line.status()
         require(not status.alarm, f"settlement goes on by itself: {status.alarm}")
+        poisoned, halted = chain.faults.poisoned, process.state.halted.keys()
+        require(not halted or poisoned, "nobody is halted for nothing")
         self._judge_journal(process)
         state, replayed, ends = EngineState(), SimulatedJournal(self.disk, lambda: FINE), dict[int, int]()
         replay(replayed, state, [lambda applied: _note_ends(ends, applied)])
@@ -328,6 +339,7 @@ class Exchange:
         self._judge_vault(ends[len(settled)])
         report.batches, report.outages = len(settled), chain.outages
         report.strangers, report.reversals = chain.strangers_batches, process.backlog.reversals
+        report.halted = len(halted)
         report.reorgs, report.lost_answers = chain.reorgs, chain.lost_answers
         report.state = hashlib.sha256(state_hash(state) + settled[-1]).hexdigest()[:16]
         return report

@@ -14,8 +14,10 @@ from sequencer.pipeline import Pipeline
 from sequencer.replay import replay
 from sequencer.reports import ReportCollector
 from sequencer.settlement.backlog import Backlog
+from sequencer.settlement.bisection import Bisection
 from sequencer.settlement.line import SettlementLine
 from sequencer.settlement.reversal import ReversalPlan, reversal_commands
+from sequencer.settlement.way_out import WayOut
 from sequencer.snapshots.earlier import EarlierStates
 from tests.simulation.chain import SimulatedChain
 from tests.simulation.disk import Disk, SimulatedJournal
@@ -49,7 +51,9 @@ class Process:
         replay(self.journal, self.state, subscribers)  # type: ignore[arg-type]
         for subscriber in subscribers:
             self.pipeline.subscribe(subscriber)
-        self.line = SettlementLine(chain, self.backlog, self.submit, lambda: now_ms() // 1000, self.reverse)  # type: ignore[arg-type]
+        now_s = lambda: now_ms() // 1000  # noqa: E731
+        way_out = WayOut(chain, self.backlog, now_s, self.reverse, Bisection(self.earlier))  # type: ignore[arg-type]
+        self.line = SettlementLine(chain, self.backlog, self.submit, now_s, way_out)  # type: ignore[arg-type]
         self._inbox = InboxWatcher(chain, self.submit, lambda: self.state.next_entry_id)
         self.ended = asyncio.Event()
         self.error: BaseException | None = None
