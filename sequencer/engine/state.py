@@ -3,6 +3,10 @@
 Only `apply` changes it. A gateway may read it between two commands (see `views.py`).
 """
 
+from typing import Final
+
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.margin import MarginTable
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
@@ -25,6 +29,7 @@ MAX_OPEN_BATCH_AGE_MS = 20_000
 LEAST_EXPIRY_ROOM = 1_024  # expiries kept before the ones of ended orders are looked for
 
 
+@mypyc_attr(acyclic=True)
 class SlotState:
     """A slot's nonce: the highest sequence seen, and what the last order that traded left on the chain."""
 
@@ -36,6 +41,7 @@ class SlotState:
         self.filled = filled  # of the order with `used_sequence`; an amend carries it over
 
 
+@mypyc_attr(acyclic=True)
 class Position:
     """An account's position in one market, with its open orders there summed up.
 
@@ -197,47 +203,51 @@ class MarketState:
         return max(self.mode, MarketMode.REDUCE_ONLY) if self.stale else self.mode
 
 
+# Names of everything in the state; compiled classes do not tell theirs.
+STATE_FIELDS: Final = (
+    "_round",
+    "account_ids",
+    "accounts",
+    "agents",
+    "batch",
+    "chain_restarted",
+    "claim_count",
+    "claimed",
+    "confirmed_batch",
+    "credited",
+    "debtors",
+    "delayed_claims",
+    "dust",
+    "entry_count",
+    "epoch",
+    "expiries",
+    "expiry_room",
+    "funding_hour",
+    "funding_pool",
+    "genesis",
+    "halted",
+    "hold_began",
+    "market_ids",
+    "markets",
+    "negatives",
+    "now",
+    "outflow",
+    "sealed_batch",
+    "sequence",
+    "stale_markets",
+    "stamp_ms",
+    "stirred",
+    "trade_count",
+    "unsettled",
+    "unsettled_sealed",
+    "waiting_deposits",
+)
+
+
 class EngineState:
     """Everything. A new one accepts nothing but Genesis."""
 
-    __slots__ = (
-        "_round",
-        "account_ids",
-        "accounts",
-        "agents",
-        "batch",
-        "chain_restarted",
-        "claim_count",
-        "claimed",
-        "confirmed_batch",
-        "credited",
-        "debtors",
-        "delayed_claims",
-        "dust",
-        "entry_count",
-        "epoch",
-        "expiries",
-        "expiry_room",
-        "funding_hour",
-        "funding_pool",
-        "genesis",
-        "halted",
-        "hold_began",
-        "market_ids",
-        "markets",
-        "negatives",
-        "now",
-        "outflow",
-        "sealed_batch",
-        "sequence",
-        "stale_markets",
-        "stamp_ms",
-        "stirred",
-        "trade_count",
-        "unsettled",
-        "unsettled_sealed",
-        "waiting_deposits",
-    )
+    __slots__ = STATE_FIELDS
 
     def __init__(self) -> None:
         self.genesis: Genesis | None = None
@@ -285,7 +295,7 @@ class EngineState:
 
     def become(self, other: "EngineState") -> None:
         """Take over everything of `other`, which is used up. Whoever reads this state goes on with it."""
-        for name in EngineState.__slots__:
+        for name in STATE_FIELDS:
             setattr(self, name, getattr(other, name))
 
     def price_by(self, round_: Round) -> None:
