@@ -46,6 +46,11 @@ def chain_hold(state: EngineState, account: Account) -> Reject | None:
     )
 
 
+def chain_was_down() -> Reject:
+    """Why nobody is liquidated now."""
+    return no(RejectCode.CHAIN_RESTARTED, "the chain was down: nobody is liquidated for an hour", "account")
+
+
 def hold(state: EngineState, account: Account) -> Reject | None:
     """Why an account's withdrawals and transfers wait now, None when they do not."""
     refusal = chain_hold(state, account)

@@ -141,6 +141,9 @@ class MarketState:
         "_price",
         "book",
         "cumulative",
+        "forced_cap",
+        "forced_hour",
+        "forced_lots",
         "funding_hour",
         "holders",
         "last_price",
@@ -168,6 +171,9 @@ class MarketState:
         self.open_interest = 0
         self.book = OrderBook()
         self.last_price = 0  # of the last trade in ticks, 0 before the first
+        self.forced_hour = 0  # the last hour with forced closes, their lots, and how many it takes
+        self.forced_lots = 0
+        self.forced_cap = 0
         self.triggers = TriggerIndex()
         self.holders: set[int] = set()  # a cache: accounts with a position here
 
@@ -213,6 +219,8 @@ STATE_FIELDS: Final = (
     "chain_restarted",
     "claim_count",
     "claimed",
+    "closed_lots",
+    "closing_entry",
     "confirmed_batch",
     "credited",
     "debtors",
@@ -273,6 +281,8 @@ class EngineState:
         # claims that are not payable yet: heap of (due, claim, account, amount)
         self.delayed_claims: list[tuple[int, int, int, int]] = []
         self.entry_count = 0  # inbox entries consumed
+        self.closing_entry = 0  # the inbox entry that was last closed for, and its lots so far
+        self.closed_lots = 0
         self.trade_count = 0
         self.stirred: set[int] = set()  # markets with a new mark or trade, until all triggers are looked at
         # deposits behind an entry that cannot apply yet: id -> owner, sub-account, created

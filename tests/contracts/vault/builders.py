@@ -339,6 +339,12 @@ class Builder:
         self.name(1)
         self.fills.append((codec.FILL_DELEVERAGE, (account, market), (counterparty, market), size, None))
 
+    def force(self, account: int, market: int, counterparty: int, size: int) -> None:
+        self.fills.append((codec.FILL_FORCED, (account, market), (counterparty, market), size, None))
+
+    def force_on_book(self, account: int, market: int, maker: Row, size: int) -> None:
+        self.fills.append((codec.FILL_FORCED_ON_BOOK, (account, market), maker, size, None))
+
     def fill_fund(self, taker: Row, size: int) -> None:
         self.fills.append((codec.FILL_FUND, taker, (1, taker.market), size, None))
 
