@@ -11,6 +11,7 @@
 """
 
 from .interfaces import IInbox
+from .interfaces import IPriceOracle
 from .modules import door
 from .modules import forced
 from .modules import ledger
@@ -58,6 +59,8 @@ def close_target(
         units.fail("vault: larger than the position")
     if forced.deposit_waits(vault, self._inbox(vault), account, market):
         units.fail("vault: a deposit waits")
+    if staticcall IPriceOracle((staticcall vault.clerk_task())[2]).restarted():
+        units.fail("vault: chain was down")
     p: uint256 = staticcall vault.word(ledger.MARKET_P | market)
     loss: int256 = 0
     room: int256 = 0

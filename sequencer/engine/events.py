@@ -305,6 +305,12 @@ class EntrySkipped(Event, frozen=True):
     reason: str
 
 
+class ChainRestartNoted(Event, frozen=True):
+    """An outage of the chain is known, or the hour after it is over."""
+
+    restarted: bool
+
+
 class WithdrawalClaimed(Event, frozen=True):
     """A withdrawal became a claim in the open batch. The chain pays it once settled and, where the outflow limits
     delay it, not before `payable_at` (unix seconds; 0: at once)."""
@@ -389,6 +395,7 @@ AnyEvent = (
     | WrittenOff
     | EntryApplied
     | EntrySkipped
+    | ChainRestartNoted
     | WithdrawalClaimed
     | Transferred
     | BatchSealed

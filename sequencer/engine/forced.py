@@ -20,6 +20,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.deleveraging import fits, queue
 from sequencer.engine.events import CancelReason, Deleveraged, ForcedClose
 from sequencer.engine.execution import fill_liquidation, tell_trade
+from sequencer.engine.holds import chain_was_down
 from sequencer.engine.ledger import change_position, move_in_fills
 from sequencer.engine.liquidation import allows, close_out, deposit_waits, has_room
 from sequencer.engine.matching import maker_lots, maker_refusal
@@ -105,6 +106,9 @@ def work(ctx: Context, entry: InboxEntry, account: Account) -> None:
 def _liquidate(ctx: Context, entry: InboxEntry, account: Account) -> None:
     """The largest position that anything can be done with."""
     state = ctx.state
+    if state.chain_restarted:
+        ctx.refuse(chain_was_down())
+        return
     keeper = state.account_ids.get((entry.owner, 0), 0)
     margin_of(state, account)
     held = sorted(

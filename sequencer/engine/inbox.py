@@ -15,6 +15,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, EntryApplied, EntrySkipped
 from sequencer.engine.forced import CLOSED, leaves_queue, work
 from sequencer.engine.governance import apply_change
+from sequencer.engine.holds import chain_hold
 from sequencer.engine.ledger import change_collateral, claim, register
 from sequencer.engine.open_orders import cancel, live_order, live_orders
 from sequencer.engine.risk import margin_of, prices_fresh
@@ -100,6 +101,9 @@ def _check(ctx: Context, entry: InboxEntry, priced: Account | None) -> Reject | 
     if (priced is not None or entry.change is not None) and round_is_old(state, ctx.stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round: try again", round_s=state.now)
     withdrawing = priced if entry.entry_kind is InboxEntryKind.WITHDRAWAL else None
+    refusal = chain_hold(state, withdrawing) if withdrawing is not None else None
+    if refusal is not None:
+        return refusal
     # An hour after it was due the vault skips it, and so do we; entries of old journals do not say when.
     waits = not entry.due or state.now <= entry.due + LONG_STALE_S
     if withdrawing is not None and waits and not prices_fresh(state, withdrawing):

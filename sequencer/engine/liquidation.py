@@ -24,6 +24,7 @@ from sequencer.engine.deleveraging import can_deleverage, deleverage, meets_trad
 from sequencer.engine.events import CancelReason
 from sequencer.engine.execution import fill_liquidation, tell_trade
 from sequencer.engine.halting import check_halted
+from sequencer.engine.holds import chain_was_down, note_negative
 from sequencer.engine.ledger import move_in_fills
 from sequencer.engine.matching import maker_lots, maker_refusal
 from sequencer.engine.open_orders import cancel, drop_useless_reducers
@@ -50,6 +51,8 @@ def liquidate(ctx: Context, command: TriggerLiquidation) -> None:
 def close_out(ctx: Context, target: Target) -> bool:
     """Do with one position of an account below maintenance what the rules allow; False when that is nothing."""
     batch = ctx.state.batch
+    if target.margin().equity < 0:
+        note_negative(ctx.state, target.account)
     on_book = _book_feasible(target)
     must_seal = (
         batch.stage > STAGE_FILLS
@@ -100,6 +103,8 @@ def _check(ctx: Context, command: TriggerLiquidation) -> Reject | None:
     at = state.markets[command.market_id]
     if at.mode >= MarketMode.HALTED:
         return no(RejectCode.MARKET_HALTED, "the market is halted", "market")
+    if state.chain_restarted:
+        return chain_was_down()
     if round_is_old(state, ctx.stamp_ms) or at.stale or not prices_fresh(state, account):
         return no(RejectCode.STALE_PRICE, "liquidation needs fresh prices", "market", round_s=state.now)
     margin = margin_of(state, account)

@@ -21,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserv
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 9  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 10  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -32,6 +32,8 @@ STATE_FIELDS = (
     "credited",
     "claimed",
     "claim_count",
+    "chain_restarted",
+    "hold_began",
     "entry_count",
     "closing_entry",
     "closed_lots",
@@ -111,6 +113,7 @@ def _dump(state: EngineState) -> list[Any]:
         _dump_batch(state.batch),
         state.outflow,
         sorted(state.delayed_claims),
+        sorted(state.negatives),
         # What is rarely there, each kind by its length.
         *([key, *value] for key, value in sorted(state.waiting_deposits.items())),
         *([account, liquidation] for account, liquidation in sorted(state.halted.items())),
@@ -119,7 +122,7 @@ def _dump(state: EngineState) -> list[Any]:
 
 def _load(fields: list[Any]) -> EngineState:
     _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
-    untriggered, stirred, batch, outflow, delayed, *waiting = rest
+    untriggered, stirred, batch, outflow, delayed, negatives, *waiting = rest
     state = EngineState()
     for key, *values in waiting:
         if len(values) == 1:
@@ -160,6 +163,7 @@ def _load(fields: list[Any]) -> EngineState:
         _load_untriggered(state, values)
     state.stirred = set(stirred)
     state.outflow = Outflow(*outflow)
+    state.negatives = set(negatives)
     state.delayed_claims = [(due, claim, account, amount) for due, claim, account, amount in delayed]
     state.batch = _load_batch(batch)
     return state

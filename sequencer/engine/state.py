@@ -242,6 +242,7 @@ STATE_FIELDS: Final = (
     "accounts",
     "agents",
     "batch",
+    "chain_restarted",
     "claim_count",
     "claimed",
     "closed_lots",
@@ -259,8 +260,10 @@ STATE_FIELDS: Final = (
     "funding_pool",
     "genesis",
     "halted",
+    "hold_began",
     "market_ids",
     "markets",
+    "negatives",
     "now",
     "outflow",
     "sealed_batch",
@@ -297,6 +300,9 @@ class EngineState:
         self.credited = 0  # deposits and donations consumed
         self.claimed = 0  # withdrawals, paid or not
         self.claim_count = 0
+        self.chain_restarted = False  # the chain was down within the last hour, as far as it is known
+        self.hold_began = 0  # engine time at which an account below zero last began to hold withdrawals
+        self.negatives: set[int] = set()  # accounts that were seen below zero
         self.outflow = Outflow()
         # claims that are not payable yet: heap of (due, claim, account, amount)
         self.delayed_claims: list[tuple[int, int, int, int]] = []

@@ -190,6 +190,17 @@ class ExchangeChain:
         async with _asking():
             return (await self._contracts.totals()).claims
 
+    async def has_uptime_feed(self) -> bool:
+        """Whether the oracle watches outages of the chain."""
+        async with _asking():
+            return await self._contracts.has_uptime_feed()
+
+    async def restarted(self) -> tuple[bool, bool, int]:
+        """PriceOracle.restarted() in the newest block and in the newest final one, and that one's number."""
+        async with _asking():
+            block = await self._final_block()
+            return await self._contracts.restarted(), await self._contracts.restarted(block), block
+
     async def open_claim(self, claim_id: int) -> tuple[int, int]:
         """(quote units of a claim, 0 once paid; from when on it is payable, 0 for at once)."""
         async with _asking():

@@ -42,6 +42,7 @@ class NaiveVault:
         self.settled_at = {}  # market -> price
         self.pool = self.dust = self.claimed = self.credited = 0
         self.batch_id = self.entries = 0
+        self.restarted = False  # the chain was down within the last hour
         self.levels = dict.fromkeys(OUTFLOW, 0)  # by period
         self.last_claim = 0
         self.dues = []  # of each claim: when it is payable, 0 for at once
@@ -176,6 +177,10 @@ class Settlement(Actions, Backstop, Forced, Governance):
         require(set(held) <= self.named[account], f"positions of {account} not named")
         return self.vault.margin(self.vault.collaterals[account], held, self.prices)
 
+    def after_outage(self, account):
+        held = any(word[0] for word in self.positions_of(account).values())
+        require(not (held and self.vault.restarted), "the chain was down")
+
     def all_fresh(self, account):
         return all(self.is_fresh(market) for market, word in self.positions_of(account).items() if word[0])
 
@@ -210,6 +215,7 @@ class Settlement(Actions, Backstop, Forced, Governance):
             if not self.all_fresh(account) and entry.due and self.now > entry.due + 3_600:
                 return
             require(self.all_fresh(account), "stale price")
+            self.after_outage(account)
             amount = min(entry.amount, max(0, equity - max(initial, ceil(notional, 5))))
             vault.collaterals[account] -= amount
             if amount:
@@ -337,6 +343,7 @@ class Settlement(Actions, Backstop, Forced, Governance):
         self.vault.action_sequences[account] = signed.action_sequence
         equity, initial, _, notional = self.margin(account)
         require(self.all_fresh(account), "stale price")
+        self.after_outage(account)
         require(signed.amount <= equity - max(initial, ceil(notional, 5)), "not withdrawable")
         self.vault.collaterals[account] -= signed.amount
         self.vault.collaterals[FEES] += entry.fee
