@@ -60,7 +60,6 @@ FIRST: constant(uint256) = 232
 SECOND: constant(uint256) = 216
 
 REDUCE_ONLY_MODE: constant(uint256) = 2
-
 @internal
 def apply(start: uint256, count: uint256, context: uint256) -> (uint256, int256):
     """
@@ -188,8 +187,7 @@ def _market(market: uint256, context: uint256) -> uint256:
 @view
 @internal
 def _restricted(p: uint256, market: uint256, context: uint256) -> bool:
-    # Whether the mode in force lets both parties only reduce. A guardian's mode ends by itself.
-    mode: uint256 = p >> ledger.P_MODE
+    mode: uint256 = p >> ledger.P_MODE  # whose end, when a guardian set it, comes by itself
     if mode != 0:
         m: uint256 = ledger.words[ledger.MARKET_M | market]
         if unsafe_sub(m & units.U40, 1) < context & units.U40:
