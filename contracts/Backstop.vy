@@ -12,6 +12,7 @@
 
 from .interfaces import IInbox
 from .modules import door
+from .modules import lateness
 from .modules import ledger
 from .modules import liquidation
 from .modules import running
@@ -87,6 +88,17 @@ def is_allowed(
          revert with the reason.
     """
     running.check_closing(door.IVault(msg.sender), base, equity, initial, fresh, first, positions)
+    return True
+
+
+@view
+@external
+def check_late(time: uint256) -> bool:
+    """
+    @dev The closing check of the calling vault's late batch at the newest posted round: True, or a revert with the reason.
+    """
+    oracle: address = (staticcall door.IVault(msg.sender).clerk_task())[2]
+    lateness.check(door.IVault(msg.sender), oracle, time)
     return True
 
 
