@@ -15,16 +15,17 @@ import subprocess
 import sys
 import time
 
-from _engine_flow import MARKETS, SIGNATURE, Flow, Journal, Operation, make_markets, prepare
+from _engine_flow import MARKETS, Flow, Journal, Operation, make_markets, prepare
 
 import sequencer.engine.apply
 from evermark import compiled
-from evermark.protocol.orders import Order, Side
+from evermark.protocol.orders import Side
+from sequencer.engine.bare_book import BareBook, BareOrder
 from sequencer.engine.commands import OracleRound
 from sequencer.engine.events import CommandRejected, OrderCancelled, Trade
 from sequencer.engine.invariants import check_invariants
-from sequencer.engine.order_book import OrderBook, RestingOrder
 from sequencer.engine.snapshot import state_hash
+from sequencer.garbage import NEVER, YOUNG
 
 COMMANDS = 60_000
 ROUND_EVERY = 5_000  # commands between two price rounds
@@ -70,67 +71,32 @@ def run_engine(flow: Flow, journal: Journal) -> dict[str, object]:
 
 
 def run_bare_book(operations: list[Operation]) -> tuple[float, list[tuple[int, ...]]]:
-    """Operations a CPU second of our book alone, and its trades as (market, maker id, taker id, price,
-    size)."""
-    books = [OrderBook() for _ in range(MARKETS)]
-    resting: dict[int, RestingOrder] = {}
-    trades: list[tuple[int, ...]] = []
-    orders = [
-        RestingOrder(order_id, market, _bare(side, size, price), b"", SIGNATURE, b"", "", 0)
-        for _, market, order_id, side, size, price in operations
-    ]
+    """Operations a CPU second of our book alone, and its trades as (market, maker id, taker id, price, size)."""
+    books = [BareBook() for _ in range(MARKETS)]
+    signs = {side: side.sign for side in Side}
     gc.collect()
     began = time.process_time()
-    for (verb, market, order_id, side, _, price), order in zip(operations, orders, strict=True):
+    for verb, market, order_id, side, size, price in operations:
         book = books[market]
-        if verb == "cancel":
-            waiting = resting.pop(order_id, None)
-            if waiting is not None:
-                book.remove(waiting)
-            continue
-        opposite = book.facing(order)
-        while order.filled < order.size:
-            best = opposite.best()
-            if best is None or best.head is None or side.sign * (price - best.price) < 0:
-                break
-            maker = best.head
-            lots = min(order.size - order.filled, maker.size - maker.filled)
-            trades.append((market, maker.account, order_id, best.price, lots))
-            book.fill(maker, lots)
-            order.filled += lots
-            if maker.filled == maker.size:
-                del resting[maker.account]
-        if verb == "limit" and order.filled < order.size:
-            book.add(order)
-            resting[order_id] = order
-    return len(operations) / (time.process_time() - began), trades
-
-
-def _bare(side: Side, size: int, price: int) -> Order:
-    return Order(
-        owner=b"",
-        sub_account=0,
-        market="",
-        side=side,
-        size=size,
-        limit_price=price,
-        max_fee_ppm=0,
-        slot=1,
-        sequence=1,
-        expiry=0,
-    )
+        if verb == "limit":
+            book.limit(order_id, signs[side], size, price)
+        elif verb == "cancel":
+            book.cancel(order_id)
+        else:
+            book.immediate(order_id, signs[side], size, price)
+    rate = len(operations) / (time.process_time() - began)
+    return rate, [(market, *trade) for market, book in enumerate(books) for trade in book.trades]
 
 
 def run_orderly_chaos(operations: list[Operation]) -> tuple[float, list[tuple[int, ...]]]:
     """The same on the C++ book behind its Python interface."""
     import orderly_chaos
 
-    trades: list[tuple[int, ...]] = []
+    trades: list[list[tuple[int, ...]]] = [[] for _ in range(MARKETS)]
 
     def recorder(market: int):  # type: ignore[no-untyped-def]
-        return lambda trade: trades.append(
-            (market, trade.maker_id, trade.taker_id, trade.price, trade.quantity)
-        )
+        take = trades[market].append
+        return lambda trade: take((trade.maker_id, trade.taker_id, trade.price, trade.quantity))
 
     books = [orderly_chaos.LimitOrderBook(on_trade=recorder(market)) for market in range(MARKETS)]
     sides = {Side.BUY: orderly_chaos.Side.BUY, Side.SELL: orderly_chaos.Side.SELL}
@@ -142,7 +108,8 @@ def run_orderly_chaos(operations: list[Operation]) -> tuple[float, list[tuple[in
                 book.cancel(order_id)
         elif book.limit(sides[side], order_id, size, price) < size and verb == "ioc":
             book.cancel(order_id)
-    return len(operations) / (time.process_time() - began), trades
+    rate = len(operations) / (time.process_time() - began)
+    return rate, [(market, *trade) for market, made in enumerate(trades) for trade in made]
 
 
 def measure() -> dict[str, object]:
@@ -181,7 +148,7 @@ def cost_with_depth(levels: int) -> float:
     began = time.process_time()
     book = journal.state.markets[0].book
     for price in prices:
-        order = RestingOrder(3, 0, _bare(Side.BUY, 1, price), b"", SIGNATURE, b"", "", 0)
+        order = BareOrder(1, 1, price, 1)
         book.add(order)
         book.remove(order)
     return (time.process_time() - began) / PROBES
@@ -221,6 +188,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.child:
+        gc.set_threshold(YOUNG, gc.get_threshold()[1], NEVER)  # as the sequencer runs
         print(json.dumps(CHILDREN[options.child]()))
         return
     subprocess.run([sys.executable, "-m", "evermark.compile_engine"], check=True)

@@ -76,7 +76,12 @@ def _holds(account: Account, market_id: int) -> bool:
 def _check_side(state: EngineState, side: BookSide) -> None:
     keys = side.keys()
     check(sorted(set(keys)) == keys, "book: prices out of order")
-    check([chunk[-1] for chunk in side.chunks] == side.highest, "book: a chunk without its highest price")
+    check(
+        [chunk[-1] for chunk in side.chunks[:-1]] == side.highest, "book: a chunk without its highest price"
+    )
+    check(
+        side.top is (side.levels[keys[-1] * side.sign] if keys else None), "book: another level is the best"
+    )
     check({key * side.sign for key in keys} == set(side.levels), "book: a level without its price")
     for level in side.levels.values():
         total = count = 0

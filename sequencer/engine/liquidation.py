@@ -165,9 +165,9 @@ def _close_on_book(ctx: Context, target: Target) -> int:
     while fills < FILL_CAP and target.size:
         margin = target.margin()
         best = at.book.opposite(target.closing_side).best()
-        if best is None or best.head is None or margin.equity < 0 or not margin.liquidatable:
+        maker = None if best is None else best.first
+        if maker is None or margin.equity < 0 or not margin.liquidatable:
             return fills
-        maker = best.head
         refusal = maker_refusal(state, at, maker, target.account.account_id)
         if refusal is not None:
             cancel(ctx, maker, refusal)

@@ -1,6 +1,6 @@
 """Orders that wait: resting, cancelling, filling them, and the margin that they reserve."""
 
-from heapq import heappush
+from heapq import heapify, heappush
 
 from evermark.protocol.units import check
 from sequencer.engine.context import Context
@@ -8,7 +8,7 @@ from sequencer.engine.events import CancelReason, OrderCancelled, OrderFilled, O
 from sequencer.engine.ledger import position_of
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import order_fee, order_loss, refresh, rework_orders
-from sequencer.engine.state import Account, EngineState
+from sequencer.engine.state import LEAST_EXPIRY_ROOM, Account, EngineState
 
 
 def rest(ctx: Context, account: Account, order: RestingOrder) -> None:
@@ -63,7 +63,22 @@ def enlist_untriggered(state: EngineState, account: Account, order: RestingOrder
     state.markets[order.market_id].triggers.add(order)
     if order.reduce_only:
         position_of(account, order.market_id).reduce_orders += 1
+    note_expiry(state, order)
+
+
+def note_expiry(state: EngineState, order: RestingOrder) -> None:
+    """Remember when a waiting order ends. Entries of orders that are gone are dropped once they may be half of all, so that the
+    heap never holds more than twice the orders that wait."""
+    if len(state.expiries) >= state.expiry_room:
+        state.expiries = [entry for entry in state.expiries if _waits(state, entry)]
+        heapify(state.expiries)
+        state.expiry_room = max(LEAST_EXPIRY_ROOM, 2 * len(state.expiries))
     heappush(state.expiries, (order.expiry, order.account, order.slot, order.sequence))
+
+
+def _waits(state: EngineState, entry: tuple[int, int, int, int]) -> bool:
+    order = live_order(state.accounts[entry[1]], entry[2])
+    return order is not None and order.sequence == entry[3]
 
 
 def take_untriggered(state: EngineState, order: RestingOrder) -> None:
@@ -186,4 +201,4 @@ def _enlist(state: EngineState, account: Account, order: RestingOrder) -> None:
     check(order.slot > 0, "orders: slot 0 never rests")
     account.orders[order.slot] = order
     reserve(state, account, order, 1)
-    heappush(state.expiries, (order.expiry, order.account, order.slot, order.sequence))
+    note_expiry(state, order)

@@ -3,9 +3,10 @@
 It knows prices, sizes and arrival, and nothing of margin or money.
 """
 
-from bisect import bisect_left, insort
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
+
+from mypy_extensions import i64
 
 from evermark.protocol.merkle import Path
 from evermark.protocol.orders import Order, Side, Signature
@@ -14,8 +15,28 @@ from evermark.protocol.units import check
 CHUNK_KEYS: Final = 512  # prices of a chunk, at most: moving half of them costs less than looking one up
 
 
-class RestingOrder:
-    """An order that the engine has accepted, while it matches or waits; also a node of its level's queue."""
+class BookOrder:
+    """An order as a book knows it; also a node of its level's queue."""
+
+    __slots__ = ("filled", "level", "next", "previous", "price", "sign", "size")
+
+    def __init__(self, sign: int, price: int, size: int, filled: int) -> None:
+        self.sign = sign  # +1 buys; positions move this way
+        self.price = price
+        self.size = size
+        self.filled = filled
+        self.level: Level | None = None
+        self.previous: BookOrder | None = None
+        self.next: BookOrder | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Lots not yet traded."""
+        return self.size - self.filled
+
+
+class RestingOrder(BookOrder):
+    """An order that the engine has accepted, while it matches or waits."""
 
     __slots__ = (
         "account",
@@ -23,22 +44,15 @@ class RestingOrder:
         "client_id",
         "expiry",
         "fee_reserve",
-        "filled",
-        "level",
         "market_id",
-        "next",
         "order",
         "order_hash",
         "path",
-        "previous",
-        "price",
         "reduce_only",
         "sequence",
         "side",
-        "sign",
         "signature",
         "signer",
-        "size",
         "slot",
         "trigger_price",
     )
@@ -55,6 +69,7 @@ class RestingOrder:
         filled: int,
         path: Path | None = None,
     ) -> None:
+        super().__init__(-1 if order.side else 1, order.limit_price, order.size, filled)
         self.path = path  # to the root of the order batch that it came in
         self.account = account
         self.market_id = market_id
@@ -63,11 +78,7 @@ class RestingOrder:
         self.signature = signature
         self.signer = signer
         self.client_id = client_id
-        self.filled = filled
         self.side = order.side
-        self.sign = -1 if order.side else 1  # +1 buys; positions move this way
-        self.price = order.limit_price
-        self.size = order.size
         self.slot = order.slot
         self.sequence = order.sequence
         self.expiry = order.expiry
@@ -75,19 +86,11 @@ class RestingOrder:
         self.trigger_price = order.trigger_price  # a trailing order moves it while it waits for its trigger
         self.arrival = 0  # journal sequence of its command, once it waits for its trigger
         self.fee_reserve = 0  # quote units held back for fees while it rests
-        self.level: Level | None = None
-        self.previous: RestingOrder | None = None
-        self.next: RestingOrder | None = None
 
     @property
     def is_untriggered(self) -> bool:
         """It waits for its trigger, outside the book."""
         return self.arrival != 0
-
-    @property
-    def remaining(self) -> int:
-        """Lots not yet traded."""
-        return self.size - self.filled
 
 
 class Level:
@@ -99,14 +102,19 @@ class Level:
         self.price = price
         self.total = 0
         self.count = 0
-        self.head: RestingOrder | None = None
-        self.tail: RestingOrder | None = None
+        self.head: BookOrder | None = None
+        self.tail: BookOrder | None = None
+
+    @property
+    def first(self) -> RestingOrder | None:
+        """The oldest order, in the engine's books."""
+        return cast(RestingOrder | None, self.head)
 
     def orders(self) -> Iterator[RestingOrder]:
-        """Oldest first. The level must not change meanwhile."""
+        """Oldest first, in the engine's books. The level must not change meanwhile."""
         order = self.head
         while order is not None:
-            yield order
+            yield cast(RestingOrder, order)
             order = order.next
 
 
@@ -116,17 +124,18 @@ class BookSide:
     The keys lie in chunks, so that a new price moves a few hundred of them at most, however deep the side is.
     """
 
-    __slots__ = ("chunks", "highest", "levels", "sign")
+    __slots__ = ("chunks", "highest", "levels", "sign", "top")
 
     def __init__(self, side: Side) -> None:
         self.sign = side.sign
-        self.chunks: list[list[int]] = []  # ascending, none of them empty
-        self.highest: list[int] = []  # the last key of each chunk
+        self.chunks: list[list[int]] = [[]]  # ascending; none of them empty but the only one
+        self.highest: list[int] = []  # the last key of each chunk but the last one
         self.levels: dict[int, Level] = {}
+        self.top: Level | None = None  # the best level
 
     def best(self) -> Level | None:
         """The best level, None on an empty side."""
-        return self.levels[self.highest[-1] * self.sign] if self.highest else None
+        return self.top
 
     def best_first(self) -> Iterator[Level]:
         """Levels from the best price on. The side must not change meanwhile."""
@@ -143,37 +152,45 @@ class BookSide:
         level = self.levels.get(price)
         if level is None:
             level = self.levels[price] = Level(price)
-            self._add_key(price * self.sign)
+            top = self.top
+            if top is None or (price > top.price) == (self.sign > 0):
+                self.top = level
+                self._add_best(price if self.sign > 0 else -price)
+            else:
+                self._add_key(price if self.sign > 0 else -price)
         return level
 
     def drop(self, level: Level) -> None:
         """Forget an empty level."""
-        del self.levels[level.price]
-        key = level.price * self.sign
-        at = bisect_left(self.highest, key)
+        price = level.price
+        del self.levels[price]
+        key = price if self.sign > 0 else -price
+        highest = self.highest
+        at = _place(highest, key) if highest else 0
         chunk = self.chunks[at]
-        if chunk[-1] != key:
-            del chunk[bisect_left(chunk, key)]
-            return
-        chunk.pop()
-        if chunk:
-            self.highest[at] = chunk[-1]
+        if level is self.top:
+            chunk.pop()
         else:
-            del self.chunks[at], self.highest[at]
+            del chunk[_place(chunk, key)]
+        if not chunk:
+            self._drop_chunk(at)
+        elif at < len(highest) and highest[at] == key:
+            highest[at] = chunk[-1]
+        if level is self.top:
+            self.top = self.levels[self.chunks[-1][-1] * self.sign] if self.levels else None
+
+    def _add_best(self, key: int) -> None:
+        chunk = self.chunks[-1]
+        chunk.append(key)
+        if len(chunk) > CHUNK_KEYS:
+            self._split(len(self.chunks) - 1)
 
     def _add_key(self, key: int) -> None:
-        at = bisect_left(self.highest, key)
-        if at == len(self.chunks):  # a new best price, or the first one
-            if not at:
-                self.chunks.append([key])
-                self.highest.append(key)
-                return
-            at -= 1
-            self.chunks[at].append(key)
-            self.highest[at] = key
-        else:
-            insort(self.chunks[at], key)
-        if len(self.chunks[at]) > CHUNK_KEYS:
+        highest = self.highest
+        at = _place(highest, key) if highest else 0
+        chunk = self.chunks[at]
+        chunk.insert(_place(chunk, key), key)
+        if len(chunk) > CHUNK_KEYS:
             self._split(at)
 
     def _split(self, at: int) -> None:
@@ -181,6 +198,25 @@ class BookSide:
         half = len(chunk) // 2
         self.chunks[at : at + 1] = [chunk[:half], chunk[half:]]
         self.highest.insert(at, chunk[half - 1])
+
+    def _drop_chunk(self, at: int) -> None:
+        if len(self.chunks) == 1:
+            return
+        del self.chunks[at]
+        del self.highest[min(at, len(self.highest) - 1)]
+
+
+def _place(keys: list[int], key: int) -> int:
+    """`bisect_left`, which compiled code would pay more to call than to run."""
+    low: i64 = 0
+    high: i64 = len(keys)
+    while low < high:
+        middle = (low + high) >> 1
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 class OrderBook:
@@ -200,11 +236,11 @@ class OrderBook:
         """The side that an order of `side` trades with."""
         return self.bids if side else self.asks
 
-    def facing(self, order: RestingOrder) -> BookSide:
+    def facing(self, order: BookOrder) -> BookSide:
         """The side that the order trades with."""
         return self.asks if order.sign > 0 else self.bids
 
-    def add(self, order: RestingOrder) -> None:
+    def add(self, order: BookOrder) -> None:
         """Queue behind all orders of the same price."""
         side = self.bids if order.sign > 0 else self.asks
         level = side.level_at(order.price)
@@ -220,7 +256,7 @@ class OrderBook:
         level.total += order.size - order.filled
         level.count += 1
 
-    def remove(self, order: RestingOrder) -> None:
+    def remove(self, order: BookOrder) -> None:
         """Take an order out of its queue."""
         level = order.level
         if level is None:
@@ -243,7 +279,7 @@ class OrderBook:
         if level.count == 0:
             (self.bids if order.sign > 0 else self.asks).drop(level)
 
-    def fill(self, order: RestingOrder, lots: int) -> None:
+    def fill(self, order: BookOrder, lots: int) -> None:
         """Count `lots` of a waiting order as traded; a finished order leaves."""
         level = order.level
         if level is None or not 0 < lots <= order.size - order.filled:

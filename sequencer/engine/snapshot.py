@@ -5,7 +5,6 @@ Caches (margin sums, the price epoch, the expiry heap) are left out and made aga
 """
 
 from hashlib import sha256
-from heapq import heappush
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, W
 from evermark.protocol.units import check
 from sequencer.engine.batch_builder import Baseline, OpenAction, OpenBatch, OpenFill, Row, path_bytes
 from sequencer.engine.commands import Genesis, MarketMode
-from sequencer.engine.open_orders import enlist_untriggered, reserve
+from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserve
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
@@ -210,7 +209,7 @@ def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
     reserve(state, account, order, 1)
     account.orders[order.slot] = order
     check(order.reduce_only or order.fee_reserve == fee_reserve, "snapshot: another fee reserve")
-    heappush(state.expiries, (order.expiry, account_id, order.slot, order.sequence))
+    note_expiry(state, order)
 
 
 def _load_untriggered(state: EngineState, values: list[Any]) -> None:

@@ -21,6 +21,7 @@ MAX_UNSETTLED_NOTIONAL = 50_000_000 * USDC  # quote units traded in them
 MAX_ROUND_AGE_MS = 60_000
 # Without new rounds a batch is sealed after this, so that it still settles in time.
 MAX_OPEN_BATCH_AGE_MS = 20_000
+LEAST_EXPIRY_ROOM = 1_024  # expiries kept before the ones of ended orders are looked for
 
 
 class SlotState:
@@ -213,6 +214,7 @@ class EngineState:
         "entry_count",
         "epoch",
         "expiries",
+        "expiry_room",
         "funding_hour",
         "funding_pool",
         "genesis",
@@ -259,7 +261,10 @@ class EngineState:
         self.unsettled: list[tuple[int, int]] = []
         self.unsettled_sealed = 0  # sum of their notional
         self.epoch = 0  # counts changes of prices and funding; a cache key, not part of the hash
-        self.expiries: list[tuple[int, int, int, int]] = []  # heap of (expiry, account, slot, sequence), lazy
+        # a heap of (expiry, account, slot, sequence); an order that ends leaves its entry behind until there are
+        # `expiry_room` of them (see `open_orders.py`)
+        self.expiries: list[tuple[int, int, int, int]] = []
+        self.expiry_room = LEAST_EXPIRY_ROOM
         self.stale_markets = 0
         # a cache: users whose last position closed and whose debts, if any, were not looked at since
         self.debtors: set[int] = set()

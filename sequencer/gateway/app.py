@@ -8,7 +8,6 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from evermark.protocol.reject import Reject, RejectCode
 from sequencer.gateway import parse, wire
@@ -121,7 +120,6 @@ class _Gateway:
             router.add_get(path, _get(read), allow_head=False)
         router.add_get("/v1/ws", self._sockets.handle)
         router.add_get("/v1/journal/{path:.+}", self._journal)
-        router.add_get("/metrics", self._metrics_text)
 
     def _post(self, kind: Any, work: Callable[[Any], Awaitable[Answer]]) -> Handler:
         parser = parse.Parser(kind)
@@ -207,10 +205,6 @@ class _Gateway:
             raise Refusal(Reject(code=RejectCode.UNSUPPORTED, message="no such page of the journal"), 404)
         kind = JSON if path.endswith(".json") else "application/x-ndjson"
         return web.Response(body=content, content_type=kind)
-
-    async def _metrics_text(self, _: web.Request) -> web.StreamResponse:
-        body = generate_latest(self._services.registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _live(self, _: web.Application) -> AsyncIterator[None]:
         self._tasks = tasks = [

@@ -5,6 +5,7 @@ from engine_world import BUY, IOC, SELL, START_S, World, of_type, owner_of, reje
 
 from evermark.protocol.reject import RejectCode
 from sequencer.engine.events import CancelReason, OrderAccepted, OrderCancelled, Trade
+from sequencer.engine.state import LEAST_EXPIRY_ROOM
 
 MS = START_S * 1000
 
@@ -47,6 +48,21 @@ def test_an_amend_that_only_shrinks_keeps_its_place(world, maker, taker):
     assert of_type(world.order(taker, BUY, 100, 10_000, IOC), Trade)[0].maker == maker
     world.order(maker, SELL, 900, 10_000, slot=1, amend=True)
     assert of_type(world.order(taker, BUY, 100, 10_000, IOC), Trade)[0].maker == second
+
+
+def test_ended_orders_leave_nothing_behind(world, maker):
+    """However many orders come and go, the engine remembers expiries in proportion to those that wait, and ends those."""
+    short = world.order(maker, SELL, 500, 10_100, slot=1, expiry=world.state.now + 60)
+    world.order(maker, SELL, 500, 10_100, slot=2)
+    for _ in range(2 * LEAST_EXPIRY_ROOM):
+        world.order(maker, SELL, 500, 10_100, slot=3)
+        world.cancel(maker, 3)
+    assert len(world.state.expiries) <= LEAST_EXPIRY_ROOM
+    assert world.state.expiry_room == LEAST_EXPIRY_ROOM
+    events = world.round([10_000], 61)
+    ended = of_type(events, OrderCancelled)
+    assert [event.order_hash for event in ended] == [of_type(short, OrderAccepted)[0].order_hash]
+    assert set(world.state.accounts[maker].orders) == {2}
 
 
 def test_an_amend_may_trade_at_once(world, maker, taker):

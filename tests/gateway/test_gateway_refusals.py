@@ -34,6 +34,14 @@ async def refused_at_gate(
     assert world.journaled == before, "a refusal of the gate was journaled"
 
 
+async def test_what_operators_ask_is_not_on_the_public_port(caller: Caller) -> None:
+    """Liveness and readiness are for everybody; the metrics have a port of their own (`test_standby.py` asks there)."""
+    assert (await caller.get("/health")).status == 200
+    assert (await caller.get("/ready")).status == 200
+    answer = await caller.get("/metrics")
+    assert (answer.status, answer.error) == (404, "UNSUPPORTED")
+
+
 MALFORMED: list[tuple[bytes, str]] = [
     (b"", "MALFORMED"),
     (b"{", "MALFORMED"),
