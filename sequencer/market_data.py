@@ -27,6 +27,8 @@ from sequencer.engine.events import (
     PositionChanged,
     RoundApplied,
     Trade,
+    TwapSliced,
+    TwapStarted,
     WithdrawalClaimed,
 )
 from sequencer.engine.state import EngineState, MarketState
@@ -39,7 +41,16 @@ SNAPSHOT_DEPTH = 200
 SNAPSHOT_TRADES = 50
 
 Topic = tuple[str, str]  # (channel, market symbol or "")
-ORDER_EVENTS = OrderAccepted | OrderWaits | OrderTriggered | OrderRested | OrderFilled | OrderCancelled
+ORDER_EVENTS = (
+    OrderAccepted
+    | OrderWaits
+    | OrderTriggered
+    | OrderRested
+    | OrderFilled
+    | OrderCancelled
+    | TwapStarted
+    | TwapSliced
+)
 ACCOUNT_EVENTS = CollateralChanged | PositionChanged | WithdrawalClaimed | AccountRegistered
 
 
@@ -271,15 +282,17 @@ class MarketData:
             feed.trades.append(tick)
         feed.ring.append(tick)
         sides = (
-            ("maker", trade.maker, trade.maker_hash, trade.maker_fee, trade.taker_side.opposite),
-            ("taker", trade.taker, trade.taker_hash, trade.taker_fee, trade.taker_side),
+            ("maker", trade.maker, trade.maker_hash, trade.maker_fee, trade.maker_builder_fee),
+            ("taker", trade.taker, trade.taker_hash, trade.taker_fee, trade.taker_builder_fee),
         )
-        for role, account, order_hash, fee, side in sides:
+        for role, account, order_hash, fee, built in sides:
+            side = trade.taker_side if role == "taker" else trade.taker_side.opposite
             change = self._touch(account, applied.sequence)
             if change is None:
                 continue
             order = "0x" + order_hash.hex() if order_hash else ""
-            about = {"market": feed.symbol, "side": SIDE_TEXT[side], "fee": wire_int(fee), "role": role}
+            fees = {"fee": wire_int(fee), "builder_fee": wire_int(built)}
+            about = {"market": feed.symbol, "side": SIDE_TEXT[side], "role": role} | fees
             deleveraged = not order and account >= FIRST_USER_ACCOUNT and account != trade.liquidated
             change.fills.append(tick | about | {"order_hash": order, "deleveraged": deleveraged})
             if order_hash:

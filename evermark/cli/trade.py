@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from evermark.cli import conditional, options, output, session
+from evermark.cli import conditional, options, output, session, special
 from evermark.cli.bank import await_payout, credit, token_balance
 from evermark.cli.describe import describe_account, describe_order, order_row, position_row
 from evermark.cli.errors import CliError
@@ -96,6 +96,16 @@ def order(
     may_open: Annotated[
         bool, typer.Option("--may-open", help="A waiting order may open a position.")
     ] = False,
+    display: Annotated[str, typer.Option("--display", help="An iceberg shows this much at a time.")] = "",
+    twap: Annotated[
+        int,
+        typer.Option("--twap", min=0, help="Spread it over so many seconds, no slice worse than --price."),
+    ] = 0,
+    interval: Annotated[int, typer.Option("--interval", min=10, help="Seconds between slices.")] = 30,
+    builder: Annotated[str, typer.Option("--builder", help="Address of who brought the order.")] = "",
+    builder_fee: Annotated[
+        int, typer.Option("--builder-fee", min=0, help="What the builder gets, ppm of what trades.")
+    ] = 0,
     url: options.Url = "",
     keystore: options.Keystore = "",
     key_env: options.KeyEnv = "",
@@ -111,6 +121,7 @@ def order(
     conditional.check(stop, take_profit, trailing, price)
     if not waits and bool(price) == at_market:
         raise CliError("order: give either --price or --market")
+    special.check(display, twap, builder, price, waits)
     if side.lower() not in ("buy", "sell"):
         raise CliError(f"order: side is buy or sell, not {side!r}")
     if time_in_force.upper() not in ("GTC", "GTD", "IOC", "FOK"):
@@ -132,6 +143,9 @@ def order(
             "post_only": post_only,
             "expires_in_s": expires_in or None,
         },
+        special=special.Special(
+            display=display, twap_s=twap, interval_s=interval, builder=builder, builder_fee_ppm=builder_fee
+        ),
     )
     choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
     session.run(_order(url, choice, sub_account, wanted, as_json))
@@ -146,6 +160,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     reduce_only: bool
     condition: conditional.Condition | None
     limit: dict[str, Any]  # options of a limit order
+    special: special.Special
 
 
 async def _order(url: str, choice: WalletChoice, sub_account: int, wanted: _Wanted, as_json: bool) -> None:
@@ -166,7 +181,7 @@ async def _order(url: str, choice: WalletChoice, sub_account: int, wanted: _Want
                 size_lots=lots,
                 price_ticks=parse_price(wanted.price, market),
                 reduce_only=wanted.reduce_only,
-                **wanted.limit,
+                **wanted.limit | wanted.special.options(market),
             )
         else:
             answer = await client.place_market(

@@ -30,6 +30,7 @@ class CancelReason(enum.StrEnum):
     AGENT_REVOKED = "agent_revoked"
     BRACKET = "bracket"
     TRIGGER_REFUSED = "trigger_refused"
+    TWAP_ENDED = "twap_ended"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -76,6 +77,30 @@ class OrderTriggered(Event, frozen=True):
     order_hash: bytes
     market_id: int
     price: int
+
+
+class TwapStarted(Event, frozen=True):
+    """The order will be sent in `slices` parts, the first one at once and then one each `interval_s`."""
+
+    account: int
+    order_hash: bytes
+    market_id: int
+    slices: int
+    interval_s: int
+
+
+class TwapSliced(Event, frozen=True):
+    """Slice `number` of a TWAP asked for `size` lots at `price` or better and got `filled`; its trades came before. `reason` is
+    what kept it from more."""
+
+    account: int
+    order_hash: bytes
+    market_id: int
+    number: int
+    size: int
+    price: int
+    filled: int
+    reason: str
 
 
 class OrderRested(Event, frozen=True):
@@ -131,6 +156,8 @@ class Trade(Event, frozen=True):
     maker_fee: int
     taker_fee: int
     liquidated: int = 0
+    maker_builder_fee: int = 0  # paid beside the fee, to the builder that the order names
+    taker_builder_fee: int = 0
 
 
 class LevelChanged(Event, frozen=True):

@@ -21,7 +21,7 @@ from sequencer.history import tables
 
 Result = TypeVar("Result")
 RETRY_S = 1.0
-LAYOUT = 2  # raise it with any change of the tables; the journal rebuilds a projection of another one
+LAYOUT = 3  # raise it with any change of the tables; the journal rebuilds a projection of another one
 
 log = structlog.get_logger("history")
 

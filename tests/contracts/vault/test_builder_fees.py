@@ -35,7 +35,10 @@ def test_a_builder_gets_its_fee(exchange: Exchange, batch, maker: Party, taker: 
     resting = built(exchange, maker, Side.SELL, 1_003, keeper, slot=1)
     taking = built(exchange, taker, Side.BUY, 1_003, keeper)
     batch.fill(resting, taking, 1_003)
-    before = {account: collateral(exchange, account) for account in (2, maker.account, taker.account, keeper.account)}
+    before = {
+        account: collateral(exchange, account)
+        for account in (2, maker.account, taker.account, keeper.account)
+    }
     batch.settle()
     notional = 1_003 * PRICE
     fee, fees = ceil_div(notional * RATE, 10**6), [ceil_div(notional * rate, 10**6) for rate in (100, 400)]
@@ -63,7 +66,9 @@ def test_a_rows_builder_fee_rounds_up_once(
     assert sum(ceil_div(size * PRICE, 10**6) for size in (1, 2, 4)) == 6
 
 
-def test_a_builder_that_trades_is_judged_without_its_income(exchange: Exchange, maker: Party, keeper: Party) -> None:
+def test_a_builder_that_trades_is_judged_without_its_income(
+    exchange: Exchange, maker: Party, keeper: Party
+) -> None:
     """A trader who builds its own order pays itself and ends where it would without a builder."""
     poor = exchange.deposit(20, 1_000 * USDC)
     exchange.open_batch = batch = exchange.batch()
@@ -122,7 +127,9 @@ def test_a_builder_without_an_account(exchange: Exchange, maker: Party, taker: P
             batch.settle()
 
 
-def test_a_builder_without_a_fee_needs_no_account(exchange: Exchange, batch, maker: Party, taker: Party) -> None:
+def test_a_builder_without_a_fee_needs_no_account(
+    exchange: Exchange, batch, maker: Party, taker: Party
+) -> None:
     """An order may name who brought it and pay nothing."""
     resting = batch.order(maker, Side.SELL, 1_000, PRICE, slot=1)
     batch.fill(resting, batch.order(taker, Side.BUY, 1_000, PRICE, builder=signer(77).address), 1_000)
