@@ -10,6 +10,7 @@
 from .interfaces import IERC20
 from .interfaces import IMarginVault
 from .interfaces import IPriceOracle
+from .modules import builder_fees
 from .modules import closing
 from .modules import codec
 from .modules import eip712
@@ -39,7 +40,8 @@ initializes: reasons
 initializes: eip712
 initializes: ledger
 initializes: tables[ledger := ledger, reasons := reasons]
-initializes: orders[eip712 := eip712, ledger := ledger, reasons := reasons, tables := tables]
+initializes: builder_fees[ledger := ledger, reasons := reasons, tables := tables]
+initializes: orders[builder_fees := builder_fees, eip712 := eip712, ledger := ledger, reasons := reasons, tables := tables]
 initializes: closing[ledger := ledger, reasons := reasons, tables := tables]
 initializes: fills[closing := closing, ledger := ledger, orders := orders, reasons := reasons, tables := tables]
 initializes: listing[ledger := ledger]
@@ -277,9 +279,9 @@ def _settle(round: uint256, batch_id: uint256):
     at = unsafe_add(at, 2)
     fees: int256 = 0
     at, fees = fills.apply(at, codec.word(at) & units.U16, context)
-    if orders.to_builders != 0:
-        fees = unsafe_sub(fees, convert(orders.to_builders, int256))
-        orders.to_builders = 0
+    if builder_fees.total != 0:
+        fees = unsafe_sub(fees, convert(builder_fees.total, int256))
+        builder_fees.total = 0
     if context & tables.LATE != 0:
         tables.name_accounts(context)
         assert staticcall ILateness(closing.BACKSTOP).check_late(block.timestamp)

@@ -5,6 +5,7 @@
 @notice Order rows of a batch: their EIP-712 digests, signers and limits, and what a fill uses up of them.
 """
 
+from . import builder_fees
 from . import codec
 from . import eip712
 from . import ledger
@@ -12,6 +13,7 @@ from . import tables
 from . import reasons
 from . import units
 
+uses: builder_fees
 uses: eip712
 uses: ledger
 uses: reasons
@@ -69,10 +71,6 @@ FEE: constant(uint256) = 128
 FEE_ZERO: constant(uint256) = 10**6 * 2**100 + 10**6 - 1
 
 rows: transient(uint256[tables.MAX_ROWS])
-
-# For rows with a builder's fee alone: its numerator by row, and what all builders got in the batch, zero between batches.
-built: transient(uint256[tables.MAX_ROWS])
-to_builders: transient(uint256)
 
 
 @view
@@ -178,7 +176,7 @@ def _extension(index: uint256, start: uint256, context: uint256) -> uint256:
     """
     end: uint256 = unsafe_add(start, EXTENSION_BYTES)
     if codec.word(end) >> 16 & units.U16 != 0:
-        self.built[index] = 0
+        builder_fees.numerators[index] = 0
         tables.name_accounts(context)
     return end
 
@@ -354,8 +352,7 @@ def use(
 @internal
 def _pay_builder(index: uint256, row: uint256, head: uint256, notional: int256) -> uint256:
     """
-    @dev Credits the builder that the order names, sub-account 0, at the signed rate. Returns what the fill adds to its fee, rounded
-         up in sum.
+    @dev The fee of a row's builder, which the end of its extension names. Returns what the fill adds to it.
     """
     at: uint256 = unsafe_add(row >> ROW_AT & units.U16, unsafe_add(HEAD_BYTES + 1, head >> SIZE_WIDTH & 7))
     if head >> SCHEME == 0:
@@ -363,21 +360,9 @@ def _pay_builder(index: uint256, row: uint256, head: uint256, notional: int256) 
     else:
         at = unsafe_add(unsafe_add(at, 2), codec.word(unsafe_add(at, 2)) & units.U16)
     link: uint256 = codec.word(unsafe_add(at, EXTENSION_BYTES))
-    rate: uint256 = link >> 16 & units.U16
-    if rate == 0:
+    if link >> 16 & units.U16 == 0:
         return 0
-    account: uint256 = tables.account_at(link & units.U16, tables.asked) & units.U32
-    # Registered, of this owner, sub-account 0; the action sequence between them may be any.
-    if ledger.words[ledger.B | account] & ~(units.U48 << ledger.B_ACTION_SEQUENCE) != link >> 32 & units.U160 | 1 << ledger.B_REGISTERED:
-        reasons.fail(reasons.NOT_THE_BUILDER)
-    tables.note_base(link & units.U16)
-    numerator: uint256 = self.built[index]
-    after: uint256 = unsafe_add(numerator, unsafe_mul(convert(notional, uint256), rate))
-    fee: uint256 = unsafe_sub(unsafe_div(unsafe_add(after, units.PPM - 1), units.PPM), unsafe_div(unsafe_add(numerator, units.PPM - 1), units.PPM))
-    self.built[index] = after
-    ledger.credit(account, convert(fee, int256))
-    self.to_builders = unsafe_add(self.to_builders, fee)
-    return fee
+    return builder_fees.pay(index, link, convert(notional, uint256))
 
 
 @view

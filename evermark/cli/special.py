@@ -1,5 +1,6 @@
 """`evermark order` with --display, --twap or --builder: limit orders that rest in parts, go in slices, or pay a builder."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -7,6 +8,8 @@ import msgspec
 from evermark.cli.errors import CliError
 from evermark.cli.units import parse_size
 from evermark.protocol.markets import Market
+
+ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
 
 
 class Special(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,16 +33,22 @@ class Special(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-def check(display: str, twap_s: int, builder: str, price: str, waits: bool) -> None:
-    """Raises CliError for options that exclude each other, and for what is no address."""
-    if (display or twap_s or builder) and (not price or waits):
+def read(display: str, twap: str, builder: str, plain: bool) -> Special:
+    """What was typed. Raises CliError for options that exclude each other, and for what does not read."""
+    if (display or twap or builder) and not plain:
         raise CliError("order: --display, --twap and --builder go with --price")
-    if display and twap_s:
+    if display and twap:
         raise CliError("order: an iceberg rests and a TWAP does not; give either --display or --twap")
-    if builder:
-        try:
-            raw = bytes.fromhex(builder.removeprefix("0x"))
-        except ValueError:
-            raw = b""
-        if len(raw) != 20 or not builder.startswith("0x"):
-            raise CliError(f"order: --builder is a 0x-address, not {builder!r}")
+    seconds, _, interval = twap.partition("/")
+    address, _, rate = builder.partition(":")
+    if twap and not (seconds.isdecimal() and (interval or "30").isdecimal()):
+        raise CliError(f"order: --twap is SECONDS or SECONDS/INTERVAL, not {twap!r}")
+    if builder and not (ADDRESS.fullmatch(address) and (rate or "0").isdecimal()):
+        raise CliError(f"order: --builder is ADDRESS or ADDRESS:PPM, not {builder!r}")
+    return Special(
+        display=display,
+        twap_s=int(seconds or 0),
+        interval_s=int(interval or 30),
+        builder=address,
+        builder_fee_ppm=int(rate or 0),
+    )

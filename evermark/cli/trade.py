@@ -97,15 +97,8 @@ def order(
         bool, typer.Option("--may-open", help="A waiting order may open a position.")
     ] = False,
     display: Annotated[str, typer.Option("--display", help="An iceberg shows this much at a time.")] = "",
-    twap: Annotated[
-        int,
-        typer.Option("--twap", min=0, help="Spread it over so many seconds, no slice worse than --price."),
-    ] = 0,
-    interval: Annotated[int, typer.Option("--interval", min=10, help="Seconds between slices.")] = 30,
-    builder: Annotated[str, typer.Option("--builder", help="Address of who brought the order.")] = "",
-    builder_fee: Annotated[
-        int, typer.Option("--builder-fee", min=0, help="What the builder gets, ppm of what trades.")
-    ] = 0,
+    twap: Annotated[str, typer.Option("--twap", help="SECONDS[/INTERVAL]: spread it, in slices.")] = "",
+    builder: Annotated[str, typer.Option("--builder", help="ADDRESS:PPM, paid beside the fee.")] = "",
     url: options.Url = "",
     keystore: options.Keystore = "",
     key_env: options.KeyEnv = "",
@@ -121,7 +114,6 @@ def order(
     conditional.check(stop, take_profit, trailing, price)
     if not waits and bool(price) == at_market:
         raise CliError("order: give either --price or --market")
-    special.check(display, twap, builder, price, waits)
     if side.lower() not in ("buy", "sell"):
         raise CliError(f"order: side is buy or sell, not {side!r}")
     if time_in_force.upper() not in ("GTC", "GTD", "IOC", "FOK"):
@@ -143,9 +135,7 @@ def order(
             "post_only": post_only,
             "expires_in_s": expires_in or None,
         },
-        special=special.Special(
-            display=display, twap_s=twap, interval_s=interval, builder=builder, builder_fee_ppm=builder_fee
-        ),
+        special=special.read(display, twap, builder, plain=bool(price) and not waits),
     )
     choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
     session.run(_order(url, choice, sub_account, wanted, as_json))

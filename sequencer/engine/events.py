@@ -313,6 +313,8 @@ AnyEvent = (
     | OrderAccepted
     | OrderWaits
     | OrderTriggered
+    | TwapStarted
+    | TwapSliced
     | OrderRested
     | OrderFilled
     | OrderCancelled

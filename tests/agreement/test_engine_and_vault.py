@@ -323,6 +323,7 @@ def test_random_streams_agree_after_every_batch(exchange, seed):
     assert traders.seen["trades"] > 40, traders.seen
     assert traders.seen["transfers"] > 0, traders.seen
     assert traders.seen["triggered"] > 0, traders.seen
+    assert traders.seen["slices"] > 0, traders.seen
     assert compared > 20
 
 
