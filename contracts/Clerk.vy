@@ -16,6 +16,7 @@ from .modules import codec
 from .modules import door
 from .modules import signed_actions
 from .modules import ledger
+from .modules import outflow
 from .modules import row_layout
 from .modules import trigger_bits
 from .modules import units
@@ -49,7 +50,7 @@ FEES_END: constant(uint256) = 86
 DEPOSITED: constant(bytes32) = keccak256("Deposited(uint256,uint256,uint256)")
 ACCOUNT_REGISTERED: constant(bytes32) = keccak256("AccountRegistered(uint256,address,uint256)")
 ENTRY_SKIPPED: constant(bytes32) = keccak256("EntrySkipped(uint256,uint256)")
-CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256)")
+CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256,uint256)")
 AGENT_APPROVED: constant(bytes32) = keccak256("AgentApproved(uint256,address,uint256,uint256)")
 TRANSFERRED: constant(bytes32) = keccak256("Transferred(uint256,uint256,address,uint256)")
 WRITTEN_OFF: constant(bytes32) = keccak256("WrittenOff(uint256,uint256)")
@@ -91,7 +92,7 @@ def settle() -> uint256:
     count: uint256 = codec.word(at) & units.U16
     if packed >> 176 & 1 == 1:
         return self._withdrawals(task, at, count)
-    first: uint256 = (staticcall vault.word(ledger.COUNTERS)) >> 48 & units.U64
+    first: uint256 = door.word(vault, ledger.COUNTERS) >> 48 & units.U64
     overdue: bool = packed >> 177 & 1 == 1
     if overdue:
         self._only_overdue(inbox, first, at, count, packed >> 152 & units.U16)
@@ -152,7 +153,7 @@ def _check_hour(task: Task, oracle: address, hour: uint256):
     if markets != staticcall task.vault.market_count():
         units.fail("vault: hour of some markets only")
     for market: uint256 in range(markets, bound=64):
-        last: uint256 = (staticcall task.vault.word(ledger.MARKET_S | market)) >> ledger.S_LAST_HOUR & units.U32
+        last: uint256 = door.word(task.vault, ledger.MARKET_S | market) >> ledger.S_LAST_HOUR & units.U32
         for back: uint256 in range(1, 25):
             if hour <= last + back:
                 break
@@ -175,8 +176,8 @@ def _inbox(task: Task, inbox: address, first: uint256, start: uint256, count: ui
     """
     @dev The vault has consumed the entries; each names the table index of its account.
     """
-    counters: uint256 = staticcall task.vault.word(ledger.COUNTERS)
-    extcall task.vault.write(ledger.COUNTERS, counters + (count << 48))
+    counters: uint256 = door.word(task.vault, ledger.COUNTERS)
+    door.write(task.vault, ledger.COUNTERS, counters + (count << 48))
     for i: uint256 in range(count, bound=32):
         id: uint256 = first + i
         entry: IInbox.Entry = staticcall IInbox(inbox).entry(id)
@@ -207,8 +208,10 @@ def _account_at(task: Task, index: uint256) -> uint256:
 @internal
 def _credit(task: Task, entry_id: uint256, account: uint256, amount: uint256):
     door.add_to(task.vault, account, convert(amount, int256))
-    credited: uint256 = staticcall task.vault.word(ledger.CREDITED)
-    extcall task.vault.write(ledger.CREDITED, credited + amount)
+    credited: uint256 = door.word(task.vault, ledger.CREDITED)
+    door.write(task.vault, ledger.CREDITED, credited + amount)
+    deposits: uint256 = door.word(task.vault, ledger.DEPOSITS)
+    door.write(task.vault, ledger.DEPOSITS, deposits + amount & units.U128)
     extcall task.vault.relay(
         [DEPOSITED, convert(entry_id, bytes32), convert(account, bytes32)], abi_encode(amount)
     )
@@ -220,7 +223,7 @@ def _deposit(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256)
     @dev Registers (owner, sub-account) under the next id when it is new, and credits it.
     """
     named: uint256 = convert(entry.owner, uint256) | convert(entry.sub_account, uint256) << ledger.B_SUB_ACCOUNT
-    account: uint256 = staticcall task.vault.word(named)
+    account: uint256 = door.word(task.vault, named)
     if account == 0:
         account = self._register(task, named)
     if self._account_at(task, index) != account:
@@ -233,11 +236,11 @@ def _register(task: Task, named: uint256) -> uint256:
     """
     @dev Gives (owner, sub-account), packed as in word B, the next id.
     """
-    counters: uint256 = staticcall task.vault.word(ledger.COUNTERS)
+    counters: uint256 = door.word(task.vault, ledger.COUNTERS)
     account: uint256 = (counters >> 112 & units.U32) + 1
-    extcall task.vault.write(ledger.COUNTERS, counters + (1 << 112))
-    extcall task.vault.write(ledger.B | account, named | 1 << ledger.B_REGISTERED)
-    extcall task.vault.write(named, account)
+    door.write(task.vault, ledger.COUNTERS, counters + (1 << 112))
+    door.write(task.vault, ledger.B | account, named | 1 << ledger.B_REGISTERED)
+    door.write(task.vault, named, account)
     extcall task.vault.relay(
         [ACCOUNT_REGISTERED, convert(account, bytes32), convert(named & units.U160, bytes32)],
         abi_encode(named >> ledger.B_SUB_ACCOUNT),
@@ -250,7 +253,7 @@ def _request(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256)
     """
     @dev What an owner asked for a registered account, checked when it was queued.
     """
-    account: uint256 = staticcall task.vault.word(
+    account: uint256 = door.word(task.vault,
         convert(entry.owner, uint256) | convert(entry.sub_account, uint256) << ledger.B_SUB_ACCOUNT
     )
     if account == 0:
@@ -305,17 +308,20 @@ def _withdrawable(task: Task, index: uint256) -> (uint256, bool):
 @internal
 def _claim(task: Task, account: uint256, amount: uint256):
     """
-    @dev Moves `amount` out of the account's collateral into a new claim of its owner.
+    @dev Moves `amount` out of the account's collateral into a new claim of its owner, payable when the outflow limits allow.
     """
     door.add_to(task.vault, account, -convert(amount, int256))
-    counters: uint256 = staticcall task.vault.word(ledger.COUNTERS)
+    counters: uint256 = door.word(task.vault, ledger.COUNTERS)
     claim: uint256 = (counters >> 144) + 1
-    owner: uint256 = (staticcall task.vault.word(ledger.B | account)) & units.U160
-    extcall task.vault.write(ledger.COUNTERS, counters + (1 << 144))
-    extcall task.vault.write(ledger.CLAIMS | claim, owner | amount << 160)
+    owner: uint256 = door.word(task.vault, ledger.B | account) & units.U160
+    door.write(task.vault, ledger.COUNTERS, counters + (1 << 144))
+    door.write(task.vault, ledger.CLAIMS | claim, owner | amount << 160)
+    due: uint256 = outflow.payable_at(task.vault, amount, task.now)
+    if due != 0:
+        door.write(task.vault, ledger.CLAIM_DUES | claim, due)
     extcall task.vault.relay(
         [CLAIM_CREATED, convert(claim, bytes32), convert(account, bytes32), convert(owner, bytes32)],
-        abi_encode(amount),
+        abi_encode(amount, due),
     )
 
 
@@ -356,7 +362,7 @@ def _write_off(task: Task, account: uint256):
     """
     @dev The insurance fund pays the debt of a user without positions, as far as its equity exceeds its own initial margin.
     """
-    a: uint256 = staticcall task.vault.word(account)
+    a: uint256 = door.word(task.vault, account)
     debt: int256 = -ledger.collateral_of(a)
     if account < ledger.FIRST_USER_ACCOUNT or a >> ledger.A_OPEN_POSITIONS & units.U8 != 0 or debt <= 0:
         units.fail("vault: nothing to write off")
@@ -376,7 +382,7 @@ def _write_off(task: Task, account: uint256):
 @view
 @internal
 def _named(task: Task, account: uint256) -> uint256:
-    b: uint256 = staticcall task.vault.word(ledger.B | account)
+    b: uint256 = door.word(task.vault, ledger.B | account)
     if b == 0:
         units.fail("vault: unknown account")
     return b
@@ -392,7 +398,7 @@ def _raise_action_sequence(task: Task, account: uint256, b: uint256, sequence: u
     stored: uint256 = b >> ledger.B_ACTION_SEQUENCE & units.U48
     if sequence <= stored:
         units.fail("vault: action sequence too low")
-    extcall task.vault.write(ledger.B | account, b ^ (stored ^ sequence) << ledger.B_ACTION_SEQUENCE)
+    door.write(task.vault, ledger.B | account, b ^ (stored ^ sequence) << ledger.B_ACTION_SEQUENCE)
 
 
 @internal
@@ -406,7 +412,7 @@ def _cancel(task: Task, at: uint256, account: uint256):
     b: uint256 = self._named(task, account)
     signer: uint256 = convert(signed_actions.cancel_signer(cancel, b, task.separator, at), uint256)
     if signer != b & units.U160:
-        agent: uint256 = staticcall task.vault.word(ledger.AGENTS | account << 160 | signer)
+        agent: uint256 = door.word(task.vault, ledger.AGENTS | account << 160 | signer)
         if agent & units.U64 < task.now:
             units.fail("vault: not owner nor live agent")
     self._void(task, account, cancel.all_slots == 1, cancel.slot, cancel.sequence)
@@ -431,10 +437,10 @@ def _void(task: Task, account: uint256, all_slots: bool, slot: uint256, sequence
         offset = (slot & 1) << 7
         width = units.U128
         voided = sequence | units.U62 << 48
-    word: uint256 = staticcall task.vault.word(key)
+    word: uint256 = door.word(task.vault, key)
     stored: uint256 = word >> offset & width
     if sequence > stored & units.U48:
-        extcall task.vault.write(key, word ^ (stored ^ voided) << offset)
+        door.write(task.vault, key, word ^ (stored ^ voided) << offset)
     extcall task.vault.relay([ORDERS_VOIDED, convert(account, bytes32)], abi_encode(named, sequence))
 
 
@@ -443,10 +449,10 @@ def _void_actions(task: Task, account: uint256, sequence: uint256):
     """
     @dev No withdrawal, transfer or approval signed up to this action sequence is taken any more.
     """
-    b: uint256 = staticcall task.vault.word(ledger.B | account)
+    b: uint256 = door.word(task.vault, ledger.B | account)
     stored: uint256 = b >> ledger.B_ACTION_SEQUENCE & units.U48
     if sequence > stored:
-        extcall task.vault.write(ledger.B | account, b ^ (stored ^ sequence) << ledger.B_ACTION_SEQUENCE)
+        door.write(task.vault, ledger.B | account, b ^ (stored ^ sequence) << ledger.B_ACTION_SEQUENCE)
 
 
 @internal
@@ -465,7 +471,7 @@ def _approve_agent(task: Task, at: uint256, account: uint256):
 
 @internal
 def _set_agent(task: Task, account: uint256, agent: uint256, expiry: uint256, transfer_cap: uint256):
-    extcall task.vault.write(ledger.AGENTS | account << 160 | agent, expiry | transfer_cap << 64)
+    door.write(task.vault, ledger.AGENTS | account << 160 | agent, expiry | transfer_cap << 64)
     extcall task.vault.relay(
         [AGENT_APPROVED, convert(account, bytes32), convert(agent, bytes32)], abi_encode(expiry, transfer_cap)
     )
@@ -487,7 +493,7 @@ def _transfer(task: Task, at: uint256, account: uint256, index: uint256):
         self._spend_cap(task, account, b, signer, transfer)
     self._raise_action_sequence(task, account, b, transfer.sequence, owner)
     named: uint256 = owner | transfer.to_sub_account << ledger.B_SUB_ACCOUNT
-    target: uint256 = staticcall task.vault.word(named)
+    target: uint256 = door.word(task.vault, named)
     if target == 0:
         if transfer.amount < MIN_FIRST_DEPOSIT:
             units.fail("vault: too small to register")
@@ -517,14 +523,14 @@ def _spend_cap(task: Task, account: uint256, b: uint256, agent: uint256, transfe
          sequences with which the owner would revoke it.
     """
     key: uint256 = ledger.AGENTS | account << 160 | agent
-    word: uint256 = staticcall task.vault.word(key)
+    word: uint256 = door.word(task.vault, key)
     if word & units.U64 < task.now:
         units.fail("vault: not owner nor live agent")
     if transfer.amount > word >> 64:
         units.fail("vault: above transfer cap")
     if transfer.sequence != (b >> ledger.B_ACTION_SEQUENCE & units.U48) + 1:
         units.fail("vault: action sequence not next")
-    extcall task.vault.write(key, word - (transfer.amount << 64))
+    door.write(task.vault, key, word - (transfer.amount << 64))
 
 
 # --------------------------------------------------------------------------------------------------------- section 3, prices
@@ -583,22 +589,21 @@ def _apply_hour(task: Task, market: uint256, hour: uint256, rate: int256):
     """
     @dev cumulative += index * lot_tick_value * clamped rate * 1000, once per hour, at a fresh index.
     """
-    s: uint256 = staticcall task.vault.word(ledger.MARKET_S | market)
+    s: uint256 = door.word(task.vault, ledger.MARKET_S | market)
     if hour <= s >> ledger.S_LAST_HOUR & units.U32:
         units.fail("vault: funding hour not next")
-    price: uint256 = staticcall task.vault.word(PRICES | market)
-    p: uint256 = staticcall task.vault.word(ledger.MARKET_P | market)
+    price: uint256 = door.word(task.vault, PRICES | market)
+    p: uint256 = door.word(task.vault, ledger.MARKET_P | market)
     if (price >> 64 & units.U40) + (p >> ledger.P_MAX_PRICE_AGE & units.U16) < task.now:
         units.fail("vault: stale price")
     # min(4 %, half the first maintenance fraction) per hour
-    fraction: uint256 = (staticcall task.vault.word(ledger.MARKET_T0 | market)) >> 48 & units.U24
+    fraction: uint256 = door.word(task.vault, ledger.MARKET_T0 | market) >> 48 & units.U24
     cap: int256 = convert(min(40_000_000, fraction * 250), int256)
     clamped: int256 = max(-cap, min(cap, rate))
     step: int256 = convert((price & units.U32) * (p & units.U32) * 1000, int256) * clamped
     cumulative: int256 = units.signed(s, 128) + step
     kept: uint256 = s >> 128 << 128 & ~(units.U32 << ledger.S_LAST_HOUR)
-    extcall task.vault.write(
-        ledger.MARKET_S | market, kept | units.bits(convert(convert(cumulative, int128), int256)) & units.U128 | hour << ledger.S_LAST_HOUR
+    door.write(task.vault, ledger.MARKET_S | market, kept | units.bits(convert(convert(cumulative, int128), int256)) & units.U128 | hour << ledger.S_LAST_HOUR
     )
     extcall task.vault.relay(
         [FUNDING_APPLIED, convert(market, bytes32)], abi_encode(hour, clamped, cumulative)

@@ -26,7 +26,7 @@ interface IQueue:
 DAY_S: constant(uint256) = 86_400
 MOST: constant(uint256) = 1_000  # accounts counted at once; gas bounds it below that when they hold positions
 FROZEN: constant(uint256) = units.U48  # as last batch id: no batch can follow it
-CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256)")
+CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256,uint256)")
 
 VAULT: public(immutable(address))
 
@@ -246,6 +246,6 @@ def _claim(account: uint256, owner: uint256, amount: uint256) -> uint256:
     extcall door.IVault(VAULT).write(ledger.CLAIMS | claim, owner | amount << 160)
     extcall door.IVault(VAULT).relay(
         [CLAIM_CREATED, convert(claim, bytes32), convert(account, bytes32), convert(owner, bytes32)],
-        abi_encode(amount),
+        abi_encode(amount, empty(uint256)),  # not limited: payable at once
     )
     return claim

@@ -110,7 +110,11 @@ def market_words(market_id: uint256) -> uint256[5]:
 @external
 def claim(claim_id: uint256) -> ILens.Claim:
     word: uint256 = self._word(ledger.CLAIMS | claim_id & units.U40)
-    return ILens.Claim(owner=convert(word & units.U160, address), amount=word >> 160)
+    return ILens.Claim(
+        owner=convert(word & units.U160, address),
+        amount=word >> 160,
+        due=self._word(ledger.CLAIM_DUES | claim_id & units.U40),
+    )
 
 
 @view

@@ -71,6 +71,7 @@ event ClaimCreated:
     account: indexed(uint256)
     owner: indexed(address)
     amount: uint256
+    due: uint256
 
 
 event AgentApproved:
@@ -203,6 +204,9 @@ def pay(claim_id: uint256):
     amount: uint256 = claim >> 160
     if amount == 0:
         reasons.fail(reasons.NOTHING_TO_PAY)
+    due: uint256 = ledger.words[ledger.CLAIM_DUES | claim_id]
+    if block.timestamp < due:
+        reasons.fail(reasons.PAYABLE_AT | due << 8)
     owner: address = convert(claim & units.U160, address)
     ledger.words[ledger.CLAIMS | claim_id] = claim & units.U160
     ledger.words[ledger.CREDITED] -= amount

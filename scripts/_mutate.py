@@ -5,16 +5,23 @@ import collections
 import json
 import os
 import random
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import pytest
 from _mutants import Mutant, apply, mutants_of
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests import compiled_contracts  # noqa: E402
+
 VAULT = "tests/contracts/vault/test_"
 # group -> its files, and its tests in the order in which they are tried
 GROUPS: dict[str, tuple[list[str], list[str]]] = {
@@ -23,7 +30,10 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
             "MarginVault",
             *(
                 f"modules/{name}"
-                for name in ("tables", "fills", "orders", "ledger", "units", "codec", "eip712", "listing")
+                for name in (
+                    *("tables", "fills", "orders", "ledger", "units", "codec", "eip712", "listing"),
+                    *("closing", "running", "row_layout"),
+                )
             ),
         ],
         [
@@ -43,7 +53,7 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
         ],
     ),
     "Clerk": (
-        ["Clerk", "modules/signed_actions", "modules/door"],
+        ["Clerk", "modules/signed_actions", "modules/door", "modules/trigger_bits"],
         [
             VAULT + name
             for name in (
@@ -52,23 +62,34 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
                 "inbox_and_funding",
                 "transfers",
                 "requests_in_batches",
+                "triggers",
+                "overdue",
+                "write_off",
                 "model",
             )
         ],
     ),
     "Backstop": (
         ["Backstop", "modules/liquidation"],
-        [VAULT + name for name in ("liquidation", "deleveraging", "model")],
+        [VAULT + name for name in ("liquidation", "deleveraging", "closing_check", "model")],
     ),
+    "Exit": (["Exit"], [VAULT + "exit"]),
+    "OrderVerifier": (
+        ["OrderVerifier", "modules/order_hash"],
+        [VAULT + name for name in ("order_batches", "signatures", "order_fills")],
+    ),
+    "Lens": (["Lens"], [VAULT + name for name in ("lens", "deploy")]),
     "Inbox": (
         ["Inbox"],
         ["tests/contracts/test_inbox", "tests/contracts/test_inbox_requests", VAULT + "requests_in_batches"],
     ),
     "PriceOracle": (
-        ["PriceOracle"],
+        ["PriceOracle", "modules/medians", "modules/oracle_roles", "modules/feeds"],
         [
             "tests/contracts/test_oracle",
             "tests/contracts/test_oracle_funding",
+            "tests/contracts/test_oracle_jumps",
+            "tests/contracts/test_oracle_governor",
             "tests/invariants/test_invariants_hostile.py::TestHostileKeepers",
         ],
     ),
@@ -91,6 +112,8 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
 }
 COPIED = ("contracts", "evermark", "tests", "sequencer", "keeper", "pyproject.toml")
 TIMEOUT_S = 600
+PYTEST = ["-x", "-q", "-p", "tests.safety.plugin", "-p", "no:cacheprovider", "-p", "no:schemathesis"]
+IMPORTED = re.compile(r"^from \.(?:modules)? import (\w+)$", re.MULTILINE)
 
 
 def files_of(group: str) -> list[str]:
@@ -110,94 +133,127 @@ def sample(group: str, size: int, seed: int) -> list[Mutant]:
     return found[:size]
 
 
-def is_same_code(tree: Path, mutant: Mutant) -> bool:
-    """Whether every contract that the file is part of compiles to the bytecode that it had: then nothing was changed."""
-    if mutant.file.endswith(".py"):
-        return False
-    for path in sorted((tree / "contracts").glob("*.vy")):
-        if not uses(path, mutant.file, tree):
-            continue
-        vyper = str(Path(sys.executable).parent / "vyper")
-        made = subprocess.run(
-            [vyper, "-p", str(tree), "-f", "bytecode", str(path)], cwd=tree, capture_output=True, text=True
-        )
-        artifact = json.loads((ROOT / "contracts" / "artifacts" / f"{path.stem}.json").read_text())
-        if made.stdout.strip() != artifact["bytecode"]:
-            return False
-    return True
+def contracts_with(file: str) -> list[str]:
+    """Names of the contracts that the file is part of."""
+    paths = sorted((ROOT / "contracts").glob("*.vy"))
+    return [
+        path.stem for path in paths if path.relative_to(ROOT).as_posix() == file or file in imported(path)
+    ]
 
 
-def uses(path: Path, file: str, tree: Path) -> bool:
-    """Whether a contract is the file, or imports the module, itself or through another one."""
-    if path.relative_to(tree).as_posix() == file:
-        return True
-    module, seen, queue = Path(file).stem, set(), [path]
+def imported(path: Path) -> set[str]:
+    """The modules that a contract imports, themselves or through others."""
+    seen: set[str] = set()
+    queue = [path]
     while queue:
-        text = queue.pop().read_text()
-        for line in text.splitlines():
-            name = (
-                line.rpartition(" import ")[2].strip()
-                if (line.startswith("from ") and "modules" in line) or line.startswith("from . import")
-                else ""
-            )
-            if name == module:
-                return True
-            if name and name not in seen:
-                seen.add(name)
-                queue.append(tree / "contracts" / "modules" / f"{name}.vy")
-    return False
+        for name in IMPORTED.findall(queue.pop().read_text(encoding="utf-8")):
+            module = ROOT / "contracts" / "modules" / f"{name}.vy"
+            file = module.relative_to(ROOT).as_posix()
+            if module.exists() and file not in seen:
+                seen.add(file)
+                queue.append(module)
+    return seen
 
 
 def judge(group: str, mutant: Mutant) -> dict:
-    """Copies the tree, plants the mutant, runs the tests until one fails."""
+    """Runs the nearest tests with the mutant in place, until one fails."""
     started = time.monotonic()
-    row = {"group": group, "name": mutant.name, "before": mutant.before}
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        tree = Path(folder)
-        copy(tree)
-        apply(tree, mutant)
-        row["verdict"] = run_tests(group, tree, row)
-        if row["verdict"] == "survived" and is_same_code(tree, mutant):
-            row["verdict"] = "same code"
+        run = run_python if mutant.file.endswith(".py") else run_contracts
+        verdict = run(group, mutant, Path(folder))
+    row = {"group": group, "name": mutant.name, "before": mutant.before, **verdict}
     return row | {"seconds": round(time.monotonic() - started, 1)}
 
 
-def copy(tree: Path) -> None:
+def run_contracts(group: str, mutant: Mutant, folder: Path) -> dict:
+    """In a fork of this process, which has compiled every contract already: only what the mutant changes is compiled again."""
+    said = folder / "said"
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        with said.open("wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        verdict = "crashed"
+        try:
+            verdict = try_contracts(group, mutant, folder)
+        finally:
+            (folder / "verdict").write_text(verdict)
+            sys.stdout.flush()
+            os._exit(0)
+    if not ended(child):
+        return {"verdict": "timeout"}
+    return {
+        "verdict": (folder / "verdict").read_text(),
+        "by": first_failure(said.read_text(errors="replace")),
+    }
+
+
+def ended(child: int) -> bool:
+    """Waits for a child; kills it, and says False, when it takes too long."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def try_contracts(group: str, mutant: Mutant, folder: Path) -> str:
+    from vyper.exceptions import VyperException
+
+    shutil.copytree(ROOT / "contracts", folder / "contracts", ignore=shutil.ignore_patterns("artifacts"))
+    apply(folder, mutant)
+    changed = False
+    for name in contracts_with(mutant.file):
+        path = folder / "contracts" / f"{name}.vy"
+        try:
+            code = compiled_contracts.compiled(path).compiler_data.bytecode
+        except VyperException:
+            return "not compiled"
+        changed = changed or code != compiled_contracts.deployer(name).compiler_data.bytecode
+        compiled_contracts.replaced[name] = path
+    if not changed:
+        return "same code"
+    return "killed" if pytest.main([*PYTEST, *tests_of(group)]) else "survived"
+
+
+def run_python(group: str, mutant: Mutant, folder: Path) -> dict:
+    """In a copied tree and a process of its own."""
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "tapes", ".hypothesis")
     for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, tree / name, ignore=ignored)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         else:
-            shutil.copy(source, tree / name)
-
-
-def run_tests(group: str, tree: Path, row: dict) -> str:
-    """One pytest for each file of tests, nearest first: what kills a mutant is mostly the first one."""
-    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "EVERMARK_PURE": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "tests.safety.plugin",
-        "-p",
-        "no:cacheprovider",
-    ]
-    command += ["-p", "no:schemathesis", *tests_of(group)]
+            shutil.copy(ROOT / name, folder / name)
+    apply(folder, mutant)
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", *PYTEST, *tests_of(group)]
     try:
         made = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
-        return "timeout"
-    failed = [line for line in made.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    row["by"] = failed[0][:160] if failed else ""
-    if "vyper.exceptions" in made.stdout or "SyntaxError" in made.stdout:
-        return "not compiled"
-    return "killed" if made.returncode else "survived"
+        return {"verdict": "timeout"}
+    if "SyntaxError" in made.stdout:
+        return {"verdict": "not compiled"}
+    verdict = "killed" if made.returncode else "survived"
+    return {"verdict": verdict, "by": first_failure(made.stdout)}
+
+
+def first_failure(said: str) -> str:
+    failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0][:160] if failed else ""
+
+
+def warm(groups: list[str]) -> None:
+    """Compiles every contract, so that the forks need not; loads what the tests load."""
+    if groups == ["protocol"]:
+        return
+    for path in sorted((ROOT / "contracts").glob("*.vy")):
+        compiled_contracts.deployer(path.stem)
 
 
 def summary(rows: list[dict]) -> dict:
@@ -244,6 +300,7 @@ def main() -> int:
     done, end = {row["name"] for row in rows}, time.monotonic() + 60 * (given.minutes or 10**9)
     groups = given.group or list(GROUPS)
     samples = {group: sample(group, given.sample, given.seed) for group in groups}
+    warm(groups)
     # Group by group in turn, so that a run that is stopped early has seen something of each.
     for index in range(given.sample):
         for group in groups:

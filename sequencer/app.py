@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
+import uvloop
 from aiohttp import web
 from eth_utils.address import to_checksum_address
 from web3.exceptions import Web3Exception
@@ -28,7 +29,8 @@ from evermark.chain import (
 from evermark.chain.rpc import UNREACHABLE, Web3, connect
 from sequencer.config import ConfigRefused, SequencerConfig, open_key, validate
 from sequencer.core import Core
-from sequencer.engine.commands import Genesis
+from sequencer.engine.commands import Genesis, HaltAccount
+from sequencer.engine.events import Reversed
 from sequencer.gateway.app import create_app, create_runner
 from sequencer.gateway.services import ExchangeFacts, Services
 from sequencer.inbox import InboxWatcher
@@ -39,6 +41,7 @@ from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.errors import Ended, Unreachable
 from sequencer.settlement.line import SettlementLine
 from sequencer.settlement.reconciliation import Reconciliation
+from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import check_witness
 from sequencer.storage import StorageWatch, free_bytes
 
@@ -116,7 +119,15 @@ class Sequencer:
         self._clock = clock
         self._opening = Opening(core.pipeline, clock.now_s, taken_over=config.standby)
         self._inbox = InboxWatcher(chain, core.pipeline.submit, lambda: core.state.next_entry_id)
-        self._line = SettlementLine(chain, core.backlog, core.pipeline.submit, clock.now_s)
+        way_out = WayOut(chain, core.backlog, clock.now_s, core.reverse, core.bisection)
+        self._line = SettlementLine(
+            chain,
+            core.backlog,
+            core.pipeline.submit,
+            clock.now_s,
+            way_out,
+            lambda: [(due, claim) for due, claim, _, _ in core.state.delayed_claims],
+        )
         self._reconciliation = Reconciliation(chain, core.pipeline, config.reconcile_s)
         self._storage = StorageWatch(
             core.pipeline, lambda: free_bytes(config.directory), config.reserve_bytes
@@ -138,6 +149,11 @@ class Sequencer:
             log.info("gateway listens", host=self._config.host, port=port)
             if started is not None:
                 started(port)
+            for account in self._core.state.halted.keys() & set(self._config.release_accounts):
+                log.warning("an account is let go", account=account)
+                await self._core.pipeline.submit(
+                    HaltAccount(account=account, halted=False, reason="the operator let it go")
+                )
             await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
             for name, task in tasks.items():
                 if task.done() and name != "stop":
@@ -163,8 +179,12 @@ class Sequencer:
             "settlement_retrying": line.retrying,
             "reconciled_batch": self._reconciliation.compared,
             "reconciliation_alarm": self._reconciliation.alarm,
-            "fills_matched": self._core.state.trade_count,
+            "fills_matched": self._core.state.trade_count - backlog.fills_voided,
             "fills_settled": backlog.fills_settled,
+            "fills_voided": backlog.fills_voided,
+            "reversals": backlog.reversals,
+            "last_reversal": _reversal_json(backlog.last_reversal),
+            "halted_accounts": sorted(self._core.state.halted),
             "last_settle_gas": line.last_settle_gas,
             "commands_waiting": self._core.pipeline.waiting,
         }
@@ -201,6 +221,18 @@ class Sequencer:
             missing=self.missing,
             publication=core.publication,
         )
+
+
+def _reversal_json(event: Reversed | None) -> dict[str, Any] | None:
+    if event is None:
+        return None
+    return {
+        "cause": event.cause.value,
+        "batch": event.batch_id,
+        "after": event.after,
+        "first_trade": event.first_trade,
+        "last_trade": event.last_trade,
+    }
 
 
 class _Outside:
@@ -273,7 +305,7 @@ def run(config: SequencerConfig) -> int:
     """Run in a new event loop; exit code 0 after a graceful stop, 1 with one line on stderr for a refusal."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
-        asyncio.run(run_sequencer(config))
+        uvloop.run(run_sequencer(config))
     except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1

@@ -45,6 +45,7 @@ class SequencerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         256 * 2**20
     )  # with less room on the journal's disk only cancels and the like are taken
     snapshot_every: int = 50_000  # journal records between two snapshots
+    release_accounts: tuple[int, ...] = ()  # halted ones that may trade again from this start on
 
 
 def load_config(path: Path) -> SequencerConfig:

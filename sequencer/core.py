@@ -30,7 +30,10 @@ from sequencer.publication import Publication
 from sequencer.replay import apply_record, replay
 from sequencer.reports import ReportCollector
 from sequencer.settlement.backlog import Backlog
+from sequencer.settlement.bisection import Bisection
+from sequencer.settlement.reversal import ReversalPlan, reversal_commands
 from sequencer.snapshots import SnapshotFiles, Snapshotter, recover
+from sequencer.snapshots.earlier import EarlierStates
 from sequencer.snapshots.taking import EVERY
 
 BEAT_S = 1.0  # wall time between two signs of life for a standby
@@ -90,18 +93,27 @@ class Core:
         if recovered.memory is not None:
             followers.recall(genesis, recovered.memory)
         self.snapshotter = Snapshotter(
-            files, self.state, followers.encode_memory, genesis_hash, every=snapshot_every
+            files,
+            self.state,
+            followers.encode_memory,
+            genesis_hash,
+            every=snapshot_every,
+            needed=lambda: self.backlog.confirmed_sequence,
         )
         self.snapshotter.start_at(recovered.sequence)
-        self._replaying = (*followers.subscribers, self.snapshotter.note)
-        replay(self.journal, self.state, self._replaying, after=recovered.sequence)
+        self._earlier = EarlierStates(open_journal(location, read_only=True), files)
+        self.bisection = Bisection(self._earlier)
+        self._catch_up(recovered.sequence, began)
         if not standby:
             self._own(epoch)
+
+    def _catch_up(self, after: int, began: float) -> None:
+        replaying = (*self._followers.subscribers, self.snapshotter.note)
+        replay(self.journal, self.state, replaying, after=after, state_at=self._earlier)
         log.info(
             "journal replayed",
             sequence=self.state.sequence,
-            after=recovered.sequence,
-            epoch=epoch,
+            after=after,
             journal=self.journal.name,
             seconds=round(time.monotonic() - began, 3),
         )
@@ -111,7 +123,12 @@ class Core:
         while True:
             page = await asyncio.to_thread(self._page_after, self.state.sequence)
             for record in page:
-                apply_record(record, self.state, self._replaying)
+                apply_record(
+                    record,
+                    self.state,
+                    (*self._followers.subscribers, self.snapshotter.observe),
+                    self._earlier,
+                )
             if len(page) < FOLLOW_RECORDS:
                 return
 
@@ -123,6 +140,10 @@ class Core:
         epoch = await asyncio.to_thread(self.journal.take_epoch)
         await self.follow()
         self._own(epoch)
+
+    async def reverse(self, plan: ReversalPlan) -> None:
+        """Journal a reversal and what stands of what it voids, and apply it. Orders wait meanwhile."""
+        await self.pipeline.submit_together(lambda head: reversal_commands(plan, self._earlier, head))
 
     async def run(self) -> None:
         """Work until the pipeline is stopped. Raises what ends it otherwise."""
@@ -148,10 +169,12 @@ class Core:
     async def close(self) -> None:
         """Release everything, after `run` has ended."""
         await self.reports.close()
+        await self.snapshotter.close()
         if self._owns:
             self.writer.close()
         self.history.store.close()
         self.publication.close()
+        self._earlier.journal.close()
         self.reader.close()
         self.journal.close()
 
@@ -171,7 +194,9 @@ class Core:
             raise JournalRefused(
                 f"journal: its head is {self.writer.head.sequence}, but {self.state.sequence} records were applied"
             )
-        self.pipeline = Pipeline(self.writer, self.state, self._now_ms, capacity=self._capacity)
+        self.pipeline = Pipeline(
+            self.writer, self.state, self._now_ms, capacity=self._capacity, state_at=self._earlier
+        )
         for subscriber in (*self._followers.subscribers, self.snapshotter.observe):
             self.pipeline.subscribe(subscriber)
         self._owns = True

@@ -80,6 +80,8 @@ class InboxWatcher:
                 (event.reject for event in await self._submit(entry) if isinstance(event, CommandRejected)),
                 None,
             )
+            if refusal is not None and self._next_entry_id() != at:
+                return True  # a reversal has come between; what is next is asked again
             if refusal is not None:
                 check(refusal.code in TEMPORARY, f"inbox: the engine refused entry {at}: {refusal.message}")
                 log.info("inbox entry waits", entry=at, reason=refusal.message)

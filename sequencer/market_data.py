@@ -22,9 +22,11 @@ from sequencer.engine.events import (
     OrderCancelled,
     OrderFilled,
     OrderRested,
+    OrderRestored,
     OrderTriggered,
     OrderWaits,
     PositionChanged,
+    Reversed,
     RoundApplied,
     Trade,
     TwapSliced,
@@ -50,6 +52,7 @@ ORDER_EVENTS = (
     | OrderCancelled
     | TwapStarted
     | TwapSliced
+    | OrderRestored
 )
 ACCOUNT_EVENTS = CollateralChanged | PositionChanged | WithdrawalClaimed | AccountRegistered
 
@@ -61,6 +64,7 @@ class AccountChange(msgspec.Struct):
 
     orders: dict[bytes, None] = {}
     fills: list[dict[str, Any]] = []
+    voided: tuple[int, int] | None = None  # the first and the last trade that a reversal took back
     sequence: int = 0
 
 
@@ -89,6 +93,7 @@ class _Feed:
         self.newest = 0  # of the last level change counted
         self.levels: dict[tuple[Side, int], int] = {}
         self.trades: list[dict[str, Any]] = []
+        self.voided: tuple[int, int] | None = None
         self.ring: deque[dict[str, Any]] = deque(maxlen=TRADES_KEPT)
 
     def take_delta(self) -> dict[str, Any] | None:
@@ -146,6 +151,8 @@ class MarketData:
                 self._prices = event
             elif isinstance(event, FundingApplied):
                 self.funding_rates[event.market_id] = event.rate_ppb
+            elif isinstance(event, Reversed):
+                self._reverse(event, applied.sequence)
             elif not self._watched:
                 continue
             elif isinstance(event, ORDER_EVENTS):
@@ -193,6 +200,17 @@ class MarketData:
             delta = feed.take_delta()
             if delta is not None:
                 yield ("book", feed.symbol), msgspec.json.encode(delta)
+            if feed.voided is not None:
+                first, last = feed.voided
+                message = {
+                    "channel": "trades",
+                    "market": feed.symbol,
+                    "type": "voided",
+                    "first": first,
+                    "last": last,
+                }
+                feed.voided = None
+                yield ("trades", feed.symbol), msgspec.json.encode(message)
             if feed.trades:
                 message = {
                     "channel": "trades",
@@ -297,6 +315,24 @@ class MarketData:
             change.fills.append(tick | about | {"order_hash": order, "deleveraged": deleveraged})
             if order_hash:
                 change.orders[order_hash] = None
+
+    def _reverse(self, event: Reversed, sequence: int) -> None:
+        """Tell everybody who listens which trades are void; what came after them in their ids stands."""
+        voided = (event.first_trade, event.last_trade)
+        if voided[0] > voided[1]:
+            return
+        for feed in self._feeds.values():
+            stands = [tick for tick in feed.ring if tick["trade_id"] < voided[0]]
+            feed.ring.clear()
+            feed.ring.extend(stands)
+            feed.trades = [tick for tick in feed.trades if tick["trade_id"] < voided[0]]
+            if self._live:
+                feed.voided = voided if feed.voided is None else (feed.voided[0], voided[1])
+        for account in self._watched:
+            change = self._touch(account, sequence)
+            if change is not None:
+                change.fills = [fill for fill in change.fills if fill["trade_id"] < voided[0]]
+                change.voided = voided if change.voided is None else (change.voided[0], voided[1])
 
     def _note_claim(self, command: WithdrawRequest) -> None:
         key = (command.account, command.withdraw.action_sequence)

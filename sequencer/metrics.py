@@ -35,6 +35,7 @@ SETTLE_RETRIES = Counter("evermark_settle_retries_total", "Attempts that failed 
 SETTLE_ALARM = Gauge(
     "evermark_settle_alarm", "1 while the settlement line stands still for a permanent reason"
 )
+REVERSALS = Counter("evermark_reversals_total", "Reversals applied, those of a replay included")
 CLAIMS_PAID = Counter("evermark_claims_paid_total", "Claims paid out")
 CLAIMS_REFUSED = Counter("evermark_claims_refused_total", "Payouts that the token refused")
 ROUNDS_COLLECTED = Counter("evermark_rounds_collected_total", "Oracle rounds that reached their quorum")

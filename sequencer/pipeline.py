@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from evermark.protocol.reject import Reject, RejectCode
+from evermark.protocol.units import check
 from sequencer import metrics
 from sequencer.crash_points import reached
 from sequencer.engine.apply import apply
@@ -22,12 +23,13 @@ from sequencer.engine.commands import (
     FundingHour,
     InboxEntry,
     OracleRound,
+    Reverse,
     TriggerLiquidation,
 )
 from sequencer.engine.events import CommandRejected, Event
 from sequencer.engine.state import EngineState
 from sequencer.journal import Appended, JournalWriter, encode_command
-from sequencer.replay import Applied, Subscriber
+from sequencer.replay import Applied, StateAt, Subscriber
 
 CAPACITY = 4_096  # commands waiting, at most; at 5,000 a second it empties in less than one
 URGENT_RESERVE = 1_024  # places that only urgent commands may take
@@ -39,6 +41,9 @@ URGENT = (CancelOrder, TriggerLiquidation, OracleRound, FundingHour, InboxEntry,
 
 class PipelineStopped(RuntimeError):
     """The loop ended before this command's outcome was known to it; the journal knows."""
+
+
+Together = Callable[[int], Sequence[AnyCommand]]
 
 
 class _Waiting:
@@ -61,9 +66,11 @@ class Pipeline:
         *,
         capacity: int = CAPACITY,
         urgent_reserve: int = URGENT_RESERVE,
+        state_at: StateAt | None = None,
     ) -> None:
-        """`now_ms` is chain time; stamps never fall even when it does."""
+        """`now_ms` is chain time; stamps never fall even when it does. `state_at` gives what a reversal goes back to."""
         self.state = state
+        self._state_at = state_at
         self.sequence = writer.head.sequence  # last applied record
         self._stamp_ms = writer.head.stamp_ms
         self._writer = writer
@@ -73,6 +80,7 @@ class Pipeline:
         self._urgent: deque[_Waiting] = deque()
         self._normal: deque[_Waiting] = deque()
         self._normal_of: Counter[int] = Counter()  # commands in the normal queue by account
+        self._together: tuple[Together, asyncio.Future[None]] | None = None
         self._arrived = asyncio.Event()
         self._stopping = False
         self._holds: dict[str, tuple[Reject, Callable[[AnyCommand], bool]]] = {}
@@ -125,6 +133,18 @@ class Pipeline:
             self._enqueue(_Waiting(command, encode_command(command), done))
         return done
 
+    def submit_together(self, make: Together) -> "asyncio.Future[None]":
+        """Journal what `make` returns in one commit, with nothing else under way and nothing between; the future is done once
+        all of it is applied. `make` runs in a thread, given the last record, and what is submitted meanwhile waits.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._stopping or self._together is not None:
+            done.set_exception(PipelineStopped("pipeline: it is stopping, or at such work already"))
+        else:
+            self._together = (make, done)
+            self._arrived.set()
+        return done
+
     def stop(self) -> None:
         """Take no more commands; `run` returns when all that wait are applied."""
         self._stopping = True
@@ -139,7 +159,10 @@ class Pipeline:
             while True:
                 if durable is None and not await self._wait():
                     return
-                group = self._take()
+                if durable is None and self._together is not None:
+                    await self._work_together()
+                    continue
+                group = self._take() if self._together is None else []
                 stamps = [self._stamp() for _ in group]
                 commit = asyncio.ensure_future(self._commit(group, stamps)) if group else None
                 if durable is not None:
@@ -152,6 +175,9 @@ class Pipeline:
         finally:
             self._stopping = True
             self._abandon([*(durable[0] if durable else ()), *group, *self._urgent, *self._normal])
+            if self._together is not None and not self._together[1].done():
+                self._together[1].set_exception(PipelineStopped("pipeline: stopped before it was applied"))
+                self._together[1].exception()  # nobody may be listening
 
     def _held(self, command: AnyCommand) -> Reject | None:
         for reject, holds in self._holds.values():
@@ -172,12 +198,28 @@ class Pipeline:
 
     async def _wait(self) -> bool:
         """True when there is something to take, False when stopped and empty."""
-        while not self.waiting:
+        while not self.waiting and self._together is None:
             if self._stopping:
                 return False
             self._arrived.clear()
             await self._arrived.wait()
         return True
+
+    async def _work_together(self) -> None:
+        """One group that somebody else makes. Nothing is under way, so the journal ends with what is applied."""
+        check(self._together is not None, "pipeline: no such work")
+        if self._together is None:
+            return
+        make, done = self._together
+        commands = await asyncio.to_thread(make, self.sequence)
+        loop = asyncio.get_running_loop()
+        group = [_Waiting(command, encode_command(command), loop.create_future()) for command in commands]
+        if group:
+            stamps = [self._stamp()] * len(group)
+            await self._apply(group, stamps, await self._commit(group, stamps))
+        self._together = None
+        if not done.done():
+            done.set_result(None)
 
     def _take(self) -> list[_Waiting]:
         """The next group. What must not wait behind a crowd goes first: cancels, liquidations, prices, the
@@ -213,7 +255,7 @@ class Pipeline:
                 await asyncio.sleep(0)
             sequence = appended.first_sequence + at
             reached("pipeline: durable")
-            events = apply(self.state, item.command, sequence, stamp_ms)
+            events = apply(self.state, item.command, sequence, stamp_ms, self._past(item.command))
             self.sequence = sequence
             reached("pipeline: applied")
             applied = Applied(sequence, stamp_ms, item.command, events, hash_)
@@ -222,8 +264,14 @@ class Pipeline:
             if not item.done.done():  # a submitter that went away does not matter
                 item.done.set_result(events)
             reached("pipeline: acknowledged")
-            metrics.COMMANDS.labels(type(item.command).__name__).inc()
+        for kind, count in Counter(type(item.command) for item in group).items():
+            metrics.COMMANDS.labels(kind.__name__).inc(count)
         metrics.JOURNAL_HEAD.set(self.sequence)
+
+    def _past(self, command: AnyCommand) -> EngineState | None:
+        if self._state_at is None or not isinstance(command, Reverse):
+            return None
+        return self._state_at(command.after)
 
     def _abandon(self, waiting: Sequence[_Waiting]) -> None:
         for item in waiting:

@@ -17,7 +17,7 @@ from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.signing import FundingReport, PriceReport
 from sequencer import metrics
 from sequencer.engine.commands import AnyCommand, FundingHour, Genesis, OracleRound
-from sequencer.engine.events import CommandRejected, Event, FundingApplied, RoundApplied
+from sequencer.engine.events import CommandRejected, Event, FundingApplied, Reversed, RoundApplied
 from sequencer.pipeline import PipelineStopped
 from sequencer.replay import Applied
 
@@ -110,6 +110,8 @@ class ReportCollector:
             elif isinstance(event, FundingApplied):
                 self.last_hour = max(self.last_hour, event.hour)
                 self._hours = {key: held for key, held in self._hours.items() if key > self.last_hour}
+            elif isinstance(event, Reversed):
+                self.last_hour = event.funding_hour
 
     def memory(self) -> ReportsMemory:
         """For a snapshot: what `observe` has learned."""

@@ -6,18 +6,20 @@ that batch's block.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from evermark.chain import Manifest
 from evermark.protocol.batch import FIRST_USER_ACCOUNT
+from sequencer.engine.commands import ForeignBatch
 from sequencer.engine.sealing import pay_dust
 from sequencer.engine.snapshot import state_hash
 from sequencer.engine.state import EngineState
 from sequencer.journal import Journal, JournalRefused, open_journal
-from sequencer.replay import replay
+from sequencer.replay import commands_of, replay
+from sequencer.settlement.errors import FROZEN_BATCH_ID
 from sequencer.snapshots import SnapshotFiles
 from sequencer.verify_chain import ChainFacts, read_chain
 from sequencer.verify_replay import Difference, Findings, Progress, VerifyReplay, differ
@@ -35,6 +37,9 @@ class VerifyReport(msgspec.Struct, kw_only=True):
     batches_settled: int = 0
     batches_on_chain: int = 0  # more than `batches_settled` when a published journal lags behind
     fills_settled: int = 0
+    foreign_batches: int = 0  # somebody else's, which the journal follows
+    reversals: int = 0
+    fills_voided: int = 0
     block: int = 0
     boundary: int = 0  # journal sequence of the last settled batch
     accounts_compared: int = 0
@@ -77,8 +82,9 @@ async def verify(
     """
     report, began = VerifyReport(), time.monotonic()
     try:
-        facts = await read_chain(rpc_url, manifest, from_block, until_record)
-        _verify(report, journal_path, facts, checkpoints, progress)
+        followed = _followed(journal_path)
+        facts = await read_chain(rpc_url, manifest, from_block, until_record, followed)
+        _verify(report, journal_path, facts, followed, checkpoints, progress)
     except JournalRefused as error:
         report.problem = str(error)
     report.seconds = round(time.monotonic() - began, 3)
@@ -86,13 +92,30 @@ async def verify(
     return report
 
 
+def _followed(place: Path | str) -> dict[int, int]:
+    """Somebody else's batches that the journal follows: by id the record that does."""
+    journal = open_journal(place, read_only=True)
+    try:
+        return {command.batch_id: sequence for sequence, command in commands_of(journal, ForeignBatch)}
+    finally:
+        journal.close()
+
+
 def _verify(
-    report: VerifyReport, place: Path | str, facts: ChainFacts, checkpoints: Path | None, progress: Progress
+    report: VerifyReport,
+    place: Path | str,
+    facts: ChainFacts,
+    followed: Mapping[int, int],
+    checkpoints: Path | None,
+    progress: Progress,
 ) -> None:
     journal = open_journal(place, read_only=True)
     if facts.partial and not facts.settled:
         raise JournalRefused("chain: no batch was settled from that block on; begin at an earlier one")
-    boundary = facts.settled[-1].journal_sequence if facts.settled else 0
+    last_settled = facts.settled[-1] if facts.settled else None
+    boundary = 0
+    if last_settled is not None:
+        boundary = followed.get(last_settled.batch_id, last_settled.journal_sequence)
     keep = None if checkpoints is None else SnapshotFiles(checkpoints)
     try:
         replayed = VerifyReplay(journal, facts.settled, boundary, keep)
@@ -105,13 +128,14 @@ def _verify(
         journal.close()
     _take_over(report, replayed)
     report.boundary, report.block = boundary, facts.block
-    report.batches_settled, report.batches_on_chain = facts.totals.batch_id, facts.on_chain
+    ids = [batch.batch_id for batch in facts.settled]
+    last = ids[-1] if ids else 0
+    report.batches_settled, report.batches_on_chain = last, facts.on_chain
     report.state_hash = state_hash(state).hex()
     pay_dust(state)  # as the vault has, whose batch ended here
     report.invariants |= _invariants(state, facts)
-    ids = [batch.batch_id for batch in facts.settled]
-    last = facts.totals.batch_id
     in_order = ids == list(range(last - len(ids) + 1, last + 1)) and (facts.partial or len(ids) == last)
+    in_order &= facts.totals.batch_id in (last, FROZEN_BATCH_ID)
     report.invariants["batches settle once, in order"] = in_order
     _compare_totals(report, state, facts)
     _compare_accounts(report, state, facts)
@@ -121,6 +145,8 @@ def _take_over(report: VerifyReport, replayed: VerifyReplay) -> None:
     """What the replay found, into the report."""
     found = replayed.findings
     report.batches_sealed, report.fills_settled = found.batches_sealed, found.fills_settled
+    report.foreign_batches, report.fills_voided = found.foreign_batches, found.fills_voided
+    report.reversals = len(replayed.reversals)
     report.difference_count, report.differences = found.difference_count, found.differences
     report.journal_records, report.journal_hash = replayed.head.sequence, replayed.head.hash.hex()
     report.resumed_at = replayed.resumed_at

@@ -1,12 +1,14 @@
 """Everything that `verify` reads from the chain, as of the block of the last settled batch."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import msgspec
 
 from evermark.chain import Manifest
+from evermark.chain.batches import BatchHidden, batch_within
 from evermark.chain.rpc import Web3, connect
 from evermark.chain.vault import ExchangeContracts, VaultAccount, VaultMarket, VaultPosition, VaultTotals
 
@@ -25,6 +27,11 @@ class SettledBatch(msgspec.Struct, frozen=True, kw_only=True):
     batch_hash: bytes
     block: int
     calldata: bytes
+
+    @property
+    def is_foreign(self) -> bool:
+        """Somebody else's: it names no journal."""
+        return self.journal_sequence == 0
 
 
 class ChainFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,9 +52,14 @@ class ChainFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_chain(
-    rpc_url: str, manifest: Manifest, from_block: int | None = None, until_record: int | None = None
+    rpc_url: str,
+    manifest: Manifest,
+    from_block: int | None = None,
+    until_record: int | None = None,
+    followed: Collection[int] = (),
 ) -> ChainFacts:
-    """All facts; of events those from `from_block` on, of batches those that a journal up to `until_record` seals.
+    """All facts; of events those from `from_block` on, of batches those up to the first that the journal cannot know: it ends
+    at `until_record`, and `followed` are the batches of somebody else that it holds.
 
     Without a settled batch they are those of the newest block.
     """
@@ -56,8 +68,7 @@ async def read_chain(
         contracts = ExchangeContracts(w3, manifest)
         settled = await _settled(w3, contracts, first_block)
         on_chain = max((batch.batch_id for batch in settled), default=0)
-        if until_record is not None:
-            settled = [batch for batch in settled if batch.journal_sequence < until_record]
+        settled = list(takewhile(lambda batch: _is_known(batch, until_record, followed), settled))
         block = settled[-1].block if settled else int(await w3.eth.block_number)
         totals = await contracts.totals(block)
         accounts, markets = range(1, totals.accounts + 1), range(len(manifest.markets))
@@ -86,17 +97,28 @@ async def read_chain(
         )
 
 
+def _is_known(batch: SettledBatch, until_record: int | None, followed: Collection[int]) -> bool:
+    if batch.is_foreign:
+        return batch.batch_id in followed
+    return until_record is None or batch.journal_sequence < until_record
+
+
 async def _settled(w3: Web3, contracts: ExchangeContracts, first_block: int) -> list[SettledBatch]:
     async def with_calldata(log: Any) -> SettledBatch:
         transaction = await w3.eth.get_transaction(log["transactionHash"])
         args = log["args"]
+        given = bytes(transaction["input"])
+        try:
+            calldata = batch_within(given, args["batch_id"], bytes(args["batch_hash"]))
+        except BatchHidden:
+            calldata = given[SELECTOR_BYTES:]  # whoever compares it finds that it is another
         return SettledBatch(
             batch_id=args["batch_id"],
             journal_sequence=args["journal_sequence"],
             journal_hash=bytes(args["journal_hash"]),
             batch_hash=bytes(args["batch_hash"]),
             block=int(log["blockNumber"]),
-            calldata=bytes(transaction["input"])[SELECTOR_BYTES:],
+            calldata=calldata,
         )
 
     logs = await contracts.vault.events.BatchSettled.get_logs(from_block=first_block)

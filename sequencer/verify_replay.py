@@ -1,4 +1,5 @@
-"""The replay of a verification: every record applied from nothing, every sealed batch held against the one settled.
+"""The replay of a verification: every record applied from nothing, every sealed batch held against the one settled, and every
+batch of somebody else that the journal follows against what is on the chain. What a reversal voids was never to settle.
 
 With a directory for checkpoints a verification that was interrupted goes on where it was, as long as journal and code
 are the same; what it had found until then is part of the checkpoint.
@@ -10,14 +11,15 @@ import msgspec
 from eth_hash.auto import keccak
 
 from evermark.protocol.batch import encode_batch
-from sequencer.engine.apply import apply
-from sequencer.engine.events import BatchSealed
+from sequencer.engine.commands import ForeignBatch
+from sequencer.engine.events import BatchSealed, ForeignBatchApplied
 from sequencer.engine.snapshot import restore, snapshot
 from sequencer.engine.state import EngineState
-from sequencer.journal import Head, Journal, Record, decode_command
-from sequencer.replay import Applied
+from sequencer.journal import Head, Journal, Record
+from sequencer.replay import Applied, KeptStates, Reversal, apply_record, reversals
 from sequencer.settlement.backlog import Backlog, BacklogMemory
 from sequencer.snapshots import SnapshotFiles, SnapshotUnusable, make_snapshot, recover
+from sequencer.snapshots.earlier import EarlierStates
 from sequencer.verify_chain import SettledBatch
 
 CHECKPOINT_EVERY = 50_000  # records between two checkpoints
@@ -39,6 +41,8 @@ class Findings(msgspec.Struct):
 
     batches_sealed: int = 0
     fills_settled: int = 0
+    foreign_batches: int = 0
+    fills_voided: int = 0
     difference_count: int = 0
     differences: list[Difference] = []
 
@@ -54,7 +58,7 @@ class VerifyReplay:
     def __init__(
         self, journal: Journal, settled: Iterable[SettledBatch], boundary: int, keep: SnapshotFiles | None
     ) -> None:
-        """`boundary` is the record of the last settled batch; `keep` where checkpoints go."""
+        """`boundary` is the record that the last settled batch ends with; `keep` where checkpoints go."""
         self._journal = journal
         self._settled: Mapping[int, SettledBatch] = {batch.batch_id: batch for batch in settled}
         self._boundary = boundary
@@ -65,10 +69,15 @@ class VerifyReplay:
         self.head = Head(0, 0, b"")
         self.at_boundary = EngineState()  # the state right after the last settled batch
         self.resumed_at = 0
+        self.reversals: list[Reversal] = []
 
     def run(self, progress: Progress) -> None:
         """Replay to the head. Raises JournalRefused for a broken journal."""
         self._resume()
+        ahead = reversals(self._journal, self.head.sequence)
+        self.reversals = reversals(self._journal) if self.head.sequence else ahead
+        self._states = KeptStates(ahead, EarlierStates(self._journal, self._keep).make)
+        self._states.pass_by(self.head.sequence, self._state)
         total = self._journal.head().sequence
         for record in self._journal.read(self.head.sequence + 1):
             self._apply(record)
@@ -81,17 +90,31 @@ class VerifyReplay:
         return [batch_id for batch_id in self._settled if batch_id > self._backlog.last_sealed]
 
     def _apply(self, record: Record) -> None:
-        command = decode_command(record.payload, record.sequence)
-        events = apply(self._state, command, record.sequence, record.stamp_ms)
-        self._backlog.observe(Applied(record.sequence, record.stamp_ms, command, events, record.hash))
-        for event in events:
-            if isinstance(event, BatchSealed):
+        applied = apply_record(record, self._state, (self._backlog.observe,), self._states)
+        for event in applied.events:
+            if isinstance(event, BatchSealed) and not self._is_void(event.batch.journal_sequence):
                 self._compare(event.batch.batch_id)
+            elif isinstance(event, ForeignBatchApplied):
+                self._compare_foreign(applied)
+        self._states.pass_by(record.sequence, self._state)
+        self.findings.fills_voided = self._backlog.fills_voided
         self.head = Head(record.sequence, record.stamp_ms, record.hash)
         if record.sequence == self._boundary:
             self.at_boundary = restore(snapshot(self._state))
         if self._keep and record.sequence % CHECKPOINT_EVERY == 0 and record.sequence < self._boundary:
             self._checkpoint(self._keep)
+
+    def _is_void(self, sequence: int) -> bool:
+        return any(reversal.voids(sequence) for reversal in self.reversals)
+
+    def _compare_foreign(self, applied: Applied) -> None:
+        command = applied.command
+        if isinstance(command, ForeignBatch):
+            self.findings.foreign_batches += 1
+            found = self._settled.get(command.batch_id)
+            if found is not None:
+                where = f"batch {command.batch_id} of somebody else"
+                differ(self.findings, f"{where} calldata", command.calldata, found.calldata)
 
     def _compare(self, batch_id: int) -> None:
         self.findings.batches_sealed += 1

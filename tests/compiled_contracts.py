@@ -9,11 +9,15 @@ import boa
 
 CONTRACTS = Path(__file__).resolve().parent.parent / "contracts"
 
+# Contract name -> a source file that stands in for ours: tests and mutants plant their errors so.
+replaced: dict[str, Path] = {}
+
 
 def deployer(name: str, *mocks: Path) -> Any:
-    """The contract of this name in contracts/, else in one of the folders of mocks; `deploy` makes one."""
-    folders = (CONTRACTS, *mocks)
-    return compiled(next(path for folder in folders if (path := folder / f"{name}.vy").exists()))
+    """The contract of this name in contracts/, else in one of the folders of mocks; its `deploy` makes one."""
+    if name in replaced:
+        return compiled(replaced[name])
+    return compiled(next(path for folder in (CONTRACTS, *mocks) if (path := folder / f"{name}.vy").exists()))
 
 
 @cache

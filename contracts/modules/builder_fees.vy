@@ -5,6 +5,7 @@
 @notice What an order's signed builder gets of its fills, beside the exchange's fee.
 """
 
+from . import codec
 from . import ledger
 from . import reasons
 from . import tables
@@ -17,6 +18,17 @@ uses: tables
 # For rows with a builder's fee alone: its numerator by row, and what all builders got in the batch, zero between batches.
 numerators: transient(uint256[tables.MAX_ROWS])
 total: transient(uint256)
+
+
+@internal
+def ready(index: uint256, end: uint256, context: uint256) -> uint256:
+    """
+    @dev Before the fills, for a row whose extension ends at `end`, which it returns.
+    """
+    if codec.word(end) >> 16 & units.U16 != 0:
+        self.numerators[index] = 0
+        tables.name_accounts(context)
+    return end
 
 
 @internal

@@ -26,7 +26,21 @@ interface IVault:
     def relay(topics: DynArray[bytes32, 4], data: Bytes[128]): nonpayable
 
 
+@view
+@internal
+def word(vault: IVault, key: uint256) -> uint256:
+    """
+    @dev One place that calls: a third of the code size of a call at every use.
+    """
+    return staticcall vault.word(key)
+
+
+@internal
+def write(vault: IVault, key: uint256, word: uint256):
+    extcall vault.write(key, word)
+
+
 @internal
 def add_to(vault: IVault, account: uint256, amount: int256):
-    a: uint256 = staticcall vault.word(account)
-    extcall vault.write(account, ledger.with_collateral(a, ledger.collateral_of(a) + amount))
+    a: uint256 = self.word(vault, account)
+    self.write(vault, account, ledger.with_collateral(a, ledger.collateral_of(a) + amount))

@@ -46,8 +46,11 @@ MARKET_S: constant(uint256) = MARKET_P + 256
 COUNTERS: constant(uint256) = MARKET_P + 512
 POOL: constant(uint256) = MARKET_P + 513  # funding pool int128, dust u64
 CREDITED: constant(uint256) = MARKET_P + 514  # tokens that collateral, pool and claims share out
+DEPOSITS: constant(uint256) = MARKET_P + 515  # int128: what collateral and pool share out, credited tokens without the claims
+OUTFLOW: constant(uint256) = MARKET_P + 516  # how much left lately; modules/outflow.vy
 B: constant(uint256) = 1 << 40
 CLAIMS: constant(uint256) = 1 << 41
+CLAIM_DUES: constant(uint256) = CLAIMS | 1 << 40  # from when on a claim is payable, 0 for at once
 POSITIONS: constant(uint256) = 1 << 46  # account id << 6 | market id
 SLOTS: constant(uint256) = 1 << 47  # account id << 15 | slot >> 1
 # Tables in `named`: account ids by owner | sub-account << 160, agents by agent | account id << 160 with this bit.

@@ -151,7 +151,7 @@ def load(start: uint256, count: uint256, context: uint256):
             # The verifier has seen its signature.
             at = unsafe_add(unsafe_add(at, 2), codec.word(unsafe_add(at, 2)) & units.U16)
             if head & EXTENSION != 0:
-                at = self._extension(i, at, context)
+                at = builder_fees.ready(i, unsafe_add(at, EXTENSION_BYTES), context)
             continue
         at = unsafe_add(at, SIGNATURE_BYTES)
         s: uint256 = convert(slice(msg.data, unsafe_sub(at, 32), 32), uint256)
@@ -166,19 +166,7 @@ def load(start: uint256, count: uint256, context: uint256):
         if convert(signer, uint256) != b & units.U160:
             self.check_agent(pair >> 6 & units.U32, signer, now)
         if head & EXTENSION != 0:
-            at = self._extension(i, at, context)
-
-
-@internal
-def _extension(index: uint256, start: uint256, context: uint256) -> uint256:
-    """
-    @dev Readies a row for its builder's fee. Returns where the extension that begins at `start` ends.
-    """
-    end: uint256 = unsafe_add(start, EXTENSION_BYTES)
-    if codec.word(end) >> 16 & units.U16 != 0:
-        builder_fees.numerators[index] = 0
-        tables.name_accounts(context)
-    return end
+            at = builder_fees.ready(i, unsafe_add(at, EXTENSION_BYTES), context)
 
 
 @view

@@ -71,8 +71,9 @@ NOTIONAL_TOO_LARGE: constant(uint256) = 57
 HIGH_S: constant(uint256) = 58
 NO_SIGNER: constant(uint256) = 59
 FROZEN: constant(uint256) = 60
-NOT_THE_BUILDER: constant(uint256) = 61
-TOO_LATE_FOR_IT: constant(uint256) = 62
+PAYABLE_AT: constant(uint256) = 61  # with the time, above the lowest eight bits
+NOT_THE_BUILDER: constant(uint256) = 62
+TOO_LATE_FOR_IT: constant(uint256) = 63
 MARKET_CLOSED: constant(uint256) = 70
 
 REASONS: immutable(address)
@@ -92,6 +93,8 @@ def fail(code: uint256):
 @pure
 @internal
 def text(code: uint256) -> String[32]:
+    if code & 255 == PAYABLE_AT:
+        return concat("vault: payable at ", uint2str(convert(code >> 8, uint40)))
     if code == NOTHING_TO_PAY:
         return "vault: nothing to pay"
     if code == TOKEN_REFUSED:

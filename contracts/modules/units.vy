@@ -30,6 +30,7 @@ U62: constant(uint256) = 2**62 - 1
 U64: constant(uint256) = 2**64 - 1
 U72: constant(uint256) = 2**72 - 1
 U96: constant(uint256) = 2**96 - 1
+U104: constant(uint256) = 2**104 - 1
 U128: constant(uint256) = 2**128 - 1
 U160: constant(uint256) = 2**160 - 1
 U184: constant(uint256) = 2**184 - 1

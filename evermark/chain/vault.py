@@ -7,12 +7,19 @@ from typing import Any, TypeVar
 import msgspec
 from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
+from web3.exceptions import ContractLogicError
 from web3.types import BlockIdentifier, TxReceipt
 
 from evermark.chain.manifest import Manifest
 from evermark.chain.rpc import Web3, contract_of, read_again
 from evermark.chain.transactions import TransactionSender
-from evermark.protocol.oracle import MarketPrice, Round, SignedFundingReport, SignedPriceReport
+from evermark.protocol.oracle import (
+    MarketPrice,
+    Round,
+    SignedFundingReport,
+    SignedPriceReport,
+    prices_hash,
+)
 
 SEQUENCER_LANE, PUBLIC_LANE = 0, 1
 MAX_UINT256 = 2**256 - 1
@@ -62,10 +69,11 @@ class VaultMarket(msgspec.Struct, frozen=True):
 
 
 class VaultClaim(msgspec.Struct, frozen=True):
-    """What waits to be paid to an owner; amount 0 once paid."""
+    """What waits to be paid to an owner; amount 0 once paid. `due`: payable from then on (unix seconds; 0: at once)."""
 
     owner: str
     amount: int
+    due: int
 
 
 class VaultTotals(msgspec.Struct, frozen=True):
@@ -182,6 +190,17 @@ class ExchangeContracts:
         """A posted round, decoded. Raises ContractLogicError when the ring does not hold it."""
         words = await self._read(self.oracle.functions.round_words(lane, round_), block)
         return decode_round(words, len(self.manifest.markets))
+
+    async def pinned_round(self, number: int, hash_: bytes) -> Round:
+        """The round of either lane that has this number and hash of prices. Raises ContractLogicError when no ring holds it."""
+        for lane in (SEQUENCER_LANE, PUBLIC_LANE):
+            try:
+                found = await self.round(number, lane)
+            except ContractLogicError:
+                continue
+            if prices_hash(found) == hash_:
+                return found
+        raise ContractLogicError(f"oracle: no round {number} with the batch's prices")
 
     async def funding_posted_at(self, hour: int, block: BlockIdentifier = "latest") -> int:
         """Block time at which an hour's rates were posted, 0 when they were not."""

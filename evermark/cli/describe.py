@@ -2,7 +2,7 @@
 
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from evermark.cli.units import format_price, format_size, format_usdc
+from evermark.cli.units import format_price, format_size, format_time, format_usdc
 from evermark.client.models import AccountInfo, OrderStatus, Position
 from evermark.protocol.markets import Market
 
@@ -32,7 +32,11 @@ def describe_account(account: AccountInfo) -> dict[str, str]:
         "withdrawable": account.withdrawable,
     }
     head = {"account": f"{account.account} (owner {account.owner}, sub-account {account.sub_account})"}
-    return head | {name: f"{format_usdc(amount)} USDC" for name, amount in amounts.items()}
+    later = {
+        f"withdrawal {one.claim}": f"{format_usdc(one.amount)} USDC, paid from {format_time(one.payable_at)} UTC on"
+        for one in account.delayed_withdrawals
+    }
+    return head | {name: f"{format_usdc(amount)} USDC" for name, amount in amounts.items()} | later
 
 
 def position_row(position: Position, market: Market) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from evermark.cli.describe import describe_account, describe_order, order_row, p
 from evermark.cli.errors import CliError
 from evermark.cli.units import (
     find_market,
+    format_time,
     format_usdc,
     parse_price,
     parse_scaled,
@@ -272,6 +273,7 @@ async def _withdraw(
     async with await session.open_client(url, rpc_url, choice, sub_account) as client:
         before = await token_balance(client)
         receipt = await client.withdraw(amount_units=units)
+        wait = wait and not receipt.payable_at
         paid = await await_payout(client, before + receipt.amount - receipt.fee) if wait else None
     if as_json:
         output.print_json({**msgspec.to_builtins(receipt), "paid": paid is not None})
@@ -281,6 +283,10 @@ async def _withdraw(
         "fee": f"{format_usdc(receipt.fee)} USDC",
         "settlement batch": str(receipt.batch),
     }
+    if receipt.payable_at:
+        fields["paid from"] = (
+            f"{format_time(receipt.payable_at)} UTC on: more leaves the exchange than its limits let go at once"
+        )
     if paid is not None:
         fields["wallet now holds"] = f"{format_usdc(paid)} USDC"
     output.print_fields(fields)

@@ -86,6 +86,14 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     liquidation_price: int | None = None
 
 
+class DelayedWithdrawal(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim that the outflow limits delay: `amount` quote units, payable from `payable_at` (unix seconds) on."""
+
+    claim: int
+    amount: int
+    payable_at: int
+
+
 class AccountInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Balance, margin and positions of one account in quote units."""
 
@@ -100,6 +108,7 @@ class AccountInfo(msgspec.Struct, frozen=True, kw_only=True):
     action_sequence: int
     positions: tuple[Position, ...] = ()
     open_orders: int = 0
+    delayed_withdrawals: tuple[DelayedWithdrawal, ...] = ()
 
 
 class Fill(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,12 +137,15 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WithdrawReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """An accepted withdrawal: the claim over `amount - fee` travels in settlement batch `batch`."""
+    """An accepted withdrawal: the claim over `amount - fee` travels in settlement batch `batch`. The chain pays it once
+    settled, and not before `payable_at` (unix seconds; 0: at once), until when the outflow limits delay it."""
 
     account: int
     amount: int
     fee: int
     batch: int
+    claim: int = 0
+    payable_at: int = 0
 
 
 class TransferReceipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,6 +62,7 @@ class RejectCode(enum.IntEnum):
     NOT_READY = 505
     OVERLOADED = 506
     UNSETTLED_LIMIT = 507
+    ACCOUNT_HALTED = 509
     STORAGE_LOW = 510
 
 

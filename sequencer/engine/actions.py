@@ -13,8 +13,9 @@ from sequencer.engine.batch_builder import (
 )
 from sequencer.engine.commands import AgentApproval, TransferRequest, WithdrawRequest
 from sequencer.engine.context import Context, no
-from sequencer.engine.events import AgentChanged, CancelReason, Transferred, WithdrawalClaimed
-from sequencer.engine.ledger import change_collateral, register
+from sequencer.engine.events import AgentChanged, CancelReason, Transferred
+from sequencer.engine.halting import check_halted
+from sequencer.engine.ledger import change_collateral, claim, register
 from sequencer.engine.matching import agent_is_live
 from sequencer.engine.open_orders import cancel, live_orders
 from sequencer.engine.risk import available, prices_fresh
@@ -80,9 +81,7 @@ def withdraw(ctx: Context, command: WithdrawRequest) -> None:
         fee_account = state.accounts[FEE_ACCOUNT]
         touch(state, fee_account)
         change_collateral(ctx, fee_account, command.fee, "withdrawal_fee")
-    state.claimed += amount
-    state.claim_count += 1
-    ctx.emit(WithdrawalClaimed(account=command.account, owner=account.owner, amount=amount, fee=command.fee))
+    claim(ctx, account, amount, command.fee)
 
 
 def transfer(ctx: Context, command: TransferRequest) -> None:
@@ -131,6 +130,9 @@ def _check_action(
         return no(RejectCode.UNKNOWN_ACCOUNT, "the account is not the message's", "owner")
     if signed.owner == NO_ADDRESS:
         return no(RejectCode.NOT_AUTHORISED, "reserved accounts sign nothing", "owner")
+    halted = check_halted(state, account.account_id)
+    if halted is not None:
+        return halted
     if round_is_old(state, ctx.stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round", stamp_ms=ctx.stamp_ms, round_s=state.now)
     if not state.now <= signed.deadline <= MAX_EXPIRY_S:

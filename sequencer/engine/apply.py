@@ -14,11 +14,14 @@ from sequencer.engine.commands import (
     BatchConfirmed,
     CancelOrder,
     DepositWaits,
+    ForeignBatch,
     FundingHour,
     Genesis,
+    HaltAccount,
     InboxEntry,
     OracleRound,
     PlaceOrder,
+    Reverse,
     SetMarketMode,
     TransferRequest,
     TriggerLiquidation,
@@ -26,10 +29,13 @@ from sequencer.engine.commands import (
 )
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import Event
+from sequencer.engine.foreign import apply_foreign
 from sequencer.engine.funding import apply_funding
+from sequencer.engine.halting import halt_account
 from sequencer.engine.inbox import consume_entry, note_waiting
 from sequencer.engine.liquidation import liquidate
 from sequencer.engine.placement import place_order
+from sequencer.engine.reversal import reverse
 from sequencer.engine.rounds import apply_round
 from sequencer.engine.sealing import seal, seal_overdue
 from sequencer.engine.state import EngineState
@@ -50,25 +56,39 @@ VERBS: dict[type[AnyCommand], Callable[[Context, Any], None]] = {
     TriggerLiquidation: liquidate,
     SetMarketMode: set_mode,
     BatchConfirmed: confirm_batch,
+    Reverse: reverse,
+    ForeignBatch: apply_foreign,
+    HaltAccount: halt_account,
 }
+# They bring the state to what the chain is like, and nothing else happens with them.
+AS_THE_CHAIN = (Reverse, ForeignBatch)
 
 
-def apply(state: EngineState, command: AnyCommand, sequence: int, stamp_ms: int) -> list[Event]:
+def apply(
+    state: EngineState,
+    command: AnyCommand,
+    sequence: int,
+    stamp_ms: int,
+    past: EngineState | None = None,
+) -> list[Event]:
     """Apply one journaled command to `state` and return what it did, in order.
 
+    A Reverse also needs `past`, the state right after the record that it goes back to, and uses it up.
     A command that is refused changes no account, order, price or balance and gives one CommandRejected; the
     open batch may still end in front of it, because it grew too old. Raises BrokenInvariant only for a bug,
     or when `sequence` or `stamp_ms` do not follow the journal's order.
     """
     check(sequence == state.sequence + 1, "apply: commands come without gaps")
     check(stamp_ms >= state.stamp_ms, "apply: stamps never fall")
-    ctx = Context(state, sequence, stamp_ms)
+    ctx = Context(state, sequence, stamp_ms, past)
     if state.genesis is None and not isinstance(command, Genesis):
         ctx.refuse(no(RejectCode.NOT_READY, "the exchange has not begun"))
     else:
-        seal_overdue(ctx)
+        as_the_chain = isinstance(command, AS_THE_CHAIN)
+        if not as_the_chain:
+            seal_overdue(ctx)
         VERBS[type(command)](ctx, command)
-        if not ctx.refused:
+        if not ctx.refused and not as_the_chain:
             finish(ctx)
         if ctx.ends_batch:
             seal(ctx, sequence)

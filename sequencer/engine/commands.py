@@ -9,7 +9,7 @@ import msgspec
 
 from evermark.protocol.markets import Market
 from evermark.protocol.merkle import Path
-from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
+from evermark.protocol.oracle import Round, SignedFundingReport, SignedPriceReport
 from evermark.protocol.orders import (
     NO_ADDRESS,
     ApproveAgent,
@@ -170,6 +170,48 @@ class BatchConfirmed(Command, frozen=True):
     block_number: int
 
 
+class ReversalCause(enum.StrEnum):
+    """Why what was matched can never settle."""
+
+    FOREIGN_BATCH = "foreign_batch"  # somebody else's batch took the id
+    MISSED_WINDOW = "missed_window"  # its round is too old for the vault
+    REVERTING_BATCH = "reverting_batch"  # the vault refuses it
+
+
+class Reverse(Command, frozen=True):
+    """Everything after record `after`, the last command of batch `batch_id`, is void: the chain has confirmed that batch,
+    and nothing that follows it will ever settle. Batch 0: nothing was settled, and `after` is the genesis."""
+
+    after: int
+    batch_id: int
+    cause: ReversalCause
+
+
+class ForeignBatch(Command, frozen=True):
+    """Somebody else's batch, settled and confirmed: overdue work that anybody may do.
+
+    `calldata` is the batch; the rest is what it refers to on the chain: the round that it pins, whose lane may be the public
+    one, the inbox entries that it consumed, and each of its funding hours' median rates by market.
+    """
+
+    batch_id: int
+    calldata: bytes
+    round: Round
+    entries: tuple[InboxEntry, ...]
+    rates: tuple[tuple[int, ...], ...]
+    block_number: int
+
+
+class HaltAccount(Command, frozen=True):
+    """From now on the account may only cancel, and, with `liquidation`, is not liquidated either; or (`halted` False) it trades
+    again. What the vault would not take of it was taken back."""
+
+    account: int
+    halted: bool
+    reason: str
+    liquidation: bool = False
+
+
 AnyCommand = (
     Genesis
     | OracleRound
@@ -184,4 +226,7 @@ AnyCommand = (
     | TriggerLiquidation
     | SetMarketMode
     | BatchConfirmed
+    | Reverse
+    | ForeignBatch
+    | HaltAccount
 )

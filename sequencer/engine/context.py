@@ -9,10 +9,23 @@ from sequencer.engine.state import EngineState
 class Context:
     """Lives for one command."""
 
-    __slots__ = ("ends_batch", "events", "filled_links", "levels", "refused", "sequence", "stamp_ms", "state")
+    __slots__ = (
+        "ends_batch",
+        "events",
+        "filled_links",
+        "levels",
+        "past",
+        "refused",
+        "sequence",
+        "stamp_ms",
+        "state",
+    )
 
-    def __init__(self, state: EngineState, sequence: int, stamp_ms: int) -> None:
+    def __init__(
+        self, state: EngineState, sequence: int, stamp_ms: int, past: EngineState | None = None
+    ) -> None:
         self.state = state
+        self.past = past  # the state that a reversal goes back to
         self.sequence = sequence
         self.stamp_ms = stamp_ms
         self.events: list[Event] = []

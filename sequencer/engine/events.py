@@ -9,7 +9,7 @@ from evermark.protocol.batch import Batch
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import Side
 from evermark.protocol.reject import Reject
-from sequencer.engine.commands import MarketMode
+from sequencer.engine.commands import MarketMode, ReversalCause
 
 
 class CancelReason(enum.StrEnum):
@@ -31,6 +31,8 @@ class CancelReason(enum.StrEnum):
     BRACKET = "bracket"
     TRIGGER_REFUSED = "trigger_refused"
     TWAP_ENDED = "twap_ended"
+    REVERSED = "reversed"
+    ACCOUNT_HALTED = "account_halted"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -160,6 +162,18 @@ class Trade(Event, frozen=True):
     taker_builder_fee: int = 0
 
 
+class OrderRestored(Event, frozen=True):
+    """A reversal took back what happened to the order: it waits again, in the book or (`triggered` False) for its trigger,
+    with `filled` lots traded."""
+
+    account: int
+    order_hash: bytes
+    market_id: int
+    filled: int
+    remaining: int
+    triggered: bool
+
+
 class LevelChanged(Event, frozen=True):
     """The total size waiting at one price of one side; 0 removes the level."""
 
@@ -283,12 +297,15 @@ class EntrySkipped(Event, frozen=True):
 
 
 class WithdrawalClaimed(Event, frozen=True):
-    """A withdrawal became a claim in the open batch; the chain pays it once settled."""
+    """A withdrawal became a claim in the open batch. The chain pays it once settled and, where the outflow limits
+    delay it, not before `payable_at` (unix seconds; 0: at once)."""
 
     account: int
     owner: bytes
     amount: int
     fee: int
+    claim: int = 0
+    payable_at: int = 0
 
 
 class Transferred(Event, frozen=True):
@@ -308,6 +325,34 @@ class BatchSealed(Event, frozen=True):
     round: Round
 
 
+class Reversed(Event, frozen=True):
+    """Everything that records after `after` did is void, the trades `first_trade` to `last_trade` among it (none when the first
+    is above the last). What the exchange is like now, where that differs, follows in the same command."""
+
+    after: int
+    batch_id: int  # the last batch that stands
+    cause: ReversalCause
+    first_trade: int
+    last_trade: int
+    funding_hour: int  # the last one that stands applied
+
+
+class ForeignBatchApplied(Event, frozen=True):
+    """Somebody else's batch took effect, as it has on the chain."""
+
+    batch_id: int
+    entries: int
+    funding_hours: int
+
+
+class AccountHalted(Event, frozen=True):
+    """An account may only cancel now, or trades again."""
+
+    account: int
+    halted: bool
+    reason: str
+
+
 AnyEvent = (
     CommandRejected
     | OrderAccepted
@@ -318,6 +363,7 @@ AnyEvent = (
     | OrderRested
     | OrderFilled
     | OrderCancelled
+    | OrderRestored
     | Trade
     | LevelChanged
     | AccountRegistered
@@ -335,4 +381,7 @@ AnyEvent = (
     | WithdrawalClaimed
     | Transferred
     | BatchSealed
+    | Reversed
+    | ForeignBatchApplied
+    | AccountHalted
 )

@@ -1,5 +1,7 @@
 """FundingHour: one hour's median rates enter the cumulative indices of all markets with a fresh price."""
 
+from collections.abc import Sequence
+
 from evermark.protocol.funding import HOUR_S, cumulative_step
 from evermark.protocol.oracle import median_rates
 from evermark.protocol.reject import Reject, RejectCode
@@ -9,7 +11,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.events import FundingApplied
 from sequencer.engine.rounds import MAX_REPORTS
 from sequencer.engine.sealing import enter, round_is_old, seal
-from sequencer.engine.state import EngineState
+from sequencer.engine.state import EngineState, MarketState
 
 MAX_HOUR = 2**32 - 1
 
@@ -27,16 +29,23 @@ def apply_funding(ctx: Context, command: FundingHour) -> None:
     if stale_named or len(batch.funding_hours) >= MAX_FUNDING_HOURS:
         seal(ctx)
     batch = enter(ctx, STAGE_FUNDING)
-    hour = command.reports[0].report.hour
     rates = median_rates([signed.report for signed in command.reports], len(state.markets))
+    batch.funding_markets |= {at.market_id for at in fresh}
+    batch.funding_hours.append(command.reports[0].report.hour)
+    enter_hour(ctx, command.reports[0].report.hour, rates, fresh)
+    if state.stale_markets:
+        ctx.ends_batch = True
+
+
+def enter_hour(ctx: Context, hour: int, rates: Sequence[int], markets: Sequence[MarketState]) -> None:
+    """Let an hour's rates, by market id, enter the indices of `markets`."""
+    state = ctx.state
     state.funding_hour = hour
-    batch.funding_hours.append(hour)
-    for at in fresh:
+    for at in markets:
         market = at.market
         rate = max(-market.funding_cap_ppb, min(market.funding_cap_ppb, rates[market.market_id]))
         at.cumulative += cumulative_step(market, at.price.index_ticks, rate)
         at.funding_hour = hour
-        batch.funding_markets.add(market.market_id)
         ctx.emit(
             FundingApplied(
                 market_id=market.market_id,
@@ -47,8 +56,6 @@ def apply_funding(ctx: Context, command: FundingHour) -> None:
             )
         )
     state.epoch += 1
-    if state.stale_markets:
-        ctx.ends_batch = True
 
 
 def _check(ctx: Context, command: FundingHour) -> Reject | None:

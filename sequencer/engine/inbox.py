@@ -13,7 +13,7 @@ from sequencer.engine.batch_builder import MAX_INBOX, STAGE_INBOX
 from sequencer.engine.commands import DepositWaits, InboxEntry, InboxEntryKind
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, EntryApplied, EntrySkipped
-from sequencer.engine.ledger import change_collateral, register
+from sequencer.engine.ledger import change_collateral, claim, register
 from sequencer.engine.open_orders import cancel, live_order, live_orders
 from sequencer.engine.risk import margin_of, prices_fresh
 from sequencer.engine.sealing import enter, round_is_old, seal, touch, touch_positions
@@ -37,6 +37,13 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     if len(batch.inbox) >= MAX_INBOX or not batch.has_room_for_account(pairs):
         seal(ctx)
     enter(ctx, STAGE_INBOX, priced=withdrawing is not None)
+    execute_entry(ctx, entry)
+
+
+def execute_entry(ctx: Context, entry: InboxEntry) -> None:
+    """What an entry does in a batch, the engine's own or anybody's, that has room for it."""
+    state = ctx.state
+    account = state.accounts.get(state.account_ids.get((entry.owner, entry.sub_account), 0))
     state.entry_count += 1
     state.waiting_deposits.pop(entry.entry_id, None)
     if entry.entry_kind is InboxEntryKind.DEPOSIT:
@@ -104,8 +111,7 @@ def _withdraw(ctx: Context, entry: InboxEntry, account: Account) -> None:
         ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="nothing withdrawable"))
         return
     change_collateral(ctx, account, -amount, "withdrawal")
-    state.claimed += amount
-    state.claim_count += 1
+    claim(ctx, account, amount, fee=0)
     ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=amount))
 
 

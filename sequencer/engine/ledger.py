@@ -1,11 +1,14 @@
 """Every movement of collateral and every change of a position. Integers as the vault computes them."""
 
+from heapq import heappush
+
 from evermark.protocol.batch import FEE_ACCOUNT
 from evermark.protocol.margin import fee_delta, funding_owed, funding_remainder
+from evermark.protocol.outflow import after_claim
 from evermark.protocol.units import check, floor_div
 from sequencer.engine.batch_builder import Row, path_bytes
 from sequencer.engine.context import Context
-from sequencer.engine.events import AccountRegistered, CollateralChanged, PositionChanged
+from sequencer.engine.events import AccountRegistered, CollateralChanged, PositionChanged, WithdrawalClaimed
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import refresh, revalue
 from sequencer.engine.sealing import baseline, touch, touch_positions
@@ -36,6 +39,22 @@ def move_in_fills(ctx: Context, account: Account, delta: int, cause: str) -> Non
     """`change_collateral` inside section 4: the account's baseline is noted first."""
     baseline(ctx.state, account)
     change_collateral(ctx, account, delta, cause)
+
+
+def claim(ctx: Context, account: Account, amount: int, fee: int) -> None:
+    """Count what was just taken out of an account as a claim of its owner, payable when the outflow limits allow."""
+    state = ctx.state
+    state.outflow, due = after_claim(state.outflow, state.credited - state.claimed, amount, state.now)
+    state.claimed += amount
+    state.claim_count += 1
+    number, account_id = state.claim_count, account.account_id
+    if due:
+        heappush(state.delayed_claims, (due, number, account_id, amount))
+    ctx.emit(
+        WithdrawalClaimed(
+            account=account_id, owner=account.owner, amount=amount, fee=fee, claim=number, payable_at=due
+        )
+    )
 
 
 def position_of(account: Account, market_id: int) -> Position:

@@ -23,6 +23,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.deleveraging import can_deleverage, deleverage, meets_traders
 from sequencer.engine.events import CancelReason
 from sequencer.engine.execution import NO_FEES, fill_liquidation, tell_trade
+from sequencer.engine.halting import check_halted
 from sequencer.engine.ledger import move_in_fills
 from sequencer.engine.matching import builder_share, maker_lots, maker_refusal
 from sequencer.engine.open_orders import cancel, drop_useless_reducers
@@ -79,6 +80,8 @@ def _check(ctx: Context, command: TriggerLiquidation) -> Reject | None:
     account = state.accounts.get(command.account)
     if account is None or account.owner == NO_ADDRESS:
         return no(RejectCode.UNKNOWN_ACCOUNT, "no such account", "account", account=command.account)
+    if state.halted.get(command.account, False):
+        return check_halted(state, command.account)
     if not 0 <= command.market_id < len(state.markets):
         return no(RejectCode.UNKNOWN_MARKET, "no such market", "market", market_id=command.market_id)
     paid = state.accounts.get(keeper)

@@ -1,11 +1,14 @@
 """Why an order is refused before it meets the book. Pure: nothing here changes the state."""
 
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.markets import MAX_OPEN_MARKETS
 from evermark.protocol.orders import MAX_EXPIRY_S, MAX_FEE_LIMIT_PPM, NO_ADDRESS, Order, TimeInForce, Trigger
 from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import MAX_PRICE_TICKS, MAX_SEQUENCE, MAX_SIZE_LOTS, PPM, ceil_div
 from sequencer.engine.commands import MarketMode, PlaceOrder
 from sequencer.engine.context import no
+from sequencer.engine.halting import check_halted
 from sequencer.engine.matching import agent_is_live
 from sequencer.engine.open_orders import live_order
 from sequencer.engine.order_book import RestingOrder
@@ -31,6 +34,7 @@ MAX_PARTS = 10  # of an iceberg: each of them is a fill of whoever meets it, and
 NO_POSITION = Position()
 
 
+@mypyc_attr(acyclic=True)
 class Draft:
     """An order with everything that deciding about it needs."""
 
@@ -84,6 +88,9 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
         return no(
             RejectCode.UNKNOWN_ACCOUNT, "the account is not the order's", "owner", account=command.account
         )
+    halted = check_halted(state, command.account)
+    if halted is not None:
+        return halted
     if order.owner == NO_ADDRESS or not agent_is_live(state, account, command.signer):
         return no(RejectCode.NOT_AUTHORISED, "the signer is neither the owner nor a live agent", "signature")
     if command.path is not None and (command.signer == account.owner or len(command.path) > MAX_PATH):

@@ -42,7 +42,9 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
         _update_staleness(ctx, at.market.market_id)
     write_off_debts(ctx)
     ctx.ends_batch = True
-    _expire_orders(ctx)
+    expire_orders(ctx)
+    while state.delayed_claims and state.delayed_claims[0][0] <= state.now:
+        heappop(state.delayed_claims)
     for at in state.markets:
         if at.last_price:
             at.triggers.trail(at.last_price)
@@ -94,7 +96,7 @@ def _update_staleness(ctx: Context, market_id: int) -> None:
         ctx.emit(MarketModeChanged(market_id=market_id, mode=at.effective_mode, reason=reason))
 
 
-def _expire_orders(ctx: Context) -> None:
+def expire_orders(ctx: Context) -> None:
     """Cancel what has expired by the new time. An entry of an order that is gone means nothing."""
     state = ctx.state
     while state.expiries and state.expiries[0][0] <= state.now:

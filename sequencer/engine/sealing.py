@@ -16,7 +16,7 @@ def seal(ctx: Context, last_sequence: int | None = None) -> None:
     state = ctx.state
     if state.batch.is_empty:
         return
-    _pay_dust(ctx)
+    tell_dust(ctx)
     state.sealed_batch += 1
     state.unsettled.append((state.now, state.batch.notional))
     state.unsettled_sealed += state.batch.notional
@@ -50,7 +50,8 @@ def pay_dust(state: EngineState) -> int:
     return whole
 
 
-def _pay_dust(ctx: Context) -> None:
+def tell_dust(ctx: Context) -> None:
+    """Move the whole units of dust, as a batch ends."""
     whole = pay_dust(ctx.state)
     if whole:
         collateral = ctx.state.accounts[INSURANCE_FUND].collateral

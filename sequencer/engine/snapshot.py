@@ -13,6 +13,7 @@ from evermark.protocol.batch import FILL_DELEVERAGE
 from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
+from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import check
 from sequencer.engine.batch_builder import Baseline, OpenAction, OpenBatch, OpenFill, Row, path_bytes
 from sequencer.engine.commands import Genesis, MarketMode
@@ -20,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserv
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 6  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 7  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -95,16 +96,24 @@ def _dump(state: EngineState) -> list[Any]:
         ],
         sorted(state.stirred),
         _dump_batch(state.batch),
-        *([[key, *value] for key, value in sorted(state.waiting_deposits.items())]),
+        state.outflow,
+        sorted(state.delayed_claims),
+        # What is rarely there, each kind by its length.
+        *([key, *value] for key, value in sorted(state.waiting_deposits.items())),
+        *([account, liquidation] for account, liquidation in sorted(state.halted.items())),
     ]
 
 
 def _load(fields: list[Any]) -> EngineState:
     _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
-    untriggered, stirred, batch, *waiting = rest
+    untriggered, stirred, batch, outflow, delayed, *waiting = rest
     state = EngineState()
-    for entry_id, owner, sub_account, created in waiting:
-        state.waiting_deposits[entry_id] = (owner, sub_account, created)
+    for key, *values in waiting:
+        if len(values) == 1:
+            state.halted[key] = bool(values[0])
+        else:
+            owner, sub_account, created = values
+            state.waiting_deposits[key] = (owner, sub_account, created)
     _set(state, STATE_FIELDS, numbers)
     state.genesis = msgspec.convert(genesis, Genesis | None)
     state.round = msgspec.convert(round_, Round)
@@ -136,6 +145,8 @@ def _load(fields: list[Any]) -> EngineState:
     for values in untriggered:
         _load_untriggered(state, values)
     state.stirred = set(stirred)
+    state.outflow = Outflow(*outflow)
+    state.delayed_claims = [(due, claim, account, amount) for due, claim, account, amount in delayed]
     state.batch = _load_batch(batch, state)
     return state
 

@@ -3,9 +3,14 @@
 Only `apply` changes it. A gateway may read it between two commands (see `views.py`).
 """
 
+from typing import Final
+
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.margin import MarginTable
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
+from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import USDC
 from sequencer.engine.batch_builder import OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
@@ -24,6 +29,7 @@ MAX_OPEN_BATCH_AGE_MS = 20_000
 LEAST_EXPIRY_ROOM = 1_024  # expiries kept before the ones of ended orders are looked for
 
 
+@mypyc_attr(acyclic=True)
 class SlotState:
     """A slot's nonce: the highest sequence seen, and what the last order that traded left on the chain."""
 
@@ -35,6 +41,7 @@ class SlotState:
         self.filled = filled  # of the order with `used_sequence`; an amend carries it over
 
 
+@mypyc_attr(acyclic=True)
 class Position:
     """An account's position in one market, with its open orders there summed up.
 
@@ -196,42 +203,49 @@ class MarketState:
         return max(self.mode, MarketMode.REDUCE_ONLY) if self.stale else self.mode
 
 
+# Names of everything in the state; compiled classes do not tell theirs.
+STATE_FIELDS: Final = (
+    "_round",
+    "account_ids",
+    "accounts",
+    "agents",
+    "batch",
+    "claim_count",
+    "claimed",
+    "confirmed_batch",
+    "credited",
+    "debtors",
+    "delayed_claims",
+    "dust",
+    "entry_count",
+    "epoch",
+    "expiries",
+    "expiry_room",
+    "funding_hour",
+    "funding_pool",
+    "genesis",
+    "halted",
+    "market_ids",
+    "markets",
+    "now",
+    "outflow",
+    "sealed_batch",
+    "sequence",
+    "stale_markets",
+    "stamp_ms",
+    "stirred",
+    "trade_count",
+    "twaps",
+    "unsettled",
+    "unsettled_sealed",
+    "waiting_deposits",
+)
+
+
 class EngineState:
     """Everything. A new one accepts nothing but Genesis."""
 
-    __slots__ = (
-        "_round",
-        "account_ids",
-        "accounts",
-        "agents",
-        "batch",
-        "claim_count",
-        "claimed",
-        "confirmed_batch",
-        "credited",
-        "debtors",
-        "dust",
-        "entry_count",
-        "epoch",
-        "expiries",
-        "expiry_room",
-        "funding_hour",
-        "funding_pool",
-        "genesis",
-        "market_ids",
-        "markets",
-        "now",
-        "sealed_batch",
-        "sequence",
-        "stale_markets",
-        "stamp_ms",
-        "stirred",
-        "trade_count",
-        "twaps",
-        "unsettled",
-        "unsettled_sealed",
-        "waiting_deposits",
-    )
+    __slots__ = STATE_FIELDS
 
     def __init__(self) -> None:
         self.genesis: Genesis | None = None
@@ -250,11 +264,15 @@ class EngineState:
         self.credited = 0  # deposits and donations consumed
         self.claimed = 0  # withdrawals, paid or not
         self.claim_count = 0
+        self.outflow = Outflow()
+        # claims that are not payable yet: heap of (due, claim, account, amount)
+        self.delayed_claims: list[tuple[int, int, int, int]] = []
         self.entry_count = 0  # inbox entries consumed
         self.trade_count = 0
         self.stirred: set[int] = set()  # markets with a new mark or trade, until all triggers are looked at
         # deposits behind an entry that cannot apply yet: id -> owner, sub-account, created
         self.waiting_deposits: dict[int, tuple[bytes, int, int]] = {}
+        self.halted: dict[int, bool] = {}  # accounts that may only cancel; True: and are not liquidated
         self.batch = OpenBatch()
         self.sealed_batch = 0
         self.confirmed_batch = 0
@@ -271,6 +289,22 @@ class EngineState:
         self.stale_markets = 0
         # a cache: users whose last position closed and whose debts, if any, were not looked at since
         self.debtors: set[int] = set()
+
+    def become(self, other: "EngineState") -> None:
+        """Take over everything of `other`, which is used up. Whoever reads this state goes on with it."""
+        for name in STATE_FIELDS:
+            setattr(self, name, getattr(other, name))
+
+    def price_by(self, round_: Round) -> None:
+        """Put a round's prices in force, with all that is kept about them; a market that the round does not know keeps its
+        own."""
+        self.round = round_
+        self.epoch += 1
+        for at, price in zip(self.markets, round_.prices, strict=False):
+            at.price = price
+        for at in self.markets:
+            at.stale = not at.price.is_fresh(self.now, at.market.max_price_age_s)
+        self.stale_markets = sum(at.stale for at in self.markets)
 
     @property
     def round(self) -> Round:

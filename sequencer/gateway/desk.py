@@ -185,6 +185,8 @@ class Desk:
                 "amount": wire_int(withdraw.amount),
                 "fee": wire_int(claim.fee),
                 "batch": batch,
+                "claim": claim.claim,
+                "payable_at": claim.payable_at,
             }
         )
 

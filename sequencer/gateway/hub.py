@@ -110,7 +110,9 @@ class Hub:
 
     def _publish_account(self, account_id: int, change: AccountChange) -> None:
         records = (self._services.history.order(order_hash) for order_hash in change.orders)
-        account = self._services.state.accounts[account_id]
+        account = self._services.state.accounts.get(account_id)
+        if account is None:
+            return  # a reversal took its registration back; it comes again in a moment
         message = self._about(account_id) | {
             "type": "update",
             "sequence": change.sequence,
@@ -118,6 +120,8 @@ class Hub:
             "fills": change.fills,
             "account": account_json(self._services.state, account),
         }
+        if change.voided is not None:
+            message["voided_trades"] = list(change.voided)
         self.publish(("account", str(account_id)), msgspec.json.encode(message))
 
     def _about(self, account_id: int) -> dict[str, Any]:

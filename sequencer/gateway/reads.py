@@ -23,7 +23,7 @@ DEFAULT_LIMIT = 100
 MAX_DEPTH = 1_000
 SCAN_SLICE = 100  # accounts looked at before others get the event loop
 QUERY_TIMEOUT_S = 5.0
-ORDER_STATES = ("", "open", "untriggered", "triggered", "filled", "cancelled", "rejected")
+ORDER_STATES = ("", "open", "untriggered", "triggered", "filled", "cancelled", "rejected", "voided")
 
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,17})\Z", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")

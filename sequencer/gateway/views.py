@@ -75,6 +75,11 @@ def account_json(state: EngineState, account: Account) -> dict[str, Any]:
             if position.size
         ],
         "open_orders": len(account.orders) + len(account.untriggered),
+        "delayed_withdrawals": [
+            {"claim": claim, "amount": str(amount), "payable_at": due}
+            for due, claim, holder, amount in sorted(state.delayed_claims)
+            if holder == account.account_id
+        ],
     }
 
 

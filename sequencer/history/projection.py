@@ -6,14 +6,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
 from evermark.protocol.orders import SIDE_TEXT
-from sequencer.engine.commands import Genesis, PlaceOrder
+from sequencer.engine.commands import Genesis, PlaceOrder, Reverse
 from sequencer.engine.events import (
     CollateralChanged,
     CommandRejected,
@@ -22,25 +22,35 @@ from sequencer.engine.events import (
     OrderCancelled,
     OrderFilled,
     OrderRested,
+    OrderRestored,
     OrderTriggered,
     OrderWaits,
+    Reversed,
     Trade,
 )
 from sequencer.history import tables
 from sequencer.history.candles import Candle, CandleBuilder
 from sequencer.history.queries import Queries
 from sequencer.history.records import OPEN_STATES, OrderRecord, new_record
-from sequencer.history.store import HistoryGap, Store, WriteBatch, fetch
+from sequencer.history.store import HistoryGap, Store, Voided, WriteBatch, fetch
 from sequencer.journal.records import JournalRefused
 from sequencer.replay import Applied
 
 RECENT_ORDERS = 50_000  # ended orders kept in memory for repetitions and status questions
 FLUSH_S = 0.05
 REPLAY_FLUSH_ROWS = 20_000  # rows gathered before a replay writes them
-TRADING_CAUSES = frozenset({"trade", "fee"})  # changes of collateral that the fills already tell
+# Changes of collateral that the fills, or the marks of a reversal, already tell.
+TOLD_CAUSES = frozenset({"trade", "fee", "reversal"})
 
 OrderEvent = (
-    OrderAccepted | OrderWaits | OrderTriggered | OrderRested | OrderFilled | OrderCancelled | CommandRejected
+    OrderAccepted
+    | OrderWaits
+    | OrderTriggered
+    | OrderRested
+    | OrderFilled
+    | OrderCancelled
+    | OrderRestored
+    | CommandRejected
 )
 
 log = structlog.get_logger("history")
@@ -58,6 +68,7 @@ class History(Queries):
         self._by_client: dict[tuple[int, str], bytes] = {}
         self._dirty: dict[bytes, OrderRecord] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._voided: list[Voided] = []
         self._row_count = 0
         self._candles = CandleBuilder()
         self._arrived: asyncio.Event | None = None  # set while `run` works
@@ -100,12 +111,15 @@ class History(Queries):
             raise HistoryGap(
                 f"history: record {applied.sequence} follows on {self.sequence}; replay from the start"
             )
+        if isinstance(applied.command, Reverse):
+            self.flush().result()  # what it takes back has to be in the store; the event loop waits for this once
         self.sequence, self._journal_hash = applied.sequence, applied.hash
         placed = self._place(applied) if isinstance(applied.command, PlaceOrder) else None
         known = placed is None and isinstance(applied.command, PlaceOrder)
         for line, event in enumerate(applied.events):
-            if not (known and isinstance(event, CommandRejected)):
-                self._count(applied, line, event)
+            count = _COUNTED.get(type(event))
+            if count is not None and not (known and type(event) is CommandRejected):
+                count(self, event, applied, line)
         if placed is not None:
             _keep_first_answer(placed, applied)
         self._row_count += 1
@@ -135,7 +149,10 @@ class History(Queries):
         if self._candles.changed:
             rows["candles"] = [msgspec.structs.asdict(candle) for candle in self._candles.changed.values()]
         self._dirty, self._candles.changed, self._row_count = {}, {}, 0
-        return self.store.write(WriteBatch(rows, self.sequence, self._journal_hash, self._genesis_hash))
+        voided, self._voided = self._voided, []
+        return self.store.write(
+            WriteBatch(rows, self.sequence, self._journal_hash, self._genesis_hash, voided)
+        )
 
     async def run(self) -> None:
         """Store what arrives until cancelled."""
@@ -179,7 +196,10 @@ class History(Queries):
         The gate keeps repetitions of any age out of the journal, so memory is enough to look at here.
         """
         command = applied.command
-        if not isinstance(command, PlaceOrder) or command.order_hash in self._orders:
+        if not isinstance(command, PlaceOrder):
+            return None
+        known = self._orders.get(command.order_hash)
+        if known is not None and known.status != "voided":
             return None
         record = new_record(command, applied.sequence, applied.stamp_ms)
         self._remember(record)
@@ -199,31 +219,64 @@ class History(Queries):
             if self._by_client.get((oldest.account, oldest.client_id)) == oldest.order_hash:
                 del self._by_client[oldest.account, oldest.client_id]
 
-    def _count(self, applied: Applied, line: int, event: Any) -> None:
-        if isinstance(event, Trade):
-            self._trade(event, applied.stamp_ms)
-        elif isinstance(event, OrderEvent):
-            self._order_event(event)
-        elif isinstance(event, CollateralChanged):
-            if event.cause not in TRADING_CAUSES:
-                self._row("ledger", _ledger_row(event, applied, line))
-        elif isinstance(event, FundingApplied):
-            symbol = self._symbols[event.market_id]
-            self._row(
-                "funding",
-                {
-                    "market": symbol,
-                    "hour": event.hour,
-                    "rate_ppb": event.rate_ppb,
-                    "index": event.index_ticks,
-                },
-            )
+    def _reverse(self, event: Reversed, applied: Applied, line: int) -> None:
+        """Mark what is void, and take its fills off their orders; an order from after the point is void as a whole. Whatever
+        stands of it comes again."""
+        trades = tables.fills.c.trade_id.between(event.first_trade, event.last_trade)
+        placed = tables.orders.c.journal_sequence > event.after
+        fills = self._read(select(tables.fills).where(trades))
+        for fill in fills:
+            record = self._record(fill["order_hash"])
+            if record is not None:
+                record.filled -= fill["size"]
+                record.traded -= fill["size"]
+                record.lot_ticks -= fill["size"] * fill["price"]
+                record.fee -= fill["fee"]
+                record.builder_fee -= fill["builder_fee"]
+        for row in self._read(select(tables.orders).where(placed, tables.orders.c.status != "rejected")):
+            record = self._record(row["order_hash"])
+            if record is not None:
+                record.status, record.filled, record.reason = "voided", 0, "reversed"
+                record.first_answer = msgspec.json.encode(record.to_json())
+        self._voided.append(
+            Voided(event.first_trade, event.last_trade, event.after + 1, applied.sequence - 1)
+        )
 
-    def _order_event(self, event: OrderEvent) -> None:
-        record = self._orders.get(event.order_hash)
+    def _record(self, order_hash: bytes) -> OrderRecord | None:
+        """An order of any age, to be changed."""
+        record = self._orders.get(order_hash)
+        if record is None:
+            rows = self._read(select(tables.orders).where(tables.orders.c.order_hash == order_hash))
+            if not rows:
+                return None
+            record = OrderRecord(**rows[0])
+            self._remember(record)
+        self._dirty[order_hash] = record
+        return record
+
+    def _read(self, query: Select[Any]) -> list[dict[str, Any]]:
+        return self.store.read_now(lambda connection: fetch(connection, query))
+
+    def _collateral(self, event: CollateralChanged, applied: Applied, line: int) -> None:
+        if event.cause not in TOLD_CAUSES:
+            self._row("ledger", _ledger_row(event, applied, line))
+
+    def _funding(self, event: FundingApplied, applied: Applied, line: int) -> None:
+        symbol = self._symbols[event.market_id]
+        about = {"hour": event.hour, "rate_ppb": event.rate_ppb, "index": event.index_ticks}
+        self._row("funding", {"market": symbol} | about)
+
+    def _order_event(self, event: OrderEvent, applied: Applied, line: int) -> None:
+        restored = isinstance(event, OrderRestored)
+        record = self._record(event.order_hash) if restored else self._orders.get(event.order_hash)
         if record is None:
             return
-        if isinstance(event, CommandRejected):
+        if isinstance(event, OrderRestored):
+            record.status, record.filled = "open" if event.triggered else "untriggered", event.filled
+            record.reason = ""
+        elif record.status == "voided":
+            return  # that it left the book is part of being void
+        elif isinstance(event, CommandRejected):
             record.reason = event.reject.code.name
         elif isinstance(event, OrderAccepted):
             record.status, record.filled = "open", event.filled
@@ -237,8 +290,8 @@ class History(Queries):
             record.status, record.filled, record.reason = "cancelled", event.filled, str(event.reason)
         self._dirty[record.order_hash] = record
 
-    def _trade(self, trade: Trade, stamp_ms: int) -> None:
-        symbol = self._symbols[trade.market_id]
+    def _trade(self, trade: Trade, applied: Applied, line: int) -> None:
+        symbol, stamp_ms = self._symbols[trade.market_id], applied.stamp_ms
         liquidation = trade.liquidated != 0
         common = {
             "trade_id": trade.trade_id,
@@ -247,6 +300,7 @@ class History(Queries):
             "size": trade.size,
             "liquidation": liquidation,
             "time_ms": stamp_ms,
+            "voided": False,
         }
         self._row("trades", common | {"side": SIDE_TEXT[trade.taker_side]})
         self._candles.add(symbol, trade.price, trade.size, stamp_ms)
@@ -279,9 +333,19 @@ class History(Queries):
         self._row_count += 1
 
 
+# What becomes of each kind of event; the others leave nothing in the history.
+_COUNTED: dict[type, Callable[[History, Any, Applied, int], None]] = {
+    Trade: History._trade,
+    CollateralChanged: History._collateral,
+    FundingApplied: History._funding,
+    Reversed: History._reverse,
+    **dict.fromkeys(get_args(OrderEvent), History._order_event),
+}
+
+
 def _keep_first_answer(record: OrderRecord, applied: Applied) -> None:
     """What the sender of this order is told, now and on every repetition."""
-    rejects = [event.reject for event in applied.events if isinstance(event, CommandRejected)]
+    rejects = [event.reject for event in applied.events if type(event) is CommandRejected]
     if rejects:
         body: dict[str, Any] = {"error": rejects[0].to_json(), "order_hash": "0x" + record.order_hash.hex()}
     else:
@@ -298,4 +362,5 @@ def _ledger_row(event: CollateralChanged, applied: Applied, line: int) -> dict[s
         "amount": event.delta,
         "collateral": event.collateral,
         "time_ms": applied.stamp_ms,
+        "voided": False,
     }

@@ -77,12 +77,13 @@ class Queries:
     async def trades(self, market: str, limit: int, before: int) -> list[dict[str, Any]]:
         """A market's trades; `before` is a trade id."""
         table = tables.trades.c
-        query = select(tables.trades).where(table.market == market)
+        query = select(tables.trades).where(table.market == market, ~table.voided)
         if before:
             query = query.where(table.trade_id < before)
         rows = await self._fetch(query.order_by(table.trade_id.desc()).limit(limit))
         return [
-            {key: row[key] for key in row if key != "market"} | {"size": wire_int(row["size"])}
+            {key: row[key] for key in row if key not in ("market", "voided")}
+            | {"size": wire_int(row["size"])}
             for row in rows
         ]
 
@@ -121,7 +122,8 @@ def decode_answer(raw: bytes) -> dict[str, Any]:
 
 def _fill_json(row: dict[str, Any]) -> dict[str, Any]:
     fill = {
-        key: row[key] for key in ("trade_id", "market", "side", "price", "role", "liquidation", "time_ms")
+        key: row[key]
+        for key in ("trade_id", "market", "side", "price", "role", "liquidation", "time_ms", "voided")
     }
     order_hash = "0x" + row["order_hash"].hex() if row["order_hash"] else ""
     amounts = {key: wire_int(row[key]) for key in ("size", "fee", "builder_fee")}
@@ -135,4 +137,5 @@ def _ledger_json(row: dict[str, Any]) -> dict[str, Any]:
         "amount": wire_int(row["amount"]),
         "collateral": wire_int(row["collateral"]),
         "time_ms": row["time_ms"],
+        "voided": row["voided"],
     }

@@ -85,6 +85,7 @@ fills = Table(
     Column("order_hash", LargeBinary(32), nullable=False),
     Column("liquidation", Boolean, nullable=False),
     Column("time_ms", BigInteger, nullable=False),
+    Column("voided", Boolean, nullable=False),  # a reversal took it back
 )
 
 ledger = Table(
@@ -97,6 +98,7 @@ ledger = Table(
     Column("amount", Quote, nullable=False),
     Column("collateral", Quote, nullable=False),
     Column("time_ms", BigInteger, nullable=False),
+    Column("voided", Boolean, nullable=False),  # a reversal took it back
     Index("ledger_by_account", "account", "journal_sequence"),
 )
 
@@ -109,6 +111,7 @@ trades = Table(
     Column("size", BigInteger, nullable=False),
     Column("side", String(4), nullable=False),
     Column("time_ms", BigInteger, nullable=False),
+    Column("voided", Boolean, nullable=False),  # a reversal took it back
     Column("liquidation", Boolean, nullable=False),
     Index("trades_by_market", "market", "trade_id"),
 )

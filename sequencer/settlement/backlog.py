@@ -14,7 +14,14 @@ from evermark.protocol.oracle import Round, SignedFundingReport, SignedPriceRepo
 from evermark.protocol.units import BrokenInvariant, check
 from sequencer import metrics
 from sequencer.engine.commands import BatchConfirmed, FundingHour, OracleRound
-from sequencer.engine.events import BatchSealed, CommandRejected, FundingApplied, RoundApplied
+from sequencer.engine.events import (
+    BatchSealed,
+    CommandRejected,
+    ForeignBatchApplied,
+    FundingApplied,
+    Reversed,
+    RoundApplied,
+)
 from sequencer.journal import Record, decode_command
 from sequencer.replay import Applied
 from sequencer.settlement.rounds import KEPT_ROUNDS, PostableRound, rounds_to_post
@@ -24,7 +31,8 @@ SPACING_S = 3  # chain seconds between rounds for each batch above that
 MAX_SPACING_S = 20  # prices stay fresh for 60 s, and the engine seals by itself after 20 s
 
 
-HEARD = frozenset((BatchSealed, RoundApplied, FundingApplied))  # of many events, the few that matter here
+# Of many events, the few that matter here.
+HEARD = frozenset((BatchSealed, RoundApplied, FundingApplied, Reversed, ForeignBatchApplied))
 
 
 class SealedBatch(msgspec.Struct, frozen=True):
@@ -47,6 +55,11 @@ class BacklogMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     last_confirmed: int
     sealed_at: dict[int, int]
     settled_sequence: int
+    confirmed_sequence: int
+    entries_settled: int
+    reversals: int
+    fills_voided: int
+    last_reversal: Reversed | None
 
 
 class Backlog:
@@ -66,6 +79,12 @@ class Backlog:
         self.last_confirmed = 0
         self._sealed_at: dict[int, int] = {}  # by batch: the record that sealed it
         self.settled_sequence = 0  # the record that sealed the last confirmed batch
+        self.confirmed_sequence = (
+            1  # the record that the last confirmed batch ends with; the genesis before the first
+        )
+        self.entries_settled = 0  # inbox entries that confirmed batches consumed
+        self.reversals = self.fills_voided = 0
+        self.last_reversal: Reversed | None = None
         self.changed = asyncio.Event()
 
     def observe(self, applied: Applied) -> None:
@@ -83,7 +102,12 @@ class Backlog:
                 del self._rounds[:-KEPT_ROUNDS]
                 self.changed.set()
             elif isinstance(event, FundingApplied):
-                self._hour_records[event.hour] = applied.sequence
+                if isinstance(applied.command, FundingHour):
+                    self._hour_records[event.hour] = applied.sequence
+            elif isinstance(event, Reversed):
+                self._reverse(event)
+            elif isinstance(event, ForeignBatchApplied):
+                self._batch_of_others(event, applied.sequence)
         if isinstance(applied.command, BatchConfirmed) and not _refused(applied):
             self._confirm(applied.command.batch_id)
 
@@ -100,6 +124,11 @@ class Backlog:
             self.last_confirmed,
             self._sealed_at,
             self.settled_sequence,
+            self.confirmed_sequence,
+            self.entries_settled,
+            self.reversals,
+            self.fills_voided,
+            self.last_reversal,
         )
 
     def recall(self, memory: BacklogMemory) -> None:
@@ -110,6 +139,10 @@ class Backlog:
         self.fills_settled = memory.fills_settled
         self.last_sealed, self.last_confirmed = memory.last_sealed, memory.last_confirmed
         self._sealed_at, self.settled_sequence = dict(memory.sealed_at), memory.settled_sequence
+        self.confirmed_sequence = memory.confirmed_sequence
+        self.entries_settled = memory.entries_settled
+        self.reversals, self.last_reversal = memory.reversals, memory.last_reversal
+        self.fills_voided = memory.fills_voided
         self.changed.set()
 
     def sealed(self, batch_id: int) -> SealedBatch | None:
@@ -171,11 +204,30 @@ class Backlog:
             final_round = max(final_round, batch.round)
             self.fills_settled += len(batch.fills)
             self.settled_sequence = self._sealed_at.pop(confirmed)
+            self.confirmed_sequence = batch.journal_sequence
+            self.entries_settled += len(batch.inbox)
             for hour in batch.funding_hours:
                 self._hour_records.pop(hour, None)
         self._rounds = [known for known in self._rounds if known.round.round >= final_round]
         self.last_confirmed = max(self.last_confirmed, batch_id)
         metrics.BATCHES_SETTLED.set(self.last_confirmed)
+
+    def _reverse(self, event: Reversed) -> None:
+        """Nothing waits any more. Rounds stay: their reports are in the journal, and prices are not taken back."""
+        self._confirm(event.batch_id)  # its confirmation may be among what is void
+        self._batches, self._sealed_at, self._hour_records = {}, {}, {}
+        self.last_sealed = event.batch_id
+        self.reversals += 1
+        self.fills_voided += event.last_trade + 1 - event.first_trade
+        self.last_reversal = event
+        metrics.REVERSALS.inc()
+        self.changed.set()
+
+    def _batch_of_others(self, event: ForeignBatchApplied, sequence: int) -> None:
+        self.last_sealed = self.last_confirmed = event.batch_id
+        self.settled_sequence = self.confirmed_sequence = sequence
+        self.entries_settled += event.entries
+        metrics.BATCHES_SETTLED.set(event.batch_id)
 
     def _command(self, sequence: int) -> object:
         record = self._record(sequence)

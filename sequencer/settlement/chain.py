@@ -13,10 +13,11 @@ from web3.exceptions import ContractLogicError, Web3Exception
 from web3.types import EventData
 
 from evermark.chain import Manifest, TransactionReverted, TransactionSender
+from evermark.chain.batches import BatchHidden, batch_within, decode_outline
 from evermark.chain.rpc import UNREACHABLE, Web3
 from evermark.chain.vault import ExchangeContracts, InboxItem
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
-from sequencer.engine.commands import InboxEntry, InboxEntryKind
+from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen
 from sequencer.settlement.reconciliation import MarketSums, Sums, VaultSums
 from sequencer.settlement.witness import Settled
@@ -56,7 +57,9 @@ class ExchangeChain:
         self._contracts = ExchangeContracts(w3, manifest)
         self._vault = self._contracts.vault.address
         self._oracle = self._contracts.oracle.address
-        self._settled_blocks: dict[int, int] = {}
+        self._sent: dict[
+            int, Settled
+        ] = {}  # the newest that this process sent, where blocks are final at once
         self._market_count = len(manifest.markets)
         self._open_claims: set[int] = set()
         self._claims_seen = 0
@@ -69,12 +72,6 @@ class ExchangeChain:
                 return latest, latest
             return latest, (await self._contracts.totals(await self._final_block())).batch_id
 
-    async def settled_block(self, batch_id: int) -> int:
-        """Number of the block that holds a settled batch."""
-        if batch_id in self._settled_blocks:
-            return self._settled_blocks.pop(batch_id)
-        return int((await self._settled_log(batch_id))["blockNumber"])
-
     async def newest_settled(self) -> Settled | None:
         """The newest settled batch with the journal position in its event, None before the first.
 
@@ -85,8 +82,44 @@ class ExchangeChain:
             return None
         if latest == FROZEN_BATCH_ID:
             raise frozen()
-        args = (await self._settled_log(latest))["args"]
-        return Settled(latest, int(args["journal_sequence"]), bytes(args["journal_hash"]))
+        return await self.settled_batch(latest)
+
+    async def settled_batch(self, batch_id: int) -> Settled:
+        """Any settled batch with the journal position in its event. Raises Unreachable where the node shows none."""
+        if batch_id in self._sent:
+            return self._sent[batch_id]
+        found = await self._settled_log(batch_id)
+        args = found["args"]
+        return Settled(
+            batch_id, int(args["journal_sequence"]), bytes(args["journal_hash"]), int(found["blockNumber"])
+        )
+
+    async def foreign_batch(self, batch_id: int, first_entry: int) -> ForeignBatch:
+        """A settled batch of somebody else and all that it refers to; it consumed the inbox from `first_entry` on."""
+        found = await self._settled_log(batch_id)
+        async with _asking():
+            transaction = await self._w3.eth.get_transaction(found["transactionHash"])
+            calldata = batch_within(bytes(transaction["input"]), batch_id, bytes(found["args"]["batch_hash"]))
+            batch = decode_outline(calldata)
+            rates = [await self._contracts.funding_rates(hour) for hour in batch.funding_hours]
+            last = first_entry + len(batch.inbox)
+            entries = [await self._entry(number, found["blockNumber"]) for number in range(first_entry, last)]
+            round_ = await self._contracts.pinned_round(batch.round, batch.prices_hash)
+        return ForeignBatch(
+            batch_id=batch_id,
+            calldata=calldata,
+            round=round_,
+            entries=tuple(entries),
+            rates=tuple(rates),
+            block_number=int(found["blockNumber"]),
+        )
+
+    async def past_time_s(self, now_s: int) -> int:
+        """A time before which no block comes any more, whatever is reorganised; `now_s` where nothing can be."""
+        if not self._confirmations:
+            return now_s
+        async with _asking():
+            return int((await self._w3.eth.get_block(await self._final_block()))["timestamp"])
 
     async def vault_sums(self) -> VaultSums:
         """What reconciliation compares, as of the newest final block."""
@@ -143,7 +176,9 @@ class ExchangeChain:
     async def settle(self, batch: bytes) -> Receipt:
         """Send a batch and wait until it is mined. Raises Refused when it reverts there."""
         receipt = await self._send(self._vault, self._contracts.settle_calldata(batch))
-        self._settled_blocks[int.from_bytes(batch[:6], "big")] = receipt.block_number
+        if not self._confirmations:  # nothing takes it back, so nobody has to ask for it
+            sent = outline_of(batch, receipt.block_number)
+            self._sent = {sent.batch_id: sent}
         return receipt
 
     async def claim_count(self) -> int:
@@ -151,13 +186,19 @@ class ExchangeChain:
         async with _asking():
             return (await self._contracts.totals()).claims
 
-    async def claim_amount(self, claim_id: int) -> int:
-        """Quote units of a claim, 0 once paid."""
+    async def open_claim(self, claim_id: int) -> tuple[int, int]:
+        """(quote units of a claim, 0 once paid; from when on it is payable, 0 for at once)."""
         async with _asking():
-            return (await self._contracts.claim(claim_id)).amount
+            claim = await self._contracts.claim(claim_id)
+            return claim.amount, claim.due
+
+    async def block_time(self) -> int:
+        """Time of the newest block."""
+        async with _asking():
+            return int((await self._w3.eth.get_block("latest"))["timestamp"])
 
     async def pay(self, claim_id: int) -> Receipt:
-        """Pay a claim out. Raises Refused when the token does not take it."""
+        """Pay a claim out. Raises Refused when the token does not take it, or the claim is not due."""
         return await self._send(self._vault, self._contracts.pay_calldata(claim_id))
 
     async def inbox_entries(self, first_id: int, limit: int) -> list[InboxEntry]:
@@ -203,6 +244,12 @@ class ExchangeChain:
         return Receipt(int(receipt["blockNumber"]), int(receipt["gasUsed"]))
 
 
+def outline_of(batch: bytes, block_number: int) -> Settled:
+    """What the vault's event says of an encoded batch."""
+    sequence = int.from_bytes(batch[43:49], "big")
+    return Settled(int.from_bytes(batch[:6], "big"), sequence, batch[49:81], block_number)
+
+
 def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:
     """The entry as the engine takes it: its data word unpacked by kind, as IInbox.vyi says."""
     kind = InboxEntryKind(item.kind)
@@ -227,6 +274,8 @@ def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:
 async def _asking() -> AsyncIterator[None]:
     try:
         yield
+    except BatchHidden as error:
+        raise Refused(str(error)) from error
     except (ContractLogicError, TransactionReverted) as error:
         reason = error.reason if isinstance(error, TransactionReverted) else error.message or str(error)
         kind = Unreachable if any(text in reason for text in OVERTAKEN) else Refused

@@ -25,9 +25,9 @@ def frozen() -> Ended:
     )
 
 
-def executed_by_others(batch_id: int) -> Ended:
-    """Somebody executed overdue work, and this journal's next batch can never settle."""
+def slipped_in(batch_id: int) -> Ended:
+    """A reorganisation put somebody else's batch below ones of this journal, which were meant to follow its own."""
     return Ended(
-        f"chain: batch {batch_id} is somebody else's, who executed overdue inbox entries or funding hours. This journal "
-        f"cannot go on from there: keep it as evidence of what did not settle, and point owners to docs/exit.md"
+        f"chain: batch {batch_id} is somebody else's, and batches of this journal settled on top of it: the chain is at a state "
+        "that no journal has. Stop taking orders, and look at both with `evermark verify`"
     )

@@ -2,9 +2,7 @@
 
 Every step starts from what the chain says. The vault takes only batch last + 1, so a crash at any point, a
 lost answer or a reorg is handled by asking for the last batch id again and going on from there; nothing is
-stored. A batch that the vault refuses for good stops the line with an alarm. Isolating the operation that
-is to blame by bisection is not built: the line waits for an operator, and trading is bounded by the
-engine's unsettled limits.
+stored. Where the line cannot go on, `way_out.py` knows what to do.
 """
 
 import asyncio
@@ -22,13 +20,9 @@ from sequencer.engine.events import Event
 from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.claims import ClaimPayer
-from sequencer.settlement.errors import (
-    FROZEN_BATCH_ID,
-    Refused,
-    Unreachable,
-    executed_by_others,
-    frozen,
-)
+from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen, slipped_in
+from sequencer.settlement.way_out import WayOut
+from sequencer.settlement.witness import Settled
 
 HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
 POLL_S = 0.5  # wall time between looks at the chain while nothing happens
@@ -58,17 +52,24 @@ class SettlementLine:
     """Settles the backlog until cancelled."""
 
     def __init__(
-        self, chain: ExchangeChain, backlog: Backlog, submit: Submit, now_s: Callable[[], int]
+        self,
+        chain: ExchangeChain,
+        backlog: Backlog,
+        submit: Submit,
+        now_s: Callable[[], int],
+        way_out: WayOut,
+        delayed_claims: Callable[[], list[tuple[int, int]]] = list,
     ) -> None:
-        """`submit` is the pipeline's, `now_s` chain time."""
+        """`submit` is the pipeline's, `now_s` chain time; `delayed_claims` gives (due, claim) of what the engine knows to be
+        payable later."""
         self._chain = chain
         self._backlog = backlog
         self._submit = submit
         self._now_s = now_s
-        self._claims = ClaimPayer(chain)
+        self._way_out = way_out
+        self._claims = ClaimPayer(chain, delayed_claims)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
-        self._ours = 0  # the newest settled batch that is known to be this journal's
         self._alarm = ""
         self._retrying = ""
         self._gas = 0
@@ -108,7 +109,8 @@ class SettlementLine:
                     await self._rest()
 
     async def step(self) -> bool:
-        """One unit of work: confirm what is deep enough, then settle one batch or post a due round.
+        """One unit of work: confirm what is deep enough, then settle one batch, follow somebody else's, or post a due
+        round.
 
         Returns False when there was nothing to do. Raises Unreachable, Refused or Ended.
         """
@@ -116,14 +118,16 @@ class SettlementLine:
         if FROZEN_BATCH_ID in (self._settled, final):
             await self._claims.step()
             raise frozen()
-        await self._check_ours()
+        foreign = await self._first_foreign()
         self.reached = True
         if self._settled < self._backlog.last_confirmed:
             raise Unreachable(
                 f"the node shows batch {self._settled} where batch {self._backlog.last_confirmed} was confirmed: it lags "
                 "behind, or the chain took back more blocks than `confirmations`"
             )
-        confirmed = await self._confirm(final)
+        confirmed = await self._confirm(min(final, foreign - 1) if foreign else final)
+        if foreign:
+            return await self._way_out.follow(foreign, final) or confirmed
         sealed = self._backlog.sealed(self._settled + 1)
         if sealed is not None:
             await self._settle(sealed)
@@ -136,33 +140,32 @@ class SettlementLine:
             )
         return bool(await self._claims.step()) or await self._heartbeat() or confirmed
 
-    async def _check_ours(self) -> None:
-        """A batch that the vault settled is the one that this journal sealed under its id. Raises Ended.
+    async def _first_foreign(self) -> int:
+        """The first settled batch that is somebody else's and that the journal does not know yet; 0 without one. Those before
+        it are what this journal sealed under their ids.
 
         Anybody may execute overdue work in a batch of their own, which takes the next id and names no journal.
         """
-        if self._settled <= self._ours:
-            self._ours = self._settled  # after a reorg what comes next is looked at again
-            return
-        newest = await self._chain.newest_settled()
-        if newest is None:
-            return
-        sealed = self._backlog.sealed(newest.batch_id)
-        known = sealed is None and newest.batch_id <= self._backlog.last_confirmed
-        if newest.journal_sequence == 0 and not known:
-            raise executed_by_others(newest.batch_id)
-        if sealed is not None and sealed.batch.journal_hash != newest.journal_hash:
-            raise Refused(
-                f"batch {newest.batch_id} on the chain names record {newest.journal_sequence} of another journal"
-            )
-        self._ours = newest.batch_id
+        if self._settled <= self._backlog.last_confirmed:
+            return 0
+        found: Settled | None = await self._chain.settled_batch(self._settled)
+        first = 0
+        while found is not None and found.batch_id > self._backlog.last_confirmed and found.is_foreign:
+            first = found.batch_id
+            found = await self._chain.settled_batch(first - 1) if first > 1 else None
+        if found is not None:
+            _check_journal(found, self._backlog.sealed(found.batch_id))
+        return first
 
     async def _confirm(self, final: int) -> bool:
         """Tell the engine of every batch that is deep enough, in order."""
         first = self._backlog.last_confirmed + 1
         for batch_id in range(first, min(final, self._backlog.last_sealed) + 1):
-            block = await self._chain.settled_block(batch_id)
-            await self._submit(BatchConfirmed(batch_id=batch_id, block_number=block))
+            found, sealed = await self._chain.settled_batch(batch_id), self._backlog.sealed(batch_id)
+            if found.is_foreign:
+                raise slipped_in(batch_id)
+            _check_journal(found, sealed)
+            await self._submit(BatchConfirmed(batch_id=batch_id, block_number=found.block_number))
         return final >= first
 
     async def _settle(self, sealed: SealedBatch) -> None:
@@ -173,9 +176,12 @@ class SettlementLine:
             if not await self._chain.has_funding(hour):
                 await self._chain.post_funding(self._backlog.funding_reports(hour))
         data = encode_batch(batch)
-        await self._chain.simulate_settle(data)
+        try:
+            await self._chain.simulate_settle(data)
+        except Refused as refusal:
+            await self._way_out.give_up(sealed, refusal)
+            return
         receipt = await self._chain.settle(data)
-        self._ours = batch.batch_id
         self._gas, self._seconds = receipt.gas_used, time.monotonic() - began
         metrics.SETTLE_GAS.inc(receipt.gas_used)
         metrics.SETTLE_SECONDS.observe(self._seconds)
@@ -227,3 +233,11 @@ class SettlementLine:
             log.warning("settlement goes on", was=self._alarm)
             metrics.SETTLE_ALARM.set(0)
         self._alarm = self._retrying = ""
+
+
+def _check_journal(found: Settled, sealed: SealedBatch | None) -> None:
+    """A settled batch is the one that was sealed here, if one was. Raises Refused."""
+    if sealed is not None and sealed.batch.journal_hash != found.journal_hash:
+        raise Refused(
+            f"batch {found.batch_id} on the chain names record {found.journal_sequence} of another journal"
+        )

@@ -15,7 +15,7 @@ from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import FUNDING_SCALE
 from sequencer import metrics
 from sequencer.engine.commands import WithdrawRequest
-from sequencer.engine.events import BatchSealed
+from sequencer.engine.events import BatchSealed, ForeignBatchApplied, Reversed
 from sequencer.engine.sealing import whole_dust
 from sequencer.engine.state import EngineState
 from sequencer.pipeline import Pipeline
@@ -86,6 +86,10 @@ class Reconciliation:
                 for sequence, sums in (self._last, now):
                     if sequence == event.batch.journal_sequence:
                         self._batches[event.batch.batch_id] = sums
+            elif isinstance(event, Reversed):
+                self._batches = {key: sums for key, sums in self._batches.items() if key <= event.batch_id}
+            elif isinstance(event, ForeignBatchApplied):
+                self._batches[event.batch_id] = now[1]
         while len(self._batches) > KEPT_BATCHES:
             del self._batches[next(iter(self._batches))]
         self._last = now

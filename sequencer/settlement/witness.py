@@ -9,15 +9,21 @@ import msgspec
 
 from sequencer.engine.state import EngineState
 from sequencer.journal import JournalRefused, Record
-from sequencer.settlement.errors import executed_by_others
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """The newest batch that the vault has settled, and the journal position that it was made at."""
+    """A batch that the vault has settled, and the journal position that it was made at; zeros where somebody else made it, who
+    has no journal."""
 
     batch_id: int
     journal_sequence: int
     journal_hash: bytes
+    block_number: int = 0
+
+    @property
+    def is_foreign(self) -> bool:
+        """Somebody else executed overdue work."""
+        return self.journal_sequence == 0
 
 
 class Witness(Protocol):
@@ -27,12 +33,18 @@ class Witness(Protocol):
         """The newest one, None before the first. Raises Unreachable."""
         ...
 
+    async def settled_batch(self, batch_id: int) -> Settled:
+        """Any settled one. Raises Unreachable."""
+        ...
+
 
 async def check_witness(
     chain: Witness, state: EngineState, record: Callable[[int], Record], head_sequence: int
 ) -> None:
-    """Raises JournalRefused with one line when the vault tells another story than the journal, Ended when it went on
-    without one."""
+    """Raises JournalRefused with one line when the vault tells another story than the journal, Ended when it is frozen.
+
+    Batches of somebody else that are newer than the journal's knowledge are none of that: settlement follows them.
+    """
     settled = await chain.newest_settled()
     last = settled.batch_id if settled is not None else 0
     if last < state.confirmed_batch:
@@ -42,8 +54,11 @@ async def check_witness(
         )
     if settled is None:
         return
-    if settled.journal_sequence == 0:
-        raise executed_by_others(last)
+    while settled.is_foreign:
+        if settled.batch_id <= max(state.confirmed_batch, 1):
+            return  # the journal knows it, or nothing of the journal's was settled
+        settled = await chain.settled_batch(settled.batch_id - 1)
+    last = settled.batch_id
     if last > state.sealed_batch or settled.journal_sequence > head_sequence:
         raise JournalRefused(
             f"chain: its vault has settled batch {last} at record {settled.journal_sequence}, but this journal "

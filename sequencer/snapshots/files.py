@@ -31,6 +31,7 @@ CODE = (
     "history/candles.py",
     "followers.py",
     "market_data.py",
+    "replay.py",
     "reports.py",
 )
 
@@ -125,8 +126,9 @@ class SnapshotFiles:
             raise SnapshotUnusable("another version of the engine wrote it")
         return found
 
-    def write(self, taken: Snapshot) -> Path:
-        """Write, read back, and only then give it its name; older ones than the last two are removed.
+    def write(self, taken: Snapshot, needed: int = 0) -> Path:
+        """Write, read back, and only then give it its name; older ones than the last two are removed, but for the newest that
+        is not after record `needed`.
 
         Raises OSError or SnapshotUnusable, and then nothing has changed.
         """
@@ -146,10 +148,15 @@ class SnapshotFiles:
         draft.replace(path)
         reached("snapshot: named")
         _sync_directory(self.directory)
-        for left_over in (*self.newest_first()[KEPT:], *self.directory.glob("*.draft")):
+        for left_over in (*self._left_over(needed), *self.directory.glob("*.draft")):
             left_over.unlink(missing_ok=True)
             reached("snapshot: older one removed")
         return path
+
+    def _left_over(self, needed: int) -> list[Path]:
+        older = self.newest_first()[KEPT:]
+        base = next((path for path in self.newest_first() if int(path.stem) <= needed), None)
+        return [path for path in older if path != base]
 
 
 def _sync_directory(directory: Path) -> None:

@@ -40,13 +40,16 @@ class Snapshotter:
         genesis_hash: bytes,
         *,
         every: int = EVERY,
+        needed: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`memory` gives the encoded memory of the parts that follow the engine, as of now."""
+        """`memory` gives the encoded memory of the parts that follow the engine, as of now; `needed` is the record that a
+        reversal would go back to: the newest snapshot from before it is kept."""
         self._files = files
         self._state = state
         self._memory = memory
         self._genesis_hash = genesis_hash
         self._every = every
+        self._needed = needed
         self._head = Head(0, 0, b"")
         self._taken = 0  # sequence of the last snapshot that was begun
         self._watching: asyncio.Task[None] | None = None
@@ -108,7 +111,8 @@ class Snapshotter:
             os._exit(code)
 
     def _write(self) -> Path:
-        return self._files.write(make_snapshot(self._state, self._head, self._genesis_hash, self._memory()))
+        taken = make_snapshot(self._state, self._head, self._genesis_hash, self._memory())
+        return self._files.write(taken, self._needed())
 
     async def _watch(self, child: int, sequence: int) -> None:
         began = time.monotonic()

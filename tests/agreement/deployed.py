@@ -1,14 +1,11 @@
 """The contracts of one exchange on titanoboa, as the agreement tests settle on them."""
 
-from pathlib import Path
-from typing import ClassVar
-
 import boa
 from eth_hash.auto import keccak
 from rlp import encode as rlp_encode
 
 from tests.agreement.inbox_calls import hex_address
-from tests.compiled_contracts import CONTRACTS, compiled
+from tests.compiled_contracts import deployer
 from tests.contracts.vault.lens_views import with_views
 
 ROUND_SECONDS = 5
@@ -18,37 +15,30 @@ CHAIN_ID = 31337
 class Contracts:
     """For `Exchange`, which has markets, keepers, sequencer, governor and a clock when it deploys."""
 
-    replaced: ClassVar[dict[str, Path]] = {}  # contract name -> a source file instead of ours
-
     @staticmethod
     def _raw(contract) -> bytes:
         return bytes.fromhex(str(contract.address)[2:])
-
-    def _compiled(self, name: str):
-        """The contract of this name, or what a test has put in its place."""
-        return compiled(self.replaced.get(name, CONTRACTS / f"{name}.vy"))
 
     def _deploy(self) -> None:
         """Token, oracle, vault and all that it names; vault, exit and inbox know each other's addresses beforehand."""
         env = boa.env
         env.evm.patch.chain_id = CHAIN_ID
         env.evm.patch.timestamp = self.now
-        deployer = bytes.fromhex(str(env.eoa)[2:])
+        eoa = bytes.fromhex(str(env.eoa)[2:])
         keepers = [hex_address(key.address) for key in self.keepers]
         sequencer = hex_address(self.sequencer.address)
-        self.token = self._compiled("TestUSDC").deploy()
+        self.token = deployer("TestUSDC").deploy()
         jumps = [market.jump_ppm_per_s for market in self.markets]
         roles = (keepers, 3, keepers, sequencer, hex_address(self.governor.address), "0x" + "00" * 20)
-        self.oracle = self._compiled("PriceOracle").deploy(ROUND_SECONDS, 3, jumps, *roles)
+        self.oracle = deployer("PriceOracle").deploy(ROUND_SECONDS, 3, jumps, *roles)
         helpers = [
-            self._compiled(name).deploy().address
+            deployer(name).deploy().address
             for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier", "Lens")
         ]
-        nonce = env.evm.vm.state.get_nonce(deployer)
-        vault = keccak(rlp_encode([deployer, nonce + 2]))[12:]
-        helpers.append(self._compiled("Exit").deploy(hex_address(vault)).address)
-        inbox = self._compiled("Inbox")
-        self.inbox = inbox.deploy(self.token.address, hex_address(vault), helpers[-1], 0)
+        nonce = env.evm.vm.state.get_nonce(eoa)
+        vault = keccak(rlp_encode([eoa, nonce + 2]))[12:]
+        helpers.append(deployer("Exit").deploy(hex_address(vault)).address)
+        self.inbox = deployer("Inbox").deploy(self.token.address, hex_address(vault), helpers[-1], 0)
         configs = [
             (
                 market.symbol,
@@ -63,5 +53,5 @@ class Contracts:
             for market in self.markets
         ]
         vault_arguments = (self.token.address, self.oracle.address, self.inbox.address, *helpers, sequencer)
-        self.vault = with_views(self._compiled("MarginVault").deploy(*vault_arguments, configs))
+        self.vault = with_views(deployer("MarginVault").deploy(*vault_arguments, configs))
         assert self._raw(self.vault) == vault

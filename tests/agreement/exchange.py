@@ -49,6 +49,7 @@ from tests.agreement.deployed import CHAIN_ID, ROUND_SECONDS, Contracts
 from tests.agreement.inbox_calls import InboxCalls, hex_address, signer
 
 ROUNDS_A_DAY = 86_400
+DEPOSITS_WORD, OUTFLOW_WORD = 2**39 + 515, 2**39 + 516
 
 
 class Exchange(InboxCalls, Contracts):
@@ -314,6 +315,11 @@ class Exchange(InboxCalls, Contracts):
         totals = self.vault.totals()
         assert (totals.funding_pool, totals.dust) == (self.state.funding_pool, self.state.dust)
         assert totals.claims == self.state.claim_count
+        flow = self.state.outflow
+        assert self.vault.word(OUTFLOW_WORD) == flow.at | flow.hour << 40 | flow.day << 144
+        assert self.vault.word(DEPOSITS_WORD) == self.state.credited - self.state.claimed
+        for due, claim, _, amount in self.state.delayed_claims:
+            assert self.vault.claim(claim)[1:] == (amount, due), f"claim {claim}"
         collateral = 0
         sizes = [0] * len(self.markets)
         for account in self.state.accounts.values():

@@ -8,9 +8,9 @@ import pytest
 
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side
-from tests.agreement.exchange import Exchange, signer
+from tests.agreement.exchange import signer
 from tests.agreement.three_ways import ThreeWays
-from tests.compiled_contracts import CONTRACTS
+from tests.compiled_contracts import CONTRACTS, replaced
 
 START = 1_760_129_400
 PRICES = [(1_136_000, 1_136_200), (383_000, 383_100), (19_500, 19_510), (22_100, 22_120)]
@@ -71,6 +71,6 @@ def test_a_wrong_rounding_of_the_vault_is_caught(monkeypatch, tmp_path):
     source = orders.read_text()
     assert source.count(right) == 1
     orders.write_text(source.replace(right, "10**6 * 2**100"))
-    monkeypatch.setattr(Exchange, "replaced", {"MarginVault": tmp_path / "contracts" / "MarginVault.vy"})
+    monkeypatch.setitem(replaced, "MarginVault", tmp_path / "contracts" / "MarginVault.vy")
     with pytest.raises(AssertionError):
         trade_and_compare()

@@ -50,6 +50,9 @@ class ThreeWays(Exchange):
         state, naive = self.state, self.naive
         assert (naive.pool, naive.dust) == (state.funding_pool, state.dust)
         assert naive.claimed == state.claimed
+        assert (naive.levels[3_600], naive.levels[86_400], naive.last_claim) == state.outflow
+        for due, claim, _, _ in state.delayed_claims:
+            assert naive.dues[claim - 1] == due, f"model: claim {claim}"
         for account_id, account in state.accounts.items():
             assert naive.collateral(account_id) == account.collateral, f"model: collateral of {account_id}"
             for market_id, held in account.positions.items():

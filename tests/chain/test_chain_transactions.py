@@ -19,6 +19,14 @@ async def mine_after(w3, seconds):
     await rpc(w3, "evm_mine")
 
 
+async def mine_when(w3, devnet, pending):
+    """A block as soon as a transaction for which `pending` holds waits for one, however long a slow machine takes."""
+    while True:
+        if any(pending(transaction) for transaction in list(devnet._methods.evm.pool.values())):
+            return await rpc(w3, "evm_mine")
+        await asyncio.sleep(0.01)
+
+
 async def test_transactions_follow_each_other(w3):
     """Calls made together are mined with ascending nonces, none lost."""
     sender = TransactionSender(w3, dev_key(0))
@@ -63,7 +71,8 @@ async def test_a_stuck_transaction_is_outbid_on_its_own_nonce(slow_devnet):
     async with connect(slow_devnet.url) as w3:
         sender = TransactionSender(w3, dev_key(0), receipt_timeout_s=0.2)
         started = (await w3.eth.get_block("latest"))["baseFeePerGas"] * 2 + await w3.eth.max_priority_fee
-        receipt, _ = await asyncio.gather(sender.send(TO, value=1, gas=21_000), mine_after(w3, 0.7))
+        outbid = mine_when(w3, slow_devnet, lambda waiting: waiting.max_fee_per_gas * 10 >= started * 11)
+        receipt, _ = await asyncio.gather(sender.send(TO, value=1, gas=21_000), outbid)
         block = await w3.eth.get_block("latest")
         assert block["transactions"] == [receipt["transactionHash"]]
         mined = await w3.eth.get_transaction(receipt["transactionHash"])
@@ -81,8 +90,8 @@ async def test_a_transaction_that_is_never_mined_times_out(slow_devnet, monkeypa
             few_raises.setattr("evermark.chain.transactions.MAX_BUMPS", 3)
             with pytest.raises(TransactionTimeout, match="nonce 0"):
                 await sender.send(TO, value=1, gas=21_000)
-        # With all its raises again, the next attempt outlasts a slow machine's way to the next block.
-        receipt, _ = await asyncio.gather(sender.send(TO, value=2, gas=21_000), mine_after(w3, 0.1))
+        replaced = mine_when(w3, slow_devnet, lambda waiting: waiting.value == 2)
+        receipt, _ = await asyncio.gather(sender.send(TO, value=2, gas=21_000), replaced)
         assert receipt["status"] == 1
         assert await w3.eth.get_transaction_count(sender.address) == 1
 
@@ -122,7 +131,8 @@ async def test_a_restart_outbids_a_transaction_that_is_stuck(slow_devnet):
     async with connect(slow_devnet.url) as w3:
         await leave_pending(w3, 0, 10**6)
         sender = TransactionSender(w3, dev_key(0), receipt_timeout_s=0.3)
-        receipt, _ = await asyncio.gather(sender.send(TO, value=1, gas=21_000), mine_after(w3, 0.5))
+        replaced = mine_when(w3, slow_devnet, lambda waiting: waiting.value == 1)
+        receipt, _ = await asyncio.gather(sender.send(TO, value=1, gas=21_000), replaced)
         assert (await w3.eth.get_transaction(receipt["transactionHash"]))["nonce"] == 0
 
 
@@ -132,7 +142,8 @@ async def test_an_underpriced_replacement_is_raised_until_it_is_taken(slow_devne
     async with connect(slow_devnet.url) as w3:
         await leave_pending(w3, 0, 6 * 10**9)
         sender = TransactionSender(w3, dev_key(0), receipt_timeout_s=0.3)
-        receipt, _ = await asyncio.gather(sender.send(TO, value=1, gas=21_000), mine_after(w3, 1.0))
+        replaced = mine_when(w3, slow_devnet, lambda waiting: waiting.value == 1)
+        receipt, _ = await asyncio.gather(sender.send(TO, value=1, gas=21_000), replaced)
         mined = await w3.eth.get_transaction(receipt["transactionHash"])
         assert mined["nonce"] == 0
         assert mined["maxFeePerGas"] * 10 >= 66 * 10**9

@@ -102,6 +102,8 @@ async def test_withdraw_and_agent(world: GatewayWorld, maker: EvermarkClient) ->
     """The owner withdraws and approves an agent, whose key then trades for the account."""
     receipt = await maker.withdraw("25.5")
     assert (receipt.amount, receipt.fee) == (25_500_000, 0)
+    assert (receipt.claim, receipt.payable_at) == (1, 0)
+    assert (await maker.account()).delayed_withdrawals == ()
     await maker.approve_agent(AGENT.address)
     async with world.client(AGENT, owner=MAKER.address) as agent:
         assert (await agent.place_limit("BTC-PERP", "buy", "0.01", 109_000)).is_open

@@ -144,6 +144,23 @@ async def test_withdrawal_names_its_batch(world: GatewayWorld, caller: Caller) -
     assert [row["amount"] for row in ledger] == [-5_000_000, 100_000_000_000]
 
 
+async def test_a_withdrawal_above_the_limit_says_when_it_is_paid(world: GatewayWorld, caller: Caller) -> None:
+    """The receipt names claim and time, and the account shows what is still delayed."""
+    await world.fund(MAKER, usdc=200_000)
+    answers = [
+        await caller.post(
+            "/v1/withdrawals",
+            world.body(world.withdrawal(MAKER, amount=amount, action_sequence=number), MAKER),
+        )
+        for number, amount in ((1, 90_000 * 10**6), (2, 60_000 * 10**6))
+    ]
+    assert [(one.body["claim"], one.body["payable_at"] > 0) for one in answers] == [(1, False), (2, True)]
+    due = answers[1].body["payable_at"]
+    assert due == world.core.state.now + 1_800
+    account = (await caller.get(f"/v1/accounts/0x{MAKER.address.hex()}/0")).body
+    assert account["delayed_withdrawals"] == [{"claim": 2, "amount": "60000000000", "payable_at": due}]
+
+
 @pytest.mark.safety("D12", "api")
 async def test_transfers_by_owner_and_capped_agent(world: GatewayWorld, caller: Caller) -> None:
     """The owner opens another sub-account; an agent moves up to its cap, and the ledger shows both sides."""

@@ -14,6 +14,28 @@ def ceil(numerator, denominator):
     return -((-numerator) // denominator)
 
 
+# Of each period: which part of all deposits may leave in it, and how much in any case.
+OUTFLOW = {3_600: (100, 100_000_000_000), 86_400: (10, 1_000_000_000_000)}
+WEEK = 604_800
+
+
+def count_claim(vault, amount, now):
+    """A claim was just taken out of collateral. What is above a limit is payable when the level is back at it."""
+    inside = sum(vault.collaterals.values()) + vault.pool + amount
+    inside = min(max(inside, 0), 2**95 - 1)
+    passed = max(0, now - vault.last_claim)
+    waits = []
+    for period, (part, floor) in OUTFLOW.items():
+        limit = max(floor, inside // part)
+        left = max(0, vault.levels[period] - passed * limit // period)
+        level = min(left + amount, limit * (period + WEEK) // period)
+        vault.levels[period] = level
+        waits.append(max(0, ceil((level - limit) * period, limit)))
+    vault.last_claim = max(vault.last_claim, now)
+    vault.dues.append(now + max(waits) if any(waits) else 0)
+    vault.claimed += amount
+
+
 class Actions:
     """Sections 2 and 3 of a settlement: approvals, transfers, funding, trigger bits."""
 

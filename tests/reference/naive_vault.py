@@ -7,7 +7,7 @@ raises `Reverted`.
 
 from collections import defaultdict
 
-from naive_actions import Actions, ceil, require
+from naive_actions import OUTFLOW, Actions, ceil, count_claim, require
 from naive_backstop import FEES, FUND, NO_INDEX, PPM, Backstop
 from naive_oracle import words_hash
 
@@ -37,6 +37,9 @@ class NaiveVault:
         self.hours = defaultdict(int)
         self.pool = self.dust = self.claimed = self.credited = 0
         self.batch_id = self.entries = 0
+        self.levels = dict.fromkeys(OUTFLOW, 0)  # by period
+        self.last_claim = 0
+        self.dues = []  # of each claim: when it is payable, 0 for at once
 
     def collateral(self, account):
         return self.collaterals[account]
@@ -189,7 +192,8 @@ class Settlement(Actions, Backstop):
             require(self.all_fresh(account), "stale price")
             amount = min(entry.amount, max(0, equity - max(initial, ceil(notional, 5))))
             vault.collaterals[account] -= amount
-            vault.claimed += amount
+            if amount:
+                count_claim(vault, amount, self.now)
         elif entry.entry_kind == 5:
             self.void(account, entry.slot, entry.order_sequence)
         elif entry.entry_kind == 6:
@@ -323,7 +327,7 @@ class Settlement(Actions, Backstop):
         require(signed.amount <= equity - max(initial, ceil(notional, 5)), "not withdrawable")
         self.vault.collaterals[account] -= signed.amount
         self.vault.collaterals[FEES] += entry.fee
-        self.vault.claimed += signed.amount - entry.fee
+        count_claim(self.vault, signed.amount - entry.fee, self.now)
 
     def close(self):
         vault = self.vault

@@ -31,6 +31,8 @@ class Vault:
     dust: int = 0
     batch_id: int = 0
     claims: list[tuple[int, int]] = field(default_factory=list)  # account, amount
+    dues: list[int] = field(default_factory=list)  # of each claim: when it is payable, 0 for at once
+    levels: tuple[int, int, int] = (0, 0, 0)  # of an hour, of a day, time of the newest claim
     owners: dict[tuple[bytes, int], int] = field(default_factory=dict)  # (owner, sub-account) -> id
     agents: dict[tuple[int, bytes], tuple[int, int]] = field(default_factory=dict)  # -> expiry, transfer cap
     credited: int = 0
@@ -165,7 +167,7 @@ class Run(Actions, Backstop):
             amount = min(entry.amount, self.withdrawable(margin))
             if amount:
                 account.collateral -= amount
-                self.vault.claims.append((entry.account, amount))
+                self.claim(entry.account, amount)
         elif entry.kind == 5:
             self.void(account, entry.slot == 65_535, entry.slot, entry.sequence)
             if entry.slot == 65_535:
@@ -355,7 +357,25 @@ class Run(Actions, Backstop):
         need(margin.fresh and signed.amount <= self.withdrawable(margin), "withdrawable")
         account.collateral -= signed.amount
         self.vault.accounts[FEES].collateral += entry.fee
-        self.vault.claims.append((number, signed.amount - entry.fee))
+        self.claim(number, signed.amount - entry.fee)
+
+    def claim(self, number: int, amount: int) -> None:
+        """Outflow limits: a claim waits until what left lately has drained to the limit of an hour and of a day."""
+        vault = self.vault
+        deposits = vault.credited - sum(claimed for _, claimed in vault.claims)
+        deposits = min(max(deposits, 0), 2**95 - 1)
+        hour, day, then = vault.levels
+        passed = max(0, self.now - then)
+        limits = max(100_000 * 10**6, deposits // 100), max(1_000_000 * 10**6, deposits // 10)
+        levels, waits = [], []
+        for level, limit, period in ((hour, limits[0], 3_600), (day, limits[1], 86_400)):
+            drained = floor(Fraction(limit * passed, period))
+            level = min(max(0, level - drained) + amount, limit + floor(Fraction(limit * 604_800, period)))
+            levels.append(level)
+            waits.append(ceil(Fraction((level - limit) * period, limit)))
+        vault.levels = (levels[0], levels[1], max(then, self.now))
+        vault.dues.append(self.now + max(waits) if max(waits) > 0 else 0)
+        vault.claims.append((number, amount))
 
     def closing(self, number: int) -> None:
         if number in self.targets:

@@ -247,10 +247,12 @@ async def test_bug_in_the_engine_ends_the_loop(
     """An exception inside apply is never swallowed: the loop raises it, the submitter learns no outcome."""
     running = await start()
 
-    def broken(state: EngineState, command: AnyCommand, sequence: int, stamp_ms: int) -> object:
+    def broken(
+        state: EngineState, command: AnyCommand, sequence: int, stamp_ms: int, past: EngineState | None
+    ) -> object:
         if isinstance(command, CancelOrder):
             raise ZeroDivisionError("bug")
-        return apply(state, command, sequence, stamp_ms)
+        return apply(state, command, sequence, stamp_ms, past)
 
     monkeypatch.setattr(pipeline_module, "apply", broken)
     good = running.pipeline.submit(running.order(1))

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from evermark.cli.journal import app
 from sequencer.core import Core
+from sequencer.engine.commands import BatchConfirmed
 from sequencer.engine.snapshot import state_hash
 from sequencer.engine.state import EngineState
 from sequencer.followers import Followers
@@ -76,6 +77,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, World]:
 @pytest.fixture
 def house(tmp_path: Path, kept: tuple[Path, World]) -> tuple[Path, World]:
     shutil.copytree(kept[0], tmp_path / "exchange")
+    for older in snapshots_of(tmp_path / "exchange")[2:]:  # one that a reversal would begin with
+        older.unlink()
     return tmp_path / "exchange", kept[1]
 
 
@@ -134,15 +137,26 @@ async def test_loop_runs_on_while_a_snapshot_is_written(tmp_path: Path) -> None:
         assert small.core.reader.record(50).hash == taken.head_hash
 
 
-async def test_two_snapshots_are_kept(tmp_path: Path) -> None:
-    """Older ones than the newest and its predecessor are removed, and no draft is left over."""
+async def test_two_snapshots_are_kept_and_the_one_that_a_reversal_would_begin_with(tmp_path: Path) -> None:
+    """Older ones than the newest and its predecessor are removed, and no draft is left over; the newest from before the last
+    confirmed batch stays."""
     async with SmallCore(tmp_path, snapshot_every=25) as small:
         await small.fund()
         for part in range(6):
             await small.trade(25, seed=part)
             await small.core.snapshotter.close()
-    assert len(snapshots_of(tmp_path)) == 2
-    assert len(list((tmp_path / "snapshots").iterdir())) == 2
+        needed = small.core.backlog.confirmed_sequence
+        every = [int(path.stem) for path in snapshots_of(tmp_path)]
+        older = every[2:]
+        assert len(older) <= 1
+        assert any(sequence <= needed for sequence in every)
+        waits = small.core.state.sealed_batch
+        await small.submit(BatchConfirmed(batch_id=waits, block_number=7))
+        small.world.now_s += 3
+        await small.trade(60, seed=9)
+        await small.core.snapshotter.close()
+    files = len(list((tmp_path / "snapshots").iterdir()))
+    assert 2 <= len(snapshots_of(tmp_path)) == files <= 3
 
 
 @pytest.mark.parametrize("at", [0, 5, 20, 40, 100, 1_000, -1])

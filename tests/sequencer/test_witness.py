@@ -1,6 +1,7 @@
 """The chain as a witness: a start on another chain, or with another journal, ends with one line that says which."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,19 @@ from small_core import SmallCore
 from sequencer.core import Core
 from sequencer.engine.events import BatchSealed
 from sequencer.journal import JournalRefused
-from sequencer.settlement.errors import Ended
 from sequencer.settlement.witness import Settled, check_witness
 
 
 class Chain:
-    def __init__(self, settled: Settled | None) -> None:
+    def __init__(self, settled: Settled | None, before: Sequence[Settled] = ()) -> None:
         self.settled = settled
+        self.before = {batch.batch_id: batch for batch in before}
 
     async def newest_settled(self) -> Settled | None:
         return self.settled
+
+    async def settled_batch(self, batch_id: int) -> Settled:
+        return self.before[batch_id]
 
 
 @pytest.fixture
@@ -48,9 +52,11 @@ def sealed(tmp_path: Path) -> tuple[Core, list[Settled]]:
     return asyncio.run(run())
 
 
-def check(core: Core, settled: Settled | None) -> None:
+def check(core: Core, settled: Settled | None, before: Sequence[Settled] = ()) -> None:
     try:
-        work = check_witness(Chain(settled), core.state, core.reader.record, core.journal.head().sequence)
+        work = check_witness(
+            Chain(settled, before), core.state, core.reader.record, core.journal.head().sequence
+        )
         asyncio.run(work)
     finally:
         asyncio.run(core.close())
@@ -97,8 +103,22 @@ def test_chain_that_another_journal_settled_is_refused(sealed: tuple[Core, list[
         check(core, Settled(last.batch_id, last.journal_sequence, b"x" * 32))
 
 
-def test_a_start_after_somebody_executed_overdue_work_is_refused(sealed: tuple[Core, list[Settled]]) -> None:
-    """Their batch names no journal; what this one sealed under the id can never settle."""
+def test_a_start_after_somebody_executed_overdue_work_looks_at_the_batch_before(
+    sealed: tuple[Core, list[Settled]],
+) -> None:
+    """Their batch names no journal. The newest one that does has to be this journal's."""
     core, batches = sealed
-    with pytest.raises(Ended, match=f"batch {batches[-1].batch_id} is somebody else's"):
-        check(core, Settled(batches[-1].batch_id, 0, bytes(32)))
+    last = batches[-1]
+    foreign = [Settled(last.batch_id + ahead, 0, bytes(32)) for ahead in (1, 2)]
+    check(core, foreign[-1], [last, *foreign])
+
+
+def test_another_journals_batch_behind_somebody_elses_is_refused(
+    sealed: tuple[Core, list[Settled]],
+) -> None:
+    """A stranger's batch on top of it hides nothing."""
+    core, batches = sealed
+    last = batches[-1]
+    other = Settled(last.batch_id, last.journal_sequence, b"x" * 32)
+    with pytest.raises(JournalRefused, match="was settled by another journal"):
+        check(core, Settled(last.batch_id + 1, 0, bytes(32)), [other])

@@ -13,17 +13,25 @@ from typing import Any
 
 from naive_vault import NaiveVault
 
+from evermark.chain.batches import decode_outline
 from evermark.protocol.batch import AccountOwner, decode_batch
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MAX_BATCH_AGE_S, NO_PRICE, Round, aggregate, median_rates, prices_hash
-from sequencer.engine.commands import InboxEntry, InboxEntryKind
-from sequencer.settlement.chain import LaneRound, Receipt
+from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
+from sequencer.settlement.chain import LaneRound, Receipt, outline_of
 from sequencer.settlement.errors import Refused, Unreachable
 from sequencer.settlement.witness import Settled
+from tests.simulation.strangers import overdue_batch
 
 BLOCK_S = 2
 LONGEST_OUTAGE_S = 40
+LONG_OUTAGE = 0.2  # chance that one lasts longer than a batch's window
+LONGEST_OF_ALL_S = 260
 BETWEEN_OUTAGES_S = 60
+DUE_S = 45  # how long an entry waits in the inbox before anybody may execute it; an hour in reality
+STRANGERS_LOOK_S = 20
+HOUR_OVERDUE_S = 60  # how long after its end anybody may apply a funding hour; an hour in reality
+NO_ROUND = Round(0, 0, ())
 
 
 @dataclass
@@ -33,16 +41,30 @@ class Ledger:
     vault: NaiveVault
     lane: Round
     ring: dict[int, Round] = field(default_factory=dict)
+    public: Round = NO_ROUND
+    public_ring: dict[int, Round] = field(default_factory=dict)
     hours: dict[int, tuple[int, ...]] = field(default_factory=dict)
     entries: list[InboxEntry] = field(default_factory=list)
     batches: list[bytes] = field(default_factory=list)
     settled_blocks: list[int] = field(default_factory=list)
+    time_s: int = 0
 
     def clone(self) -> "Ledger":
         """A copy that shares only what never changes: markets, prices, entries, bytes."""
         vault = copy.deepcopy(self.vault, {id(self.vault.markets): self.vault.markets})
         lists = list(self.entries), list(self.batches), list(self.settled_blocks)
-        return Ledger(vault, self.lane, dict(self.ring), dict(self.hours), *lists)
+        rings = self.lane, dict(self.ring), self.public, dict(self.public_ring)
+        return Ledger(vault, *rings, dict(self.hours), *lists, self.time_s)
+
+    def pinned(self, round_: int, hash_: bytes) -> Round:
+        """The round of either lane with these prices. Raises Refused."""
+        found = [ring[round_] for ring in (self.ring, self.public_ring) if round_ in ring]
+        if not found:
+            raise Refused("oracle: no such round")
+        for one in found:
+            if prices_hash(one) == hash_:
+                return one
+        raise Refused("vault: prices hash differs")
 
 
 @dataclass
@@ -55,6 +77,7 @@ class Faults:
     stale: float = 0.05
     reorg: float = 0.03
     dropped: float = 0.1  # of a transaction in a reorganised block
+    poisoned: frozenset[int] = frozenset()  # accounts of which the vault takes no order
 
 
 class Transaction:
@@ -82,12 +105,13 @@ class SimulatedChain:
         self.now_s = now_s
         self.round_seconds = round_seconds
         self.confirmations = confirmations
-        genesis = Ledger(NaiveVault(markets), Round(0, 0, (NO_PRICE,) * len(markets)))
+        self._unpriced = Round(0, 0, (NO_PRICE,) * len(markets))
+        genesis = Ledger(NaiveVault(markets), self._unpriced)
         self.blocks: list[tuple[Ledger, list[Transaction]]] = [(genesis, [])]
         self.mempool: list[Transaction] = []
         self.faults = Faults(until_s=0)
         self.away_until_s = 0.0
-        self.reorgs = self.outages = self.lost_answers = self.refused = 0
+        self.reorgs = self.outages = self.lost_answers = self.refused = self.strangers_batches = 0
 
     @property
     def head(self) -> Ledger:
@@ -106,28 +130,59 @@ class SimulatedChain:
             self._mine()
 
     async def fail_at_times(self) -> None:
-        """Now and then the node is away for longer than a retry. Between two outages it is there for long enough to settle what
-        waits: a batch that misses its two minutes stands still, and the exchange does not go on by itself.
-        """
+        """Now and then the node is away for longer than a retry, and sometimes for longer than batches have to settle."""
         while True:
             await asyncio.sleep(LONGEST_OUTAGE_S + BETWEEN_OUTAGES_S + self._rng.expovariate(1 / 60))
             now = asyncio.get_running_loop().time()
             if now < self.faults.until_s:
                 self.outages += 1
-                self.away_until_s = now + self._rng.uniform(2, LONGEST_OUTAGE_S)
+                longest = LONGEST_OF_ALL_S if self._rng.random() < LONG_OUTAGE else LONGEST_OUTAGE_S
+                ends = now + self._rng.uniform(2, longest)
+                self.away_until_s = min(ends, self.faults.until_s + LONGEST_OUTAGE_S)
 
     def enter(self, kind: InboxEntryKind, owner: bytes, sub_account: int, amount: int) -> None:
         """A user's own transaction to the Inbox."""
 
-        def run(ledger: Ledger, _number: int, _time: int) -> None:
-            entry_id = len(ledger.entries) + 1
+        def run(ledger: Ledger, _number: int, time: int) -> None:
             ledger.entries.append(
                 InboxEntry(
-                    entry_id=entry_id, entry_kind=kind, owner=owner, sub_account=sub_account, amount=amount
+                    entry_id=len(ledger.entries) + 1,
+                    entry_kind=kind,
+                    owner=owner,
+                    sub_account=sub_account,
+                    amount=amount,
+                    created=time,
                 )
             )
 
         self.mempool.append(Transaction(run))
+
+    async def strangers(self, reports: Callable[[], Any]) -> None:
+        """Whoever likes bonds executes what is overdue, with a round of its own if the sequencer's is old; `reports` are the
+        keepers' of now."""
+        while True:
+            await asyncio.sleep(self._rng.expovariate(1 / STRANGERS_LOOK_S))
+            if asyncio.get_running_loop().time() < self.faults.until_s:
+                signed = [item.report for item in reports()]
+                self.mempool.append(Transaction(lambda *about, signed=signed: self._overdue(signed, *about)))
+
+    def _overdue(self, reports: list[Any], ledger: Ledger, number: int, time: int) -> None:
+        """One stranger's transaction: everything overdue at the head of the inbox, and the last funding hour."""
+        vault = ledger.vault
+        due = [entry for entry in ledger.entries[vault.entries :][:32] if entry.created + DUE_S < time]
+        hour = max(ledger.hours, default=0)
+        hours = (hour,) if vault.hours[0] < hour and (hour + 1) * 3_600 + HOUR_OVERDUE_S < time else ()
+        if not due and not hours:
+            return
+        if time > ledger.lane.timestamp + MAX_BATCH_AGE_S:
+            made = self._aggregate(reports, ledger.public if ledger.public.round else self._unpriced)
+            if made.round > ledger.public.round:
+                ledger.public = ledger.public_ring[made.round] = made
+        pinned = ledger.public if ledger.public.round > ledger.lane.round else ledger.lane
+        data = overdue_batch(vault, len(ledger.batches) + 1, pinned, due, hours)
+        if data:
+            self._settle(data, ledger, number, time)
+            self.strangers_batches += 1
 
     # ----------------------------------------------------------------------- what the sequencer asks of its node
 
@@ -144,12 +199,34 @@ class SimulatedChain:
             return None
         return Settled(len(batches), int.from_bytes(batches[-1][43:49], "big"), batches[-1][49:81])
 
-    async def settled_block(self, batch_id: int) -> int:
-        """The block that holds a batch."""
+    async def settled_batch(self, batch_id: int) -> Settled:
+        """Any settled one."""
         await self._ask()
-        if batch_id > len(self.head.settled_blocks):
+        seen = self._seen()
+        batches = seen.batches
+        if batch_id > len(batches):
             raise Unreachable(f"batch {batch_id} is settled, but the node shows no log of it")
-        return self.head.settled_blocks[batch_id - 1]
+        return outline_of(batches[batch_id - 1], seen.settled_blocks[batch_id - 1])
+
+    async def foreign_batch(self, batch_id: int, first_entry: int) -> ForeignBatch:
+        """Somebody else's batch with all that it refers to."""
+        await self._ask()
+        ledger = self._final()
+        data = ledger.batches[batch_id - 1]
+        batch = decode_outline(data)
+        return ForeignBatch(
+            batch_id=batch_id,
+            calldata=data,
+            round=ledger.pinned(batch.round, batch.prices_hash),
+            entries=tuple(ledger.entries[first_entry - 1 : first_entry - 1 + len(batch.inbox)]),
+            rates=tuple(ledger.hours[hour] for hour in batch.funding_hours),
+            block_number=ledger.settled_blocks[batch_id - 1],
+        )
+
+    async def past_time_s(self, now_s: int) -> int:
+        """Time of the block that is deep enough."""
+        await self._ask()
+        return self._final().time_s
 
     async def last_round(self) -> LaneRound:
         """The lane's newest round."""
@@ -215,11 +292,10 @@ class SimulatedChain:
             raise Unreachable("vault: batch id not next")
         owners = self._owners(ledger)
         batch = decode_batch(data, owners, [market.symbol for market in self._markets])
-        pinned = ledger.ring.get(batch.round)
-        if pinned is None:
-            raise Refused("oracle: no such round")
-        if prices_hash(pinned) != batch.prices_hash:
-            raise Refused("vault: prices hash differs")
+        pinned = ledger.pinned(batch.round, batch.prices_hash)
+        traders = {batch.accounts[batch.pairs[row.pair][0]] for row in batch.orders}
+        if traders & self.faults.poisoned:
+            raise Refused("vault: signature")
         if time > pinned.timestamp + MAX_BATCH_AGE_S:
             raise Refused("vault: round too old")
         if any(hour not in ledger.hours for hour in batch.funding_hours):
@@ -241,6 +317,7 @@ class SimulatedChain:
 
     def _mine(self) -> None:
         ledger, number, time = self.head.clone(), len(self.blocks), self.now_s()
+        ledger.time_s = time
         mined = []
         for transaction in self.mempool:
             kept = ledger.clone()

@@ -14,7 +14,11 @@ from sequencer.pipeline import Pipeline
 from sequencer.replay import replay
 from sequencer.reports import ReportCollector
 from sequencer.settlement.backlog import Backlog
+from sequencer.settlement.bisection import Bisection
 from sequencer.settlement.line import SettlementLine
+from sequencer.settlement.reversal import ReversalPlan, reversal_commands
+from sequencer.settlement.way_out import WayOut
+from sequencer.snapshots.earlier import EarlierStates
 from tests.simulation.chain import SimulatedChain
 from tests.simulation.disk import Disk, SimulatedJournal
 
@@ -35,7 +39,10 @@ class Process:
         if self.journal.head().sequence == 0:
             SimulatedJournal(disk, lambda: "fine").append([(now_ms(), encode_command(genesis))], 1, epoch)
         self.state = EngineState()
-        self.pipeline = Pipeline(JournalWriter(self.journal, epoch), self.state, now_ms)
+        self.earlier = EarlierStates(self.journal)
+        self.pipeline = Pipeline(
+            JournalWriter(self.journal, epoch), self.state, now_ms, state_at=self.earlier
+        )
         self.backlog = Backlog(self.journal.record)
         self.reports = ReportCollector(
             genesis, self.submit, lambda: now_ms() // 1000, spacing_s=self.backlog.round_spacing_s
@@ -44,7 +51,9 @@ class Process:
         replay(self.journal, self.state, subscribers)  # type: ignore[arg-type]
         for subscriber in subscribers:
             self.pipeline.subscribe(subscriber)
-        self.line = SettlementLine(chain, self.backlog, self.submit, lambda: now_ms() // 1000)  # type: ignore[arg-type]
+        now_s = lambda: now_ms() // 1000  # noqa: E731
+        way_out = WayOut(chain, self.backlog, now_s, self.reverse, Bisection(self.earlier))  # type: ignore[arg-type]
+        self.line = SettlementLine(chain, self.backlog, self.submit, now_s, way_out)  # type: ignore[arg-type]
         self._inbox = InboxWatcher(chain, self.submit, lambda: self.state.next_entry_id)
         self.ended = asyncio.Event()
         self.error: BaseException | None = None
@@ -57,6 +66,10 @@ class Process:
     def submit(self, command: AnyCommand) -> "asyncio.Future[list[Event]]":
         """The pipeline's, which is what the gateway calls."""
         return self.pipeline.submit(command)
+
+    async def reverse(self, plan: ReversalPlan) -> None:
+        """What `Core.reverse` does."""
+        await self.pipeline.submit_together(lambda head: reversal_commands(plan, self.earlier, head))
 
     async def kill(self) -> None:
         """kill -9: every task ends where it stands."""

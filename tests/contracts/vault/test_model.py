@@ -145,6 +145,8 @@ class Twin:
             self.model.credited,
         )
         assert totals.claims == len(self.model.claims)
+        for number, ((_, amount), due) in enumerate(zip(self.model.claims, self.model.dues, strict=True), 1):
+            assert vault.claim(number)[1:] == (amount, due)
         for number, account in self.model.accounts.items():
             held = vault.account(number)
             assert held.collateral == account.collateral

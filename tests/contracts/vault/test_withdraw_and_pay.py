@@ -21,7 +21,7 @@ def test_a_withdrawal_becomes_a_claim_and_is_paid(exchange: Exchange, maker: Par
     """Amount less fee to the owner, the fee to the fee account, once."""
     (event,) = events(exchange, withdraw(exchange, maker, 1_000 * USDC, fee=3 * USDC), "ClaimCreated")
     owner = Address(maker.signer.address)
-    assert exchange.vault.claim(event.claim) == (owner, 997 * USDC)
+    assert exchange.vault.claim(event.claim) == (owner, 997 * USDC, 0)
     assert exchange.vault.account(maker.account).collateral == 99_000 * USDC
     assert exchange.vault.account(2).collateral == 3 * USDC
     exchange.check_invariants()

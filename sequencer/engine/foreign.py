@@ -1,0 +1,88 @@
+"""ForeignBatch: what somebody else's batch did on the chain happens here, to the unit.
+
+Such a batch holds overdue work only (docs/settlement.md, "A batch of anybody"), and pins a round of its own choice: its
+prices are in force while it is applied, and the exchange's own come back after it.
+"""
+
+from evermark.protocol.batch import AccountOwner, Batch, MalformedBatch, decode_batch
+from evermark.protocol.batch_types import NO_INDEX
+from evermark.protocol.oracle import prices_hash
+from evermark.protocol.reject import Reject, RejectCode
+from evermark.protocol.units import check
+from sequencer.engine.batch_builder import STAGE_INBOX, OpenBatch
+from sequencer.engine.commands import ForeignBatch
+from sequencer.engine.context import Context, no
+from sequencer.engine.events import ForeignBatchApplied
+from sequencer.engine.funding import enter_hour
+from sequencer.engine.inbox import execute_entry
+from sequencer.engine.sealing import enter, tell_dust
+from sequencer.engine.state import EngineState
+
+
+def apply_foreign(ctx: Context, command: ForeignBatch) -> None:
+    """Do what the batch did. It follows the last confirmed one, and nothing of the engine's own waits: a reversal comes
+    before it."""
+    state = ctx.state
+    try:
+        batch = decode_batch(command.calldata, _owners(state), [at.market.symbol for at in state.markets])
+    except MalformedBatch as error:
+        ctx.refuse(no(RejectCode.MALFORMED, str(error), "calldata", batch=command.batch_id))
+        return
+    refusal = _check(state, command, batch)
+    if refusal is not None:
+        ctx.refuse(refusal)
+        return
+    own_prices = state.round
+    state.price_by(command.round)
+    _execute(ctx, command, batch)
+    tell_dust(ctx)
+    state.batch = OpenBatch()
+    state.sealed_batch = state.confirmed_batch = command.batch_id
+    state.price_by(own_prices)
+    ctx.emit(
+        ForeignBatchApplied(
+            batch_id=command.batch_id, entries=len(batch.inbox), funding_hours=len(batch.funding_hours)
+        )
+    )
+
+
+def _execute(ctx: Context, command: ForeignBatch, batch: Batch) -> None:
+    """Section by section, in the vault's order."""
+    state = ctx.state
+    for entry, use in zip(command.entries, batch.inbox, strict=True):
+        enter(ctx, STAGE_INBOX)
+        execute_entry(ctx, entry)
+        named = 0 if use.account_index == NO_INDEX else batch.accounts[use.account_index]
+        # A donation need not name the fund.
+        ours = (0, state.batch.inbox[-1])
+        check(named in ours, f"foreign batch: entry {entry.entry_id} is of another account")
+    for hour, rates in zip(batch.funding_hours, command.rates, strict=True):
+        enter_hour(ctx, hour, rates, state.markets)
+
+
+def _check(state: EngineState, command: ForeignBatch, batch: Batch) -> Reject | None:
+    expected = state.confirmed_batch + 1
+    if not command.batch_id == batch.batch_id == expected or state.sealed_batch >= expected:
+        return no(
+            RejectCode.STALE_SEQUENCE, "not the next batch", "batch_id", batch=batch.batch_id, next=expected
+        )
+    if not state.batch.is_empty:
+        return no(RejectCode.NOT_READY, "the engine's own batch is open", batch=expected)
+    round_ = command.round
+    if (batch.round, batch.prices_hash) != (round_.round, prices_hash(round_)):
+        return no(RejectCode.MALFORMED, "another round than the batch pins", "round", round=round_.round)
+    ids = [entry.entry_id for entry in command.entries]
+    if ids != list(range(state.next_entry_id, state.next_entry_id + len(batch.inbox))):
+        return no(RejectCode.MALFORMED, "not the entries of the batch", "entries", next=state.next_entry_id)
+    if len(command.rates) != len(batch.funding_hours):
+        return no(RejectCode.MALFORMED, "not the hours of the batch", "rates", have=len(command.rates))
+    if batch.orders or batch.actions or batch.fills or batch.withdrawals or batch.triggers:
+        return no(RejectCode.UNSUPPORTED, "not overdue work alone", "calldata", batch=expected)
+    return None
+
+
+def _owners(state: EngineState) -> dict[int, AccountOwner]:
+    return {
+        account_id: AccountOwner(account.owner, account.sub_account)
+        for account_id, account in state.accounts.items()
+    }

@@ -1,0 +1,107 @@
+"""What is journaled when something can never settle: the reversal, what the chain has instead, and then again, in their
+order, the commands that were voided and still stand.
+
+A command stands that was not refused. Of an order that is more: it still waits, or fills of it were voided, or a
+later command that stands ended it. An order that ended by itself untraded has ended, and its owner knows it.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from sequencer.engine.commands import (
+    AgentApproval,
+    AnyCommand,
+    CancelOrder,
+    DepositWaits,
+    ForeignBatch,
+    FundingHour,
+    HaltAccount,
+    InboxEntry,
+    PlaceOrder,
+    ReversalCause,
+    Reverse,
+    SetMarketMode,
+    TransferRequest,
+    WithdrawRequest,
+)
+from sequencer.engine.events import CancelReason, CommandRejected, OrderCancelled
+from sequencer.replay import Applied, replay
+from sequencer.snapshots.earlier import EarlierStates
+
+STANDING = (
+    AgentApproval,
+    CancelOrder,
+    DepositWaits,
+    FundingHour,
+    HaltAccount,
+    InboxEntry,
+    PlaceOrder,
+    SetMarketMode,
+    TransferRequest,
+    WithdrawRequest,
+)
+BY_COMMAND = (CancelReason.USER, CancelReason.REPLACED)  # how a command of the owner's ends an order
+
+
+class ReversalPlan(msgspec.Struct, frozen=True):
+    """Back to the end of batch `batch_id`, which is record `after`; `foreign` batches follow it on the chain.
+
+    `instead` is journaled before what stands, and the record `without` is left out.
+    """
+
+    batch_id: int
+    after: int
+    cause: ReversalCause
+    foreign: tuple[ForeignBatch, ...] = ()
+    instead: tuple[AnyCommand, ...] = ()
+    without: int = 0
+
+
+def reversal_commands(plan: ReversalPlan, earlier: EarlierStates, head: int) -> list[AnyCommand]:
+    """Everything that is journaled, as one group after record `head`. Takes as long as a start; has `earlier` prepared for the
+    reversal when it returns."""
+    standing = _Standing()
+    state = earlier.make(plan.after)
+    replay(earlier.journal, state, (standing.observe,), after=plan.after, until=head, state_at=earlier.make)
+    consumed = {entry.entry_id for batch in plan.foreign for entry in batch.entries}
+    again = [command for sequence, command in standing.commands() if sequence != plan.without]
+    earlier.prepare(plan.after)
+    return [
+        Reverse(after=plan.after, batch_id=plan.batch_id, cause=plan.cause),
+        *plan.foreign,
+        *plan.instead,
+        *(command for command in again if not (_entry_of(command) & consumed)),
+    ]
+
+
+class _Standing:
+    """Follows the voided records once more, to see what became of each."""
+
+    def __init__(self) -> None:
+        self._commands: list[tuple[int, AnyCommand]] = []
+        self._ended: set[bytes] = set()  # orders that ended by themselves, untraded
+
+    def observe(self, applied: Applied) -> None:
+        if isinstance(applied.command, Reverse):  # of this range's own: what it voided comes again after it
+            after = applied.command.after
+            self._commands = [item for item in self._commands if item[0] <= after]
+        refused = any(isinstance(event, CommandRejected) for event in applied.events)
+        if isinstance(applied.command, STANDING) and not refused:
+            self._commands.append((applied.sequence, applied.command))
+            if isinstance(applied.command, PlaceOrder):
+                self._ended.discard(applied.command.order_hash)
+        for event in applied.events:
+            if isinstance(event, OrderCancelled) and not event.filled and event.reason not in BY_COMMAND:
+                self._ended.add(event.order_hash)
+
+    def commands(self) -> Sequence[tuple[int, AnyCommand]]:
+        return [
+            (sequence, command)
+            for sequence, command in self._commands
+            if not (isinstance(command, PlaceOrder) and command.order_hash in self._ended)
+        ]
+
+
+def _entry_of(command: AnyCommand) -> set[int]:
+    return {command.entry_id} if isinstance(command, (InboxEntry, DepositWaits)) else set()

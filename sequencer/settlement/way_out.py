@@ -1,0 +1,128 @@
+"""What settlement does where it cannot go on: what can never settle is reversed by a journaled command (`reversal.py`), and the
+line goes on behind it.
+
+Three things end there: somebody else's batch took the next id, a batch missed its window, the vault refuses an operation,
+whose account is then halted. Only a refusal that is no account's stops the line, with an alarm; trading is bounded meanwhile
+by the engine's unsettled limits.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from evermark.protocol.oracle import MAX_BATCH_AGE_S
+from sequencer.engine.commands import ForeignBatch, HaltAccount, ReversalCause
+from sequencer.settlement.backlog import Backlog, SealedBatch
+from sequencer.settlement.bisection import Bisection
+from sequencer.settlement.chain import ExchangeChain
+from sequencer.settlement.errors import Refused, Unreachable
+from sequencer.settlement.reversal import ReversalPlan
+
+FRESH_S = 30  # a reversal waits for a round no older than this: what stands is matched at it
+
+log = structlog.get_logger("reversal")
+
+Reverse = Callable[[ReversalPlan], Awaitable[None]]
+
+
+class WayOut:
+    """The settlement line's, which has looked at the chain before it calls."""
+
+    def __init__(
+        self,
+        chain: ExchangeChain,
+        backlog: Backlog,
+        now_s: Callable[[], int],
+        reverse: Reverse,
+        bisection: Bisection,
+    ) -> None:
+        """`reverse` journals a reversal and returns when it is applied."""
+        self._chain = chain
+        self._backlog = backlog
+        self._now_s = now_s
+        self._reverse = reverse
+        self._bisection = bisection
+
+    async def follow(self, first: int, final: int) -> bool:
+        """Once batches of somebody else, from `first` on, are deep enough, go on behind them: what this journal has matched
+        since the batch before them is void. False while that waits."""
+        if final < first or not self._is_priced():
+            return False
+        batches: list[ForeignBatch] = []
+        entry = self._backlog.entries_settled + 1
+        for batch_id in range(first, final + 1):
+            if not (await self._chain.settled_batch(batch_id)).is_foreign:
+                break
+            batches.append(await self._chain.foreign_batch(batch_id, entry))
+            entry += len(batches[-1].entries)
+        last = batches[-1].batch_id
+        log.error("SOMEBODY ELSE'S BATCH: reversing", first=first, last=last)
+        await self._turn_back(self._plan(ReversalCause.FOREIGN_BATCH, foreign=tuple(batches)))
+        if self._backlog.last_confirmed < last:
+            raise Refused(f"the engine does not follow batch {first} of somebody else; look at the journal")
+        return True
+
+    async def give_up(self, sealed: SealedBatch, refusal: Refused) -> None:
+        """The vault refuses the oldest batch that waits: for good, once its window is over; else it is one operation's fault.
+
+        Raises Unreachable while nobody knows, Refused when nothing can be done.
+        """
+        if self._backlog.last_confirmed != sealed.batch.batch_id - 1:
+            raise Unreachable(f"batch {sealed.batch.batch_id - 1} is not deep enough: {refusal}")
+        ends, now_s = sealed.round.timestamp + MAX_BATCH_AGE_S, self._now_s()
+        missed = await self._chain.past_time_s(now_s) > ends
+        if not missed and now_s > ends:
+            raise Unreachable(f"its window is over, but not yet for good: {refusal}")
+        if not self._is_priced():
+            raise Refused(f"{refusal}; a reversal waits for prices")
+        if missed:
+            log.error("A BATCH HAS MISSED ITS WINDOW: reversing", batch=sealed.batch.batch_id)
+            await self._turn_back(self._plan(ReversalCause.MISSED_WINDOW))
+        else:
+            await self._isolate(sealed, refusal)
+
+    async def _isolate(self, sealed: SealedBatch, refusal: Refused) -> None:
+        """Go on without the operation that makes the vault refuse a batch, and without its account."""
+        after = self._backlog.confirmed_sequence
+        suspect = await self._bisection.find(sealed, after, self._chain.simulate_settle)
+        if suspect is None:
+            raise refusal
+        log.error(
+            "AN ACCOUNT IS HALTED", account=suspect.account, record=suspect.sequence, reason=str(refusal)
+        )
+        halt = HaltAccount(
+            account=suspect.account, halted=True, reason=str(refusal), liquidation=suspect.liquidation
+        )
+        await self._turn_back(
+            self._plan(ReversalCause.REVERTING_BATCH, instead=(halt,), without=suspect.sequence)
+        )
+
+    def _plan(
+        self,
+        cause: ReversalCause,
+        *,
+        foreign: tuple[ForeignBatch, ...] = (),
+        instead: tuple[HaltAccount, ...] = (),
+        without: int = 0,
+    ) -> ReversalPlan:
+        backlog = self._backlog
+        return ReversalPlan(
+            backlog.last_confirmed, backlog.confirmed_sequence, cause, foreign, instead, without
+        )
+
+    async def _turn_back(self, plan: ReversalPlan) -> None:
+        await self._reverse(plan)
+        told = self._backlog.last_reversal
+        if told is not None:
+            voided = told.last_trade + 1 - told.first_trade
+            log.error(
+                "REVERSED",
+                cause=told.cause.value,
+                after=told.after,
+                batch=told.batch_id,
+                trades_voided=voided,
+            )
+
+    def _is_priced(self) -> bool:
+        newest = self._backlog.newest_round
+        return newest is not None and self._now_s() - newest.timestamp <= FRESH_S

@@ -1,0 +1,118 @@
+"""An operation that the vault refuses is found by simulating shorter batches; its account is halted, everybody else goes on."""
+
+from pathlib import Path
+
+import pytest
+from sequencer_world import World, key
+from test_reversal import assert_replays_to_the_same
+from test_settlement_line import MAKER, TAKER, ChainModel, House
+
+from evermark.protocol.orders import Side
+from evermark.protocol.reject import RejectCode
+from sequencer.engine.commands import HaltAccount, ReversalCause
+from sequencer.engine.events import CommandRejected
+from sequencer.settlement.errors import Refused
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def chain(world: World) -> ChainModel:
+    return ChainModel(len(world.markets))
+
+
+@pytest.mark.safety("E01", "sequencer")
+async def test_an_operation_that_reverts_is_isolated_and_its_account_halted(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """One trader's order makes the vault refuse the batch: that order is left out, the trader may only cancel, and everybody
+    else trades and settles on."""
+    poison = key(13)
+    async with House(tmp_path, world, chain) as house:
+        core, submit = house.core, house.core.pipeline.submit
+        await submit(world.round())
+        for signer in (MAKER, TAKER, poison):
+            await submit(world.deposit(signer, 100_000))
+        for number in range(4):
+            world.now_s += 3
+            await submit(world.round())
+            await submit(world.sign_order(MAKER, 3, Side.BUY, 1_500, 1_100_000, slot=1 + number))
+            await submit(world.taker(TAKER, 4, Side.SELL, 500, 1_100_000))
+            if number == 2:
+                await submit(world.sign_order(poison, 5, Side.BUY, 300, 1_090_000, slot=7))
+                bad = world.taker(poison, 5, Side.SELL, 500, 1_100_000)
+                await submit(bad)
+            await submit(world.taker(TAKER, 4, Side.SELL, 300, 1_100_000))
+        world.now_s += 3
+        await submit(world.round())
+        trades = core.state.trade_count
+        chain.poisoned = {5}
+        await house.settle_all()
+        assert core.backlog.reversals == 1
+        told = core.backlog.last_reversal
+        assert told is not None
+        assert told.cause is ReversalCause.REVERTING_BATCH
+        assert core.state.halted == {5: False}
+        assert core.state.accounts[5].open_positions == 0
+        assert not core.state.accounts[5].orders
+        voided = told.last_trade + 1 - told.first_trade
+        assert core.state.trade_count == trades + voided - 1
+        refused = await submit(world.taker(poison, 5, Side.SELL, 500, 1_100_000))
+        assert [one.reject.code for one in refused if isinstance(one, CommandRejected)] == [
+            RejectCode.ACCOUNT_HALTED
+        ]
+        assert core.history.order(bad.order_hash).status == "voided"  # type: ignore[union-attr]
+        world.now_s += 3
+        await submit(world.round())
+        await house.settle_all()
+        assert house.all_confirmed()
+        await assert_replays_to_the_same(house)
+        await house.core.pipeline.submit(HaltAccount(account=5, halted=False, reason="cured"))
+        again = world.taker(poison, 5, Side.SELL, 500, 1_100_000)
+        events = await house.core.pipeline.submit(again)
+        assert not any(isinstance(event, CommandRejected) for event in events)
+
+
+async def test_a_maker_whose_orders_revert_is_found_by_the_second_taker(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """The first refused trade does not tell which side is to blame; what two have in common does."""
+    async with House(tmp_path, world, chain) as house:
+        submit, third = house.core.pipeline.submit, key(13)
+        await submit(world.round())
+        for signer in (MAKER, TAKER, third):
+            await submit(world.deposit(signer, 100_000))
+        world.now_s += 3
+        await submit(world.round())
+        await submit(world.sign_order(MAKER, 3, Side.BUY, 1_500, 1_100_000, slot=1))
+        await submit(world.taker(TAKER, 4, Side.SELL, 500, 1_100_000))
+        await submit(world.taker(third, 5, Side.SELL, 500, 1_100_000))
+        world.now_s += 3
+        await submit(world.round())
+        chain.poisoned = {3}
+        await house.settle_all()
+        world.now_s += 3
+        await submit(world.round())
+        await house.settle_all()
+        assert set(house.core.state.halted) == {3, 4}
+        assert house.core.backlog.reversals == 2
+        assert house.core.state.accounts[3].open_positions == 0
+        await assert_replays_to_the_same(house)
+
+
+async def test_a_refusal_that_is_no_accounts_stands_still(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """Nobody is halted when every batch is refused."""
+    async with House(tmp_path, world, chain) as house:
+        await house.core.pipeline.submit(world.round())
+        await house.core.pipeline.submit(world.deposit(MAKER, 100_000))
+        world.now_s += 3
+        await house.core.pipeline.submit(world.round())
+        chain.refusal = "vault: only the sequencer"
+        with pytest.raises(Refused, match="only the sequencer"):
+            await house.line.step()
+        assert (house.core.state.halted, house.core.backlog.reversals) == ({}, 0)
