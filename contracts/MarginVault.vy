@@ -110,6 +110,15 @@ event Deleveraged:
     paid: int256
 
 
+event ForcedClose:
+    entry: indexed(uint256)
+    account: indexed(uint256)
+    market: indexed(uint256)
+    size: uint256
+    loss: int256
+    kind: uint256
+
+
 event WrittenOff:
     account: indexed(uint256)
     amount: uint256
@@ -272,11 +281,9 @@ def _settle(round: uint256, batch_id: uint256):
     rows_at: uint256 = at
     skipped: uint256 = orders.skip(at, rows)
     at = unsafe_add(skipped & units.U32, 5)
-    # Sections 1 to 3 are the clerk's, unless their three counts are zero.
-    if codec.word(at) & units.U40 != 0:
+    # Sections 1 to 3 are the clerk's, unless their three counts are zero; it decides what anybody may settle.
+    if codec.word(at) & units.U40 != 0 or msg.sender != SEQUENCER:
         at = self._clerk(unsafe_sub(at, 5), context)
-    elif msg.sender != SEQUENCER:
-        reasons.fail(reasons.NOT_THE_SEQUENCER)
     if skipped >> 32 != 0:
         self._verify(rows_at, skipped >> 32, context)
     orders.load(rows_at, rows, context)

@@ -23,6 +23,8 @@ FILL_LIQUIDATION = 1  # a liquidated position against a maker order
 FILL_TAKEOVER = 2  # the insurance fund takes a position over
 FILL_DELEVERAGE = 3  # a liquidated position against the opposite position of another account
 FILL_FUND = 4  # a taker order against the fund's position, at the mark
+FILL_FORCED_ON_BOOK = 5  # a position whose close was asked for in the inbox, against a maker order
+FILL_FORCED = 6  # the same against the fund's position, or an opposite one
 
 FLAG_SELL = 1 << 0
 SHIFT_TIME_IN_FORCE = 1
@@ -102,7 +104,7 @@ class Fill(msgspec.Struct, frozen=True):
 
     orders: maker row, taker row; liquidation: target pair, maker row, keeper account;
     take-over: target pair, fund pair, keeper account; deleveraging: target pair, counterparty pair;
-    fund: taker row, fund pair.
+    fund: taker row, fund pair; forced close: its pair, and maker row or the other pair.
     """
 
     kind: int

@@ -8,6 +8,7 @@ from typing import Final
 from mypy_extensions import mypyc_attr
 
 from evermark.protocol.batch import (
+    FILL_FORCED_ON_BOOK,
     FILL_FUND,
     FILL_LIQUIDATION,
     FILL_ORDERS,
@@ -290,7 +291,7 @@ def _fill(
     fill: OpenFill, row_at: dict[RowKey, int], pair_at: dict[PairKey, int], account_at: dict[int, int]
 ) -> Fill:
     first_is_row = fill.kind in (FILL_ORDERS, FILL_FUND)
-    second_is_row = fill.kind in (FILL_ORDERS, FILL_LIQUIDATION)
+    second_is_row = fill.kind in (FILL_ORDERS, FILL_LIQUIDATION, FILL_FORCED_ON_BOOK)
     return Fill(
         fill.kind,
         _index(fill.first, first_is_row, row_at, pair_at),

@@ -72,8 +72,8 @@ def deleverage(ctx: Context, target: Target) -> None:
             return
         other = ctx.state.accounts[account_id]
         lots = counterparty_lots(target, other)
-        if lots and _fits(ctx.state, target, other):
-            _fill(ctx, target, other, lots)
+        if lots and fits(ctx.state, target, other):
+            deleverage_against(ctx, target, other, lots)
             ctx.emit(
                 Deleveraged(
                     account=account_id,
@@ -147,7 +147,7 @@ def _opposite(target: Target) -> list[tuple[int, int]]:
     return queue(target.state, target.at.market.market_id, -1 if target.size > 0 else 1)
 
 
-def _fits(state: EngineState, target: Target, other: Account) -> bool:
+def fits(state: EngineState, target: Target, other: Account) -> bool:
     """The open batch has no order fill of the counterparty, and place for both accounts and the fund.
 
     What does not fit waits for the next trigger: all that a command does lies in one batch.
@@ -159,7 +159,8 @@ def _fits(state: EngineState, target: Target, other: Account) -> bool:
     return not full and other.account_id not in batch.row_accounts
 
 
-def _fill(ctx: Context, target: Target, other: Account, lots: int) -> None:
+def deleverage_against(ctx: Context, target: Target, other: Account, lots: int) -> None:
+    """Close so many lots against a counterparty."""
     state, at, account = ctx.state, target.at, target.account
     margin, own = target.margin(), target.position_maintenance()
     loss = deleveraging_loss(margin.equity, margin.maintenance, own, lots, abs(target.size))

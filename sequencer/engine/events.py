@@ -25,6 +25,7 @@ class CancelReason(enum.StrEnum):
     REDUCE_ONLY = "reduce_only"
     PRICE_BAND = "price_band"
     LIQUIDATION = "liquidation"
+    FORCED_CLOSE = "forced_close"
     MARKET_HALTED = "market_halted"
     OPEN_INTEREST_CAP = "open_interest_cap"
     AGENT_REVOKED = "agent_revoked"
@@ -274,6 +275,19 @@ class Deleveraged(Event, frozen=True):
     score_ppm: int
 
 
+class ForcedClose(Event, frozen=True):
+    """A part of what an inbox entry asked to close, at a `loss` against the mark: against a waiting order at its price, or at
+    the mark less the loss against the insurance fund or an account of the deleveraging queue."""
+
+    entry_id: int
+    account: int
+    market_id: int
+    size: int
+    price: int
+    loss: int
+    counterparty: int
+
+
 class WrittenOff(Event, frozen=True):
     """The insurance fund paid `amount` of the debt of an account without positions."""
 
@@ -294,6 +308,12 @@ class EntrySkipped(Event, frozen=True):
 
     entry_id: int
     reason: str
+
+
+class ChainRestartNoted(Event, frozen=True):
+    """An outage of the chain is known, or the hour after it is over."""
+
+    restarted: bool
 
 
 class WithdrawalClaimed(Event, frozen=True):
@@ -375,9 +395,11 @@ AnyEvent = (
     | AgentChanged
     | Liquidated
     | Deleveraged
+    | ForcedClose
     | WrittenOff
     | EntryApplied
     | EntrySkipped
+    | ChainRestartNoted
     | WithdrawalClaimed
     | Transferred
     | BatchSealed

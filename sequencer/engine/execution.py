@@ -93,14 +93,20 @@ def make_trade(ctx: Context, at: MarketState, maker: RestingOrder, lots: int) ->
 
 
 def fill_liquidation(
-    ctx: Context, at: MarketState, target: Account, maker: RestingOrder, lots: int, keeper: int
+    ctx: Context,
+    at: MarketState,
+    target: Account,
+    maker: RestingOrder,
+    lots: int,
+    keeper: int,
+    kind: int = FILL_LIQUIDATION,
 ) -> Fees:
     """Close `lots` of a target's position against a waiting order; returns the maker's fees."""
     batch = ctx.state.batch
     change_position(ctx, target, at, -maker.sign * lots, maker.price)
     fee = make_trade(ctx, at, maker, lots)
     pair = (target.account_id, at.market_id)
-    batch.fills.append(OpenFill(FILL_LIQUIDATION, pair, row_key(maker), lots, keeper))
+    batch.fills.append(OpenFill(kind, pair, row_key(maker), lots, keeper))
     fill_waiting(ctx, ctx.state.accounts[maker.account], maker, lots)
     return fee
 

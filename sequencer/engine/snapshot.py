@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from evermark.protocol.batch import FILL_DELEVERAGE
+from evermark.protocol.batch import FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK
 from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
@@ -21,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserv
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 7  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 9  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -32,7 +32,11 @@ STATE_FIELDS = (
     "credited",
     "claimed",
     "claim_count",
+    "chain_restarted",
+    "hold_began",
     "entry_count",
+    "closing_entry",
+    "closed_lots",
     "trade_count",
     "sealed_batch",
     "confirmed_batch",
@@ -48,7 +52,17 @@ ACCOUNT_FIELDS = (
 )
 POSITION_FIELDS = ("size", "entry_cumulative", "entry_mark", "entry_notional")
 SLOT_FIELDS = ("sequence", "used_sequence", "filled")
-MARKET_FIELDS = ("mode", "cumulative", "funding_hour", "open_interest", "last_price")
+MARKET_FIELDS = (
+    "mode",
+    "cumulative",
+    "funding_hour",
+    "open_interest",
+    "last_price",
+    "forced_hour",
+    "forced_lots",
+    "forced_cap",
+)
+LEAVES_ORDERS = (FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK)  # fills whose targets keep waiting orders
 ORDER_FIELDS = 8  # of `_order_fields`
 _WIDE = 1  # extension code of an integer beyond 64 bits
 
@@ -98,6 +112,7 @@ def _dump(state: EngineState) -> list[Any]:
         _dump_batch(state.batch),
         state.outflow,
         sorted(state.delayed_claims),
+        sorted(state.negatives),
         # What is rarely there, each kind by its length.
         *([key, *value] for key, value in sorted(state.waiting_deposits.items())),
         *([account, liquidation] for account, liquidation in sorted(state.halted.items())),
@@ -106,7 +121,7 @@ def _dump(state: EngineState) -> list[Any]:
 
 def _load(fields: list[Any]) -> EngineState:
     _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
-    untriggered, stirred, batch, outflow, delayed, *waiting = rest
+    untriggered, stirred, batch, outflow, delayed, negatives, *waiting = rest
     state = EngineState()
     for key, *values in waiting:
         if len(values) == 1:
@@ -146,6 +161,7 @@ def _load(fields: list[Any]) -> EngineState:
         _load_untriggered(state, values)
     state.stirred = set(stirred)
     state.outflow = Outflow(*outflow)
+    state.negatives = set(negatives)
     state.delayed_claims = [(due, claim, account, amount) for due, claim, account, amount in delayed]
     state.batch = _load_batch(batch, state)
     return state
@@ -303,7 +319,7 @@ def _load_batch(values: list[Any], state: EngineState) -> OpenBatch:
         batch.rows[account, slot, sequence] = row
     for kind, first, second, size, keeper in fills:
         batch.fills.append(OpenFill(kind, tuple(first), tuple(second), size, keeper))
-        batch.deleveraged = batch.deleveraged or kind == FILL_DELEVERAGE
+        batch.deleveraged = batch.deleveraged or kind in LEAVES_ORDERS
     for account, signed, fee, signature in withdrawals:
         batch.withdrawals.append((account, msgspec.convert(signed, Withdraw), fee, _signature(signature)))
     batch.accounts, batch.pairs = set(accounts), {(account, market) for account, market in pairs}

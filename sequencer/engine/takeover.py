@@ -23,7 +23,7 @@ def take_over(ctx: Context, target: Target, most_fills: int) -> None:
         lots = takeover_lots(target, ctx.state.batch)
         if lots == 0:
             return
-        _move(ctx, target, lots)
+        move_to_fund(ctx, target, lots)
 
 
 def takeover_lots(target: Target, batch: OpenBatch) -> int:
@@ -88,7 +88,8 @@ def _initial(target: Target, size: int) -> int:
     return initial_margin(target.at.market, target.at.market.notional(abs(size), target.at.mark))
 
 
-def _move(ctx: Context, target: Target, lots: int) -> None:
+def move_to_fund(ctx: Context, target: Target, lots: int) -> None:
+    """Hand the fund so many lots."""
     state, at, account = ctx.state, target.at, target.account
     received, share = _amounts(target, target.margin(), lots, paid=target.keeper != 0)
     batch = enter(ctx, STAGE_FILLS)

@@ -57,6 +57,7 @@ class Actions:
         need(self.batch.accounts[action.target_index] == target, "elsewhere")
         margin = self.margin(number)
         need(margin.fresh and signed.amount <= self.withdrawable(margin), "withdrawable")
+        need(not (self.vault.restarted and margin.notional), "outage")
         account.collateral -= signed.amount
         self.vault.accounts.setdefault(target, Account()).collateral += signed.amount
 

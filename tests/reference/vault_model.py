@@ -32,6 +32,7 @@ class Vault:
     batch_id: int = 0
     claims: list[tuple[int, int]] = field(default_factory=list)  # account, amount
     dues: list[int] = field(default_factory=list)  # of each claim: when it is payable, 0 for at once
+    restarted: bool = False  # the chain was down within the last hour
     levels: tuple[int, int, int] = (0, 0, 0)  # of an hour, of a day, time of the newest claim
     owners: dict[tuple[bytes, int], int] = field(default_factory=dict)  # (owner, sub-account) -> id
     agents: dict[tuple[int, bytes], tuple[int, int]] = field(default_factory=dict)  # -> expiry, transfer cap
@@ -163,7 +164,7 @@ class Run(Actions, Backstop):
             return
         if entry.kind == 3:
             margin = self.margin(entry.account)
-            need(margin.fresh, "stale")
+            need(margin.fresh and not (self.vault.restarted and margin.notional), "stale")
             amount = min(entry.amount, self.withdrawable(margin))
             if amount:
                 account.collateral -= amount
@@ -355,6 +356,7 @@ class Run(Actions, Backstop):
         account.action_sequence = signed.action_sequence
         margin = self.margin(number)
         need(margin.fresh and signed.amount <= self.withdrawable(margin), "withdrawable")
+        need(not (self.vault.restarted and margin.notional), "outage")
         account.collateral -= signed.amount
         self.vault.accounts[FEES].collateral += entry.fee
         self.claim(number, signed.amount - entry.fee)

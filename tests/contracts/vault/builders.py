@@ -37,6 +37,7 @@ from tests.compiled_contracts import CONTRACTS
 MARKETS = load_markets()
 START_S = 1_800_000_000
 ROUND_S = 10
+NOBODY = "0x" + "00" * 20
 USDC = 1_000_000
 SELECTOR = keccak(b"settle()")[:4]
 ERROR_STRING = keccak(b"Error(string)")[:4]
@@ -99,7 +100,11 @@ class Exchange:
     """All contracts of an exchange, deployed on boa's current chain; time moves with `round`."""
 
     def __init__(
-        self, markets: tuple[Market, ...] = MARKETS, token: str = "TestUSDC", bond_gas_price: int = 0
+        self,
+        markets: tuple[Market, ...] = MARKETS,
+        token: str = "TestUSDC",
+        bond_gas_price: int = 0,
+        uptime_feed: str = NOBODY,
     ) -> None:
         self.markets = markets
         self.sequencer = boa.env.generate_address("sequencer")
@@ -111,7 +116,7 @@ class Exchange:
         funding_keeper = [Address(FUNDING_KEEPER.address)]
         self.jumps = [MAX_JUMP_PPM] * len(markets)  # tests crash prices from one round to the next
         self.oracle = deployer("PriceOracle").deploy(
-            ROUND_S, 1, self.jumps, keeper, 1, funding_keeper, self.sequencer, self.governor, "0x" + "00" * 20
+            ROUND_S, 1, self.jumps, keeper, 1, funding_keeper, self.sequencer, self.governor, uptime_feed
         )
         # Vault, exit and inbox name each other, so the vault's address is chosen first.
         self.vault_address = boa.env.generate_address("vault")
@@ -334,6 +339,12 @@ class Builder:
     def deleverage(self, account: int, market: int, counterparty: int, size: int) -> None:
         self.name(1)
         self.fills.append((codec.FILL_DELEVERAGE, (account, market), (counterparty, market), size, None))
+
+    def force(self, account: int, market: int, counterparty: int, size: int) -> None:
+        self.fills.append((codec.FILL_FORCED, (account, market), (counterparty, market), size, None))
+
+    def force_on_book(self, account: int, market: int, maker: Row, size: int) -> None:
+        self.fills.append((codec.FILL_FORCED_ON_BOOK, (account, market), maker, size, None))
 
     def fill_fund(self, taker: Row, size: int) -> None:
         self.fills.append((codec.FILL_FUND, taker, (1, taker.market), size, None))
