@@ -241,18 +241,6 @@ class Run(Actions, Backstop):
         self.changed.add(number)
         return number
 
-    def builder_fee(self, index: int, payer: int, notional: int) -> None:
-        row = self.batch.orders[index]
-        if not row.order.max_builder_fee_ppm:
-            return
-        builder = self.batch.accounts[row.builder_index]
-        need(self.vault.owners.get((row.order.builder, 0)) == builder, "builder")
-        before = self.built.get(index, 0)
-        after = self.built[index] = before + notional * row.order.max_builder_fee_ppm
-        fee = ceil(Fraction(after, 10**6)) - ceil(Fraction(before, 10**6))
-        self.vault.accounts[payer].collateral -= fee
-        self.vault.accounts[builder].collateral += fee
-
     def reduces(self, account: int, market: int, sign: int, size: int) -> None:
         held = self.vault.accounts[account].positions.get(market, Position()).size
         need(-sign * held >= size, "reduce")
