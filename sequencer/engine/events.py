@@ -1,43 +1,13 @@
 """Events: everything that a command did, in order. Frozen; receipts, market data, history and settlement read
 them."""
 
-import enum
-
-import msgspec
-
 from evermark.protocol.batch import Batch
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import Side
 from evermark.protocol.reject import Reject
 from sequencer.engine.commands import MarketMode, ReversalCause
-
-
-class CancelReason(enum.StrEnum):
-    """Why an order ended without being filled."""
-
-    USER = "user"
-    REPLACED = "replaced"
-    EXPIRED = "expired"
-    IOC_REMAINDER = "ioc_remainder"
-    FILL_CAP = "fill_cap"
-    SELF_TRADE = "self_trade"
-    MARGIN = "margin"
-    REDUCE_ONLY = "reduce_only"
-    PRICE_BAND = "price_band"
-    LIQUIDATION = "liquidation"
-    FORCED_CLOSE = "forced_close"
-    MARKET_HALTED = "market_halted"
-    OPEN_INTEREST_CAP = "open_interest_cap"
-    AGENT_REVOKED = "agent_revoked"
-    BRACKET = "bracket"
-    TRIGGER_REFUSED = "trigger_refused"
-    TWAP_ENDED = "twap_ended"
-    REVERSED = "reversed"
-    ACCOUNT_HALTED = "account_halted"
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
-    """Base of all events; the tag is the class name."""
+from sequencer.engine.event_base import CancelReason as CancelReason
+from sequencer.engine.event_base import Event as Event
 
 
 class CommandRejected(Event, frozen=True):
