@@ -3,6 +3,8 @@
 Only `apply` changes it. A gateway may read it between two commands (see `views.py`).
 """
 
+from typing import Final
+
 from evermark.protocol.margin import MarginTable
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
@@ -197,44 +199,48 @@ class MarketState:
         return max(self.mode, MarketMode.REDUCE_ONLY) if self.stale else self.mode
 
 
+# Of the state; named here because a compiled class does not tell its slots.
+FIELDS: Final = (
+    "_round",
+    "account_ids",
+    "accounts",
+    "agents",
+    "batch",
+    "claim_count",
+    "claimed",
+    "confirmed_batch",
+    "credited",
+    "debtors",
+    "delayed_claims",
+    "dust",
+    "entry_count",
+    "epoch",
+    "expiries",
+    "expiry_room",
+    "funding_hour",
+    "funding_pool",
+    "genesis",
+    "halted",
+    "market_ids",
+    "markets",
+    "now",
+    "outflow",
+    "sealed_batch",
+    "sequence",
+    "stale_markets",
+    "stamp_ms",
+    "stirred",
+    "trade_count",
+    "unsettled",
+    "unsettled_sealed",
+    "waiting_deposits",
+)
+
+
 class EngineState:
     """Everything. A new one accepts nothing but Genesis."""
 
-    __slots__ = (
-        "_round",
-        "account_ids",
-        "accounts",
-        "agents",
-        "batch",
-        "claim_count",
-        "claimed",
-        "confirmed_batch",
-        "credited",
-        "debtors",
-        "delayed_claims",
-        "dust",
-        "entry_count",
-        "epoch",
-        "expiries",
-        "expiry_room",
-        "funding_hour",
-        "funding_pool",
-        "genesis",
-        "halted",
-        "market_ids",
-        "markets",
-        "now",
-        "outflow",
-        "sealed_batch",
-        "sequence",
-        "stale_markets",
-        "stamp_ms",
-        "stirred",
-        "trade_count",
-        "unsettled",
-        "unsettled_sealed",
-        "waiting_deposits",
-    )
+    __slots__ = FIELDS
 
     def __init__(self) -> None:
         self.genesis: Genesis | None = None
@@ -279,7 +285,7 @@ class EngineState:
 
     def become(self, other: "EngineState") -> None:
         """Take over everything of `other`, which is used up. Whoever reads this state goes on with it."""
-        for name in EngineState.__slots__:
+        for name in FIELDS:
             setattr(self, name, getattr(other, name))
 
     def price_by(self, round_: Round) -> None:
