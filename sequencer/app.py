@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
+import uvloop
 from aiohttp import web
 from eth_utils.address import to_checksum_address
 from web3.exceptions import Web3Exception
@@ -304,7 +305,7 @@ def run(config: SequencerConfig) -> int:
     """Run in a new event loop; exit code 0 after a graceful stop, 1 with one line on stderr for a refusal."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
-        asyncio.run(run_sequencer(config))
+        uvloop.run(run_sequencer(config))
     except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1

@@ -264,7 +264,8 @@ class Pipeline:
             if not item.done.done():  # a submitter that went away does not matter
                 item.done.set_result(events)
             reached("pipeline: acknowledged")
-            metrics.COMMANDS.labels(type(item.command).__name__).inc()
+        for kind, count in Counter(type(item.command) for item in group).items():
+            metrics.COMMANDS.labels(kind.__name__).inc(count)
         metrics.JOURNAL_HEAD.set(self.sequence)
 
     def _past(self, command: AnyCommand) -> EngineState | None:

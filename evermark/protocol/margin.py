@@ -6,6 +6,8 @@ part.
 
 from collections.abc import Iterable
 
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.markets import Market
 from evermark.protocol.units import FUNDING_SCALE, PPM, ceil_div, floor_div
 
@@ -68,6 +70,7 @@ def funding_remainder(size_lots: int, cumulative: int, entry_cumulative: int) ->
     return ceil_div(exact, FUNDING_SCALE) * FUNDING_SCALE - exact
 
 
+@mypyc_attr(acyclic=True)
 class AccountMargin:
     """Equity and requirements of one account, summed over its open positions."""
 

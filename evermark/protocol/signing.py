@@ -209,7 +209,12 @@ def struct_hash(message: Message) -> bytes:
 
 def digest(separator: bytes, message: Message) -> bytes:
     """The 32 bytes that a wallet signs: keccak(0x1901 || domain separator || struct hash)."""
-    return keccak(b"\x19\x01" + separator + struct_hash(message))
+    return digest_of(separator, struct_hash(message))
+
+
+def digest_of(separator: bytes, hashed: bytes) -> bytes:
+    """The digest of a message whose struct hash is known already."""
+    return keccak(b"\x19\x01" + separator + hashed)
 
 
 def typed_data(

@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
 
 import structlog
+import uvloop
 from aiohttp import web
 
 from evermark.protocol.markets import load_markets
@@ -138,7 +139,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path, nargs="?")
     directory = parser.parse_args().directory
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    asyncio.run(serve(directory) if directory else serve_echo())
+    uvloop.run(serve(directory) if directory else serve_echo())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ Fees round up once per order row and batch, so where batches end is part of the 
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.batch import (
     FILL_FUND,
     FILL_LIQUIDATION,
@@ -67,6 +69,7 @@ def path_bytes(path: Path | None) -> int:
     return 0 if path is None else 4 + 32 * len(path)
 
 
+@mypyc_attr(acyclic=True)
 class Row:
     """An order that traded in the open batch, and its fee so far as numerator in ppm."""
 
@@ -87,6 +90,7 @@ class Row:
         self.numerator = numerator
 
 
+@mypyc_attr(acyclic=True)
 class Baseline:
     """An account's margin when section 4 first touched it, and size and entry mark before each position
     changed."""
@@ -106,6 +110,7 @@ class Baseline:
         return before
 
 
+@mypyc_attr(acyclic=True)
 class OpenFill:
     """A fill before its rows and pairs have an index. `first` and `second` as in `batch.Fill`."""
 
@@ -121,6 +126,7 @@ class OpenFill:
         self.keeper = keeper  # account id, 0: none
 
 
+@mypyc_attr(acyclic=True)
 class OpenAction:
     """An action of section 2 before its accounts have an index; `target` receives a transfer, else 0.
 

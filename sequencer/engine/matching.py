@@ -7,6 +7,8 @@ there.
 from collections.abc import Iterator
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.margin import fee_delta
 from evermark.protocol.units import PPM
@@ -24,6 +26,7 @@ _MARGIN: Final = CancelReason.MARGIN
 _REDUCE_ONLY: Final = CancelReason.REDUCE_ONLY
 
 
+@mypyc_attr(acyclic=True)
 class Step:
     """One planned step: cancel `maker` for `reason`, or trade `lots` with it (with the fund when it is
     None)."""
@@ -36,6 +39,7 @@ class Step:
         self.reason = reason
 
 
+@mypyc_attr(acyclic=True)
 class Plan:
     """What an order will do on arrival. `stop` says why matching ended early, None when it ran out of
     prices."""
@@ -96,6 +100,7 @@ def maker_lots(state: EngineState, party: Party, maker: RestingOrder, lots: int)
     return lots, _MARGIN
 
 
+@mypyc_attr(acyclic=True)
 class Planner:
     """Builds one order's plan against the book as it stands."""
 

@@ -1,5 +1,7 @@
 """Why an order is refused before it meets the book. Pure: nothing here changes the state."""
 
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.markets import MAX_OPEN_MARKETS
 from evermark.protocol.orders import MAX_EXPIRY_S, MAX_FEE_LIMIT_PPM, NO_ADDRESS, Order, TimeInForce, Trigger
 from evermark.protocol.reject import Reject, RejectCode
@@ -30,6 +32,7 @@ SEQUENCE_AHEAD_MS = 86_400_000  # clients use milliseconds; at most a day ahead 
 NO_POSITION = Position()
 
 
+@mypyc_attr(acyclic=True)
 class Draft:
     """An order with everything that deciding about it needs."""
 

@@ -1,6 +1,8 @@
 """A party of planned fills: one account in one market, with the vault's closing check on what it would
 become."""
 
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.margin import AccountMargin, closing_check
 from evermark.protocol.markets import MAX_OPEN_MARKETS
 from evermark.protocol.units import ceil_div
@@ -9,6 +11,7 @@ from sequencer.engine.risk import refresh
 from sequencer.engine.state import Account, EngineState, MarketState
 
 
+@mypyc_attr(acyclic=True)
 class Party:
     """The account as it would stand after the fills planned so far. Nothing here changes the state."""
 

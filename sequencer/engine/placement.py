@@ -1,5 +1,7 @@
 """PlaceOrder: every reason to refuse first, then matching, then what remains rests or ends. Trigger orders wait instead."""
 
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.orders import TimeInForce, Trigger
 from evermark.protocol.reject import Reject, RejectCode
 from sequencer.engine.batch_builder import STAGE_FILLS, OpenBatch
@@ -59,6 +61,7 @@ def place_order(ctx: Context, command: PlaceOrder) -> None:
     _accept(ctx, draft, arrival.plan, arrival.meets)
 
 
+@mypyc_attr(acyclic=True)
 class Arrival:
     """What an order meets when it comes to the book. Changes nothing."""
 

@@ -5,6 +5,8 @@ Only `apply` changes it. A gateway may read it between two commands (see `views.
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from evermark.protocol.margin import MarginTable
 from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
@@ -27,6 +29,7 @@ MAX_OPEN_BATCH_AGE_MS = 20_000
 LEAST_EXPIRY_ROOM = 1_024  # expiries kept before the ones of ended orders are looked for
 
 
+@mypyc_attr(acyclic=True)
 class SlotState:
     """A slot's nonce: the highest sequence seen, and what the last order that traded left on the chain."""
 
@@ -38,6 +41,7 @@ class SlotState:
         self.filled = filled  # of the order with `used_sequence`; an amend carries it over
 
 
+@mypyc_attr(acyclic=True)
 class Position:
     """An account's position in one market, with its open orders there summed up.
 
@@ -199,8 +203,8 @@ class MarketState:
         return max(self.mode, MarketMode.REDUCE_ONLY) if self.stale else self.mode
 
 
-# Of the state; named here because a compiled class does not tell its slots.
-FIELDS: Final = (
+# Names of everything in the state; compiled classes do not tell theirs.
+STATE_FIELDS: Final = (
     "_round",
     "account_ids",
     "accounts",
@@ -240,7 +244,7 @@ FIELDS: Final = (
 class EngineState:
     """Everything. A new one accepts nothing but Genesis."""
 
-    __slots__ = FIELDS
+    __slots__ = STATE_FIELDS
 
     def __init__(self) -> None:
         self.genesis: Genesis | None = None
@@ -285,7 +289,7 @@ class EngineState:
 
     def become(self, other: "EngineState") -> None:
         """Take over everything of `other`, which is used up. Whoever reads this state goes on with it."""
-        for name in FIELDS:
+        for name in STATE_FIELDS:
             setattr(self, name, getattr(other, name))
 
     def price_by(self, round_: Round) -> None:

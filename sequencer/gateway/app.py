@@ -64,7 +64,7 @@ class _Gateway:
         self._metrics = GatewayMetrics(services.registry)
         self._limiter = Limiter(services.settings.limits)
         self._threads = SignatureThreads(
-            services.settings.signature_threads, services.history.store.first_answer
+            services.settings.signature_threads, services.history.store.first_answers
         )
         signers = Signers(services, self._threads)
         self._desk = Desk(services, self._limiter, signers)

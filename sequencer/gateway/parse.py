@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from evermark.protocol.orders import (
+    NO_ADDRESS,
     SIDE_TEXT,
     TIME_IN_FORCE_TEXT,
     TRIGGER_TEXT,
@@ -23,6 +24,7 @@ from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.signing import FundingReport, Liquidate, PriceReport, SignatureRefused, parse_signature
 from sequencer.gateway.refusal import Refusal, refuse
 from sequencer.gateway.wire import (
+    NO_ADDRESS_TEXT,
     ApprovalFields,
     CancelFields,
     FundingReportFields,
@@ -37,6 +39,9 @@ from sequencer.gateway.wire import (
 
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,77})\Z", re.ASCII)
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_SIDES = {text: Side(at) for at, text in enumerate(SIDE_TEXT)}
+_TIMES_IN_FORCE = {text: TimeInForce(at) for at, text in enumerate(TIME_IN_FORCE_TEXT)}
+_TRIGGERS = {text: Trigger(at) for at, text in enumerate(TRIGGER_TEXT)}
 _NEGATIVE_ZERO = re.compile(rb"-0(?![0-9.])")
 
 
@@ -87,8 +92,8 @@ def _invalid(text: str) -> Reject:
 
 def whole(value: Whole, bits: int, field: str) -> int:
     """An unsigned integer of at most `bits` bits from a JSON integer or decimal string. Raises Refusal."""
-    number = _integer(value, field)
-    if not 0 <= number < 1 << bits:
+    number = value if type(value) is int else _integer(value, field)
+    if number < 0 or number >> bits:
         raise refuse(RejectCode.OUT_OF_RANGE, f"{field}: not an unsigned {bits}-bit integer", field)
     return number
 
@@ -130,20 +135,20 @@ def order_of(fields: OrderFields) -> Order:
         owner=address(fields.owner),
         sub_account=whole(fields.sub_account, 16, "order.subAccount"),
         market=fields.market,
-        side=Side(SIDE_TEXT.index(fields.side)),
+        side=_SIDES[fields.side],
         size=whole(fields.size, 62, "order.size"),
         limit_price=whole(fields.limit_price, 32, "order.limitPrice"),
         max_fee_ppm=whole(fields.max_fee_ppm, 16, "order.maxFeePpm"),
         slot=whole(fields.slot, 16, "order.slot"),
         sequence=whole(fields.sequence, 48, "order.sequence"),
         expiry=whole(fields.expiry, 32, "order.expiry"),
-        time_in_force=TimeInForce(TIME_IN_FORCE_TEXT.index(fields.time_in_force)),
+        time_in_force=_TIMES_IN_FORCE[fields.time_in_force],
         post_only=fields.post_only,
         reduce_only=fields.reduce_only,
         amend=fields.amend,
-        builder=address(fields.builder),
+        builder=NO_ADDRESS if fields.builder is NO_ADDRESS_TEXT else address(fields.builder),
         max_builder_fee_ppm=whole(fields.max_builder_fee_ppm, 16, "order.maxBuilderFeePpm"),
-        trigger=Trigger(TRIGGER_TEXT.index(fields.trigger)),
+        trigger=_TRIGGERS[fields.trigger],
         trigger_price=whole(fields.trigger_price, 32, "order.triggerPrice"),
         trailing_offset=whole(fields.trailing_offset, 32, "order.trailingOffset"),
         display_size=whole(fields.display_size, 62, "order.displaySize"),

@@ -15,6 +15,7 @@ from evermark.protocol.signing import (
     Message,
     SignatureRefused,
     digest,
+    digest_of,
     domain_separator,
     recover,
     struct_hash,
@@ -66,11 +67,21 @@ class _Job:
         self.done = done
         self.outcome: Outcome | BaseException | None = None
 
+    @property
+    def messages(self) -> Sequence[Message]:
+        """What is hashed: the message, or each order of a batch."""
+        return self.message if isinstance(self.message, tuple) else (self.message,)
+
+    @property
+    def is_of_orders(self) -> bool:
+        """Repetitions of orders get their first answer again; nothing else is remembered."""
+        return isinstance(self.message, Order | tuple)
+
 
 class SignatureThreads:
-    """`recover` answers from the threads. `lookup` finds an order's stored first answer, from any thread."""
+    """`recover` answers from the threads. `lookup` finds the stored first answers to orders, from any thread."""
 
-    def __init__(self, threads: int, lookup: Callable[[bytes], bytes | None]) -> None:
+    def __init__(self, threads: int, lookup: Callable[[Sequence[bytes]], dict[bytes, bytes]]) -> None:
         self._threads = threads
         self._lookup = lookup
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="signature")
@@ -96,7 +107,9 @@ class SignatureThreads:
     def _ask(self, job: _Job) -> None:
         self._waiting.append(job)
         self._unanswered.append(job)
-        self._hand_over()
+        if len(self._waiting) == 1:
+            # Once the loop has read what else has come: few large chunks cost less than many small ones.
+            asyncio.get_running_loop().call_soon(self._hand_over)
 
     async def chain_signed_for(
         self, message: Message, contract: bytes, name: str, signature: Signature, signers: frozenset[bytes]
@@ -130,22 +143,22 @@ class SignatureThreads:
             self._hand_over()
 
     def _recover_chunk(self, chunk: list[_Job]) -> list[Outcome]:
-        return [self._recover_one(job) for job in chunk]
+        hashes = [[struct_hash(message) for message in job.messages] for job in chunk]
+        asked = [
+            each for job, hashed in zip(chunk, hashes, strict=True) if job.is_of_orders for each in hashed
+        ]
+        known = self._lookup(asked)
+        return [_outcome(job, hashed, known) for job, hashed in zip(chunk, hashes, strict=True)]
 
-    def _recover_one(self, job: _Job) -> Outcome:
-        if isinstance(job.message, tuple):
-            return self._recover_orders(job.message, job)
-        signed = digest(job.separator, job.message)
-        hashed = struct_hash(job.message)
-        known = self._lookup(hashed) if isinstance(job.message, Order) else None
-        return Recovered(signed, hashed, _signer(signed, job.signature), known)
 
-    def _recover_orders(self, orders: tuple[Order, ...], job: _Job) -> RecoveredOrders:
-        hashes = [struct_hash(order) for order in orders]
-        root, paths = merkle_paths(hashes)
-        signed = digest(job.separator, OrderBatch(root=root))
-        known = [self._lookup(hashed) for hashed in hashes]
-        return RecoveredOrders(signed, _signer(signed, job.signature), hashes, paths, known)
+def _outcome(job: _Job, hashes: list[bytes], known: dict[bytes, bytes]) -> Outcome:
+    if not isinstance(job.message, tuple):
+        signed = digest_of(job.separator, hashes[0])
+        return Recovered(signed, hashes[0], _signer(signed, job.signature), known.get(hashes[0]))
+    root, paths = merkle_paths(hashes)
+    signed = digest(job.separator, OrderBatch(root=root))
+    first_answers = [known.get(hashed) for hashed in hashes]
+    return RecoveredOrders(signed, _signer(signed, job.signature), hashes, paths, first_answers)
 
 
 def _deliver(job: _Job) -> None:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import structlog
@@ -117,8 +117,9 @@ class History(Queries):
         placed = self._place(applied) if isinstance(applied.command, PlaceOrder) else None
         known = placed is None and isinstance(applied.command, PlaceOrder)
         for line, event in enumerate(applied.events):
-            if not (known and isinstance(event, CommandRejected)):
-                self._count(applied, line, event)
+            count = _COUNTED.get(type(event))
+            if count is not None and not (known and type(event) is CommandRejected):
+                count(self, event, applied, line)
         if placed is not None:
             _keep_first_answer(placed, applied)
         self._row_count += 1
@@ -218,7 +219,7 @@ class History(Queries):
             if self._by_client.get((oldest.account, oldest.client_id)) == oldest.order_hash:
                 del self._by_client[oldest.account, oldest.client_id]
 
-    def _reverse(self, event: Reversed, sequence: int) -> None:
+    def _reverse(self, event: Reversed, applied: Applied, line: int) -> None:
         """Mark what is void, and take its fills off their orders; an order from after the point is void as a whole. Whatever
         stands of it comes again."""
         trades = tables.fills.c.trade_id.between(event.first_trade, event.last_trade)
@@ -236,7 +237,9 @@ class History(Queries):
             if record is not None:
                 record.status, record.filled, record.reason = "voided", 0, "reversed"
                 record.first_answer = msgspec.json.encode(record.to_json())
-        self._voided.append(Voided(event.first_trade, event.last_trade, event.after + 1, sequence - 1))
+        self._voided.append(
+            Voided(event.first_trade, event.last_trade, event.after + 1, applied.sequence - 1)
+        )
 
     def _record(self, order_hash: bytes) -> OrderRecord | None:
         """An order of any age, to be changed."""
@@ -253,29 +256,16 @@ class History(Queries):
     def _read(self, query: Select[Any]) -> list[dict[str, Any]]:
         return self.store.read_now(lambda connection: fetch(connection, query))
 
-    def _count(self, applied: Applied, line: int, event: Any) -> None:
-        if isinstance(event, Trade):
-            self._trade(event, applied.stamp_ms)
-        elif isinstance(event, OrderEvent):
-            self._order_event(event)
-        elif isinstance(event, Reversed):
-            self._reverse(event, applied.sequence)
-        elif isinstance(event, CollateralChanged):
-            if event.cause not in TOLD_CAUSES:
-                self._row("ledger", _ledger_row(event, applied, line))
-        elif isinstance(event, FundingApplied):
-            symbol = self._symbols[event.market_id]
-            self._row(
-                "funding",
-                {
-                    "market": symbol,
-                    "hour": event.hour,
-                    "rate_ppb": event.rate_ppb,
-                    "index": event.index_ticks,
-                },
-            )
+    def _collateral(self, event: CollateralChanged, applied: Applied, line: int) -> None:
+        if event.cause not in TOLD_CAUSES:
+            self._row("ledger", _ledger_row(event, applied, line))
 
-    def _order_event(self, event: OrderEvent) -> None:
+    def _funding(self, event: FundingApplied, applied: Applied, line: int) -> None:
+        symbol = self._symbols[event.market_id]
+        about = {"hour": event.hour, "rate_ppb": event.rate_ppb, "index": event.index_ticks}
+        self._row("funding", {"market": symbol} | about)
+
+    def _order_event(self, event: OrderEvent, applied: Applied, line: int) -> None:
         restored = isinstance(event, OrderRestored)
         record = self._record(event.order_hash) if restored else self._orders.get(event.order_hash)
         if record is None:
@@ -299,8 +289,8 @@ class History(Queries):
             record.status, record.filled, record.reason = "cancelled", event.filled, str(event.reason)
         self._dirty[record.order_hash] = record
 
-    def _trade(self, trade: Trade, stamp_ms: int) -> None:
-        symbol = self._symbols[trade.market_id]
+    def _trade(self, trade: Trade, applied: Applied, line: int) -> None:
+        symbol, stamp_ms = self._symbols[trade.market_id], applied.stamp_ms
         liquidation = trade.liquidated != 0
         common = {
             "trade_id": trade.trade_id,
@@ -339,9 +329,19 @@ class History(Queries):
         self._row_count += 1
 
 
+# What becomes of each kind of event; the others leave nothing in the history.
+_COUNTED: dict[type, Callable[[History, Any, Applied, int], None]] = {
+    Trade: History._trade,
+    CollateralChanged: History._collateral,
+    FundingApplied: History._funding,
+    Reversed: History._reverse,
+    **dict.fromkeys(get_args(OrderEvent), History._order_event),
+}
+
+
 def _keep_first_answer(record: OrderRecord, applied: Applied) -> None:
     """What the sender of this order is told, now and on every repetition."""
-    rejects = [event.reject for event in applied.events if isinstance(event, CommandRejected)]
+    rejects = [event.reject for event in applied.events if type(event) is CommandRejected]
     if rejects:
         body: dict[str, Any] = {"error": rejects[0].to_json(), "order_hash": "0x" + record.order_hash.hex()}
     else:
