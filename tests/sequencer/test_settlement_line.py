@@ -42,6 +42,13 @@ class Died(BaseException):
     """The process was killed here. Not an Exception, so that nothing handles it."""
 
 
+def mined() -> "asyncio.Future[Receipt]":
+    """This chain mines each transaction at once."""
+    done: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+    done.set_result(Receipt(1, 1))
+    return done
+
+
 class ChainModel:
     """Blocks of effects. `die_at` counts the points before and after every effect; `outages` fail as a
     node does."""
@@ -58,6 +65,7 @@ class ChainModel:
         self.points = 0
         self.outages = 0
         self.refusal = ""
+        self.overdue_in_s = 600
         self.foreign: dict[int, ForeignBatch] = {}
         self.poisoned: set[int] = set()  # accounts of which the vault takes no order
         self.depth_lag = 0  # batches that are mined but not yet deep enough
@@ -95,10 +103,13 @@ class ChainModel:
     async def past_time_s(self, now_s: int) -> int:
         return now_s
 
+    async def overdue_from_s(self, now_s: int) -> int:
+        return now_s + self.overdue_in_s
+
     async def last_round(self) -> LaneRound:
         return LaneRound(self.lane.round, self.lane.timestamp)
 
-    async def post_round(self, reports: Sequence[SignedPriceReport]) -> Receipt:
+    async def start_round(self, reports: Sequence[SignedPriceReport]) -> "asyncio.Future[Receipt]":
         self.point()
         assert reports[0].report.round > self.lane.round, "oracle: round not newer"
         jumps = [0] * len(self.lane.prices)
@@ -106,7 +117,7 @@ class ChainModel:
         self.posted.append(self.lane.round)
         self.ring[self.lane.round] = self.lane
         self.point()
-        return Receipt(1, 1)
+        return mined()
 
     async def has_funding(self, hour: int) -> bool:
         return hour in self.hours
@@ -129,12 +140,12 @@ class ChainModel:
         pinned = self.ring[int.from_bytes(batch[6:11], "big")]
         assert batch[11:43] == prices_hash(pinned), "vault: prices hash differs"
 
-    async def settle(self, batch: bytes) -> Receipt:
+    async def start_settle(self, batch: bytes) -> "asyncio.Future[Receipt]":
         self.point()
         await self.simulate_settle(batch)
         self.settled.append(batch)
         self.point()
-        return Receipt(1, 1)
+        return mined()
 
     async def claim_count(self) -> int:
         return len(self.claims)
@@ -293,6 +304,36 @@ async def test_batch_that_a_reorg_took_back_settles_again(
         chain.depth_lag = 0
         await house.settle_all()
         assert house.core.state.confirmed_batch == len(expected)
+
+
+@pytest.mark.parametrize("overdue_in_s, together", [(600, True), (149, False)])
+async def test_batches_are_under_way_together_unless_a_strangers_may_come_between(
+    tmp_path: Path, world: World, chain: ChainModel, overdue_in_s: int, together: bool
+) -> None:
+    """Nothing is mined yet, and those behind the first are sent, each after its rounds; near an overdue entry one goes at a
+    time."""
+    chain.overdue_in_s = overdue_in_s
+    waiting: list[asyncio.Future[Receipt]] = []
+    settle = chain.start_settle
+
+    async def start_settle(batch: bytes) -> "asyncio.Future[Receipt]":
+        await settle(batch)
+        waiting.append(asyncio.get_running_loop().create_future())
+        return waiting[-1]
+
+    chain.start_settle = start_settle  # type: ignore[method-assign]
+    async with House(tmp_path, world, chain) as house:
+        await house.fund_and_trade(4)
+        last = house.core.backlog.last_sealed
+        stepping = asyncio.ensure_future(house.line.step())
+        await eventually(lambda: len(waiting) == (last if together else 1))
+        assert not stepping.done()
+        assert house.core.backlog.last_confirmed == 0
+        for sent in waiting:
+            sent.set_result(Receipt(1, 1))
+        assert await stepping
+        assert chain.posted == sorted(chain.posted)
+        assert len(chain.settled) == (last if together else 1)
 
 
 async def test_outage_is_waited_out(
