@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from sequencer_world import World, key
+from settling_house import MAKER, TAKER, ChainModel, House
 from test_reversal import assert_replays_to_the_same
-from test_settlement_line import MAKER, TAKER, ChainModel, House
 
 from evermark.protocol.orders import Side
 from evermark.protocol.reject import RejectCode
