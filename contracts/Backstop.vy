@@ -14,6 +14,7 @@ from .interfaces import IInbox
 from .interfaces import IPriceOracle
 from .modules import door
 from .modules import forced
+from .modules import lateness
 from .modules import ledger
 from .modules import liquidation
 from .modules import running
@@ -158,6 +159,17 @@ def _force(
     if kind == FORCED_ON_BOOK:
         return position > 0, 0, 0
     return position > 0, loss, -loss
+
+
+@view
+@external
+def check_late(time: uint256) -> bool:
+    """
+    @dev The closing check of the calling vault's late batch at the newest posted round: True, or a revert with the reason.
+    """
+    oracle: address = (staticcall door.IVault(msg.sender).clerk_task())[2]
+    lateness.check(door.IVault(msg.sender), oracle, time)
+    return True
 
 
 @view

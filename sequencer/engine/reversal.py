@@ -87,7 +87,7 @@ def _tell_orders(ctx: Context, now: EngineState, past: EngineState) -> None:
                     market_id=order.market_id,
                     filled=order.filled,
                     remaining=order.remaining,
-                    triggered=not order.is_untriggered,
+                    triggered=not order.is_untriggered or order.order.twap_interval > 0,
                 )
             )
 

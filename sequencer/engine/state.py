@@ -246,6 +246,7 @@ STATE_FIELDS: Final = (
     "stamp_ms",
     "stirred",
     "trade_count",
+    "twaps",
     "unsettled",
     "unsettled_sealed",
     "waiting_deposits",
@@ -299,6 +300,8 @@ class EngineState:
         # `expiry_room` of them (see `open_orders.py`)
         self.expiries: list[tuple[int, int, int, int]] = []
         self.expiry_room = LEAST_EXPIRY_ROOM
+        # a cache: a heap of (due, account, slot, sequence) of the next slice of each TWAP; those of ended orders mean nothing
+        self.twaps: list[tuple[int, int, int, int]] = []
         self.stale_markets = 0
         # a cache: users whose last position closed and whose debts, if any, were not looked at since
         self.debtors: set[int] = set()

@@ -84,6 +84,7 @@ class Row:
     signature: signing.Signature
     index: int = -1
     path: merkle.Path | None = None
+    builder: int = 0  # account that the batch names, when it is not the signed builder's
 
 
 @dataclass
@@ -419,6 +420,7 @@ class Builder:
             for market in self.exchange.markets:
                 if account <= known and self.exchange.vault.position(account, market.market_id).size:
                     pairs.add((account, market.market_id))
+        accounts |= {row.builder or self._builder_of(row.order) for row in self.rows} - {0}
         ids = sorted(accounts)
         at = {account: index for index, account in enumerate(ids)}
         table = sorted((at[account], market) for account, market in pairs)
@@ -452,7 +454,15 @@ class Builder:
 
     def _row(self, row: Row, at: dict[int, int], table: list[tuple[int, int]]) -> codec.OrderRow:
         pair = table.index((at[row.account], row.market))
-        return codec.OrderRow(pair, row.fee_class, row.order, row.signature, row.path)
+        builder = row.builder or self._builder_of(row.order)
+        index = at[builder] if builder else codec.NO_INDEX
+        return codec.OrderRow(pair, row.fee_class, row.order, row.signature, row.path, index)
+
+    def _builder_of(self, order: Order) -> int:
+        """The account that the order's builder is paid on, 0 for none."""
+        if not order.max_builder_fee_ppm:
+            return 0
+        return int(self.exchange.vault.account_of(Address(order.builder), 0))
 
     def write_off(self, account: int) -> None:
         self.name(1)
