@@ -109,6 +109,7 @@ class ExchangeChain:
             last = first_entry + len(batch.inbox)
             entries = [await self._entry(number, found["blockNumber"]) for number in range(first_entry, last)]
             round_ = await self._contracts.pinned_round(batch.round, batch.prices_hash)
+            head = await self._entry(last, found["blockNumber"]) if batch.fills else None
         return ForeignBatch(
             batch_id=batch_id,
             calldata=calldata,
@@ -116,6 +117,7 @@ class ExchangeChain:
             entries=tuple(entries),
             rates=tuple(rates),
             block_number=int(found["blockNumber"]),
+            head=head,
         )
 
     async def overdue_from_s(self, now_s: int) -> int:
@@ -214,6 +216,17 @@ class ExchangeChain:
         async with _asking():
             return (await self._contracts.totals()).claims
 
+    async def has_uptime_feed(self) -> bool:
+        """Whether the oracle watches outages of the chain."""
+        async with _asking():
+            return await self._contracts.has_uptime_feed()
+
+    async def restarted(self) -> tuple[bool, bool, int]:
+        """PriceOracle.restarted() in the newest block and in the newest final one, and that one's number."""
+        async with _asking():
+            block = await self._final_block()
+            return await self._contracts.restarted(), await self._contracts.restarted(block), block
+
     async def open_claim(self, claim_id: int) -> tuple[int, int]:
         """(quote units of a claim, 0 once paid; from when on it is payable, 0 for at once)."""
         async with _asking():
@@ -293,6 +306,12 @@ def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:
     elif kind in (InboxEntryKind.APPROVE_AGENT, InboxEntryKind.REVOKE_AGENT):
         agent = (item.data & (1 << 160) - 1).to_bytes(20, "big")
         fields = {"agent": agent, "agent_expiry": item.data >> 160}
+    elif kind is InboxEntryKind.LIQUIDATE:
+        fields = {"target": item.data}
+    elif kind is InboxEntryKind.CLOSE:
+        lots = item.data >> 16 & 2**62 - 1
+        size = lots if item.data >> 8 & 1 else -lots
+        fields = {"market_id": item.data & 0xFF, "size": size, "mark": item.data >> 80}
     return InboxEntry(
         entry_id=entry_id,
         entry_kind=kind,

@@ -103,9 +103,11 @@ async def test_a_key_without_funds_is_refused(w3):
     assert (await sender.send(TO, value=1, gas=21_000))["status"] == 1
 
 
+@pytest.mark.safety("A13", "keeper")
 @pytest.mark.safety("E07", "sequencer")
 async def test_a_stuck_transaction_is_outbid_on_its_own_nonce(slow_devnet):
-    """Not mined in time, it is replaced with a fee at least 10 % higher; one of them is mined, once."""
+    """Not mined in time, it is replaced with a fee at least 10 % higher; one of them is mined, once. Keepers' prices and
+    liquidations go to the chain by this sender."""
     async with connect(slow_devnet.url) as w3:
         sender = TransactionSender(w3, dev_key(0), receipt_timeout_s=0.2)
         started = (await w3.eth.get_block("latest"))["baseFeePerGas"] * 2 + await w3.eth.max_priority_fee
@@ -120,6 +122,7 @@ async def test_a_stuck_transaction_is_outbid_on_its_own_nonce(slow_devnet):
         assert await w3.eth.get_transaction_count(sender.address) == 1
 
 
+@pytest.mark.safety("A13", "keeper")
 async def test_a_transaction_that_is_never_mined_times_out(slow_devnet, monkeypatch):
     """After the last raise the caller is told; the nonce stays the same for the next attempt."""
     async with connect(slow_devnet.url) as w3:
