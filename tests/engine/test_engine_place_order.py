@@ -341,6 +341,7 @@ def test_unsettled_exposure_is_bounded(world, maker, taker, monkeypatch):
     assert of_type(world.order(taker, BUY, 500, 9_990), OrderRested)
 
 
+@pytest.mark.safety("A13", "keeper")
 @pytest.mark.safety("E09", "sequencer")
 def test_unsettled_time_is_bounded(world, maker, taker):
     """A settlement that falls behind stops new risk, and further behind all trading; confirming ends both."""
