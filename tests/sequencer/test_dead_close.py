@@ -1,5 +1,5 @@
-"""Invariant 8 for whoever holds a position: with every operator gone but the price keepers, an owner closes it and withdraws, by the
-command line alone and without a freeze; and a sequencer that comes back follows, fill by fill."""
+"""Invariant 8 for whoever holds a position: with every operator gone but the price keepers, an owner closes it and withdraws,
+by the command line alone and without a freeze; and a sequencer that comes back follows, fill by fill."""
 
 import asyncio
 import os
