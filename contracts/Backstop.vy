@@ -11,8 +11,10 @@
 """
 
 from .interfaces import IInbox
+from .interfaces import IPriceOracle
 from .modules import door
 from .modules import forced
+from .modules import lateness
 from .modules import ledger
 from .modules import liquidation
 from .modules import running
@@ -58,6 +60,8 @@ def close_target(
         units.fail("vault: larger than the position")
     if forced.deposit_waits(vault, self._inbox(vault), account, market):
         units.fail("vault: a deposit waits")
+    if staticcall IPriceOracle((staticcall vault.clerk_task())[2]).restarted():
+        units.fail("vault: chain was down")
     p: uint256 = staticcall vault.word(ledger.MARKET_P | market)
     loss: int256 = 0
     room: int256 = 0
@@ -155,6 +159,17 @@ def _force(
     if kind == FORCED_ON_BOOK:
         return position > 0, 0, 0
     return position > 0, loss, -loss
+
+
+@view
+@external
+def check_late(time: uint256) -> bool:
+    """
+    @dev The closing check of the calling vault's late batch at the newest posted round: True, or a revert with the reason.
+    """
+    oracle: address = (staticcall door.IVault(msg.sender).clerk_task())[2]
+    lateness.check(door.IVault(msg.sender), oracle, time)
+    return True
 
 
 @view

@@ -64,6 +64,7 @@ FUNDING_APPLIED: constant(bytes32) = keccak256("FundingApplied(uint256,uint256,i
 
 struct Task:
     vault: door.IVault
+    oracle: IPriceOracle
     now: uint256
     separator: bytes32
     markets_at: uint256  # where the batch's table of markets ends its count
@@ -86,6 +87,7 @@ def settle() -> uint256:
     accounts_at: uint256 = markets_at + (codec.word(markets_at) & units.U8) + 2
     task: Task = Task(
         vault=vault,
+        oracle=IPriceOracle(oracle),
         now=packed >> 32 & units.U40,
         separator=signed_actions.separator(msg.sender),
         markets_at=markets_at,
@@ -364,9 +366,12 @@ def _forced_withdrawal(task: Task, entry_id: uint256, entry: IInbox.Entry, accou
 @internal
 def _withdrawable(task: Task, index: uint256) -> (uint256, bool):
     """
-    @dev Equity above max(initial margin, 20 % of notional), not below zero; and whether all prices are fresh.
+    @dev Equity above max(initial margin, 20 % of notional), not below zero; and whether all prices are fresh. Nothing of an account
+         with positions in the hour after an outage of the chain: its owner may add margin first.
     """
     sum: door.Margin = staticcall task.vault.running_margin(index)
+    if sum.open_positions != 0 and staticcall task.oracle.restarted():
+        units.fail("vault: chain was down")
     kept: uint256 = max(sum.initial, (sum.notional + 4) // 5)
     return convert(max(sum.equity - convert(kept, int256), 0), uint256), sum.fresh
 

@@ -25,7 +25,12 @@ LAST_WAIT_S = 15.0  # each offer is journaled, and a price can be stale for long
 PAGE = 64  # entries asked for at once
 
 # What the engine may say of an entry that it will take later; the entry stays the next one.
-TEMPORARY = (RejectCode.STALE_PRICE, RejectCode.NOT_READY, RejectCode.OVERLOADED)
+TEMPORARY = (
+    RejectCode.STALE_PRICE,
+    RejectCode.NOT_READY,
+    RejectCode.OVERLOADED,
+    RejectCode.CHAIN_RESTARTED,
+)
 
 log = structlog.get_logger("inbox")
 

@@ -237,6 +237,8 @@ def _other(start: uint256, fill: uint256, context: uint256) -> (uint256, int256)
     """
     @dev The kinds that are not an order against an order. Returns where the fill ends and the fee of its row.
     """
+    if context & tables.LATE != 0:
+        reasons.fail(reasons.TOO_LATE_FOR_IT)
     kind: uint256 = fill >> KIND & 15
     keeper: uint256 = NO_INDEX
     at: uint256 = unsafe_add(start, 5)

@@ -204,6 +204,14 @@ class ExchangeContracts:
                 return found
         raise ContractLogicError(f"oracle: no round {number} with the batch's prices")
 
+    async def has_uptime_feed(self) -> bool:
+        """The oracle watches outages of the chain; elsewhere `restarted` is never true."""
+        return int(await self._read(self.oracle.functions.UPTIME_FEED(), "latest"), 16) != 0
+
+    async def restarted(self, block: BlockIdentifier = "latest") -> bool:
+        """The chain was down within the last hour, as of a block's time."""
+        return bool(await self._read(self.oracle.functions.restarted(), block))
+
     async def funding_posted_at(self, hour: int, block: BlockIdentifier = "latest") -> int:
         """Block time at which an hour's rates were posted, 0 when they were not."""
         return int(await self._read(self.oracle.functions.funding_posted_at(hour), block))

@@ -175,9 +175,10 @@ def _decode_row(
         amend=bool(flags & FLAG_AMEND),
         trigger=_trigger(flags >> SHIFT_TRIGGER & 7),
     )
+    builder_index = NO_INDEX
     if flags & FLAG_EXTENSION:
-        order = _with_extension(read, order)
-    return OrderRow(pair, fee_class, order, signature, path)
+        order, builder_index = _with_extension(read, order), read.uint(2)
+    return OrderRow(pair, fee_class, order, signature, path, builder_index)
 
 
 def _decode_path(read: _Reader) -> tuple[Path, Signature]:

@@ -44,7 +44,8 @@ SAME_SIGNATURE = 2  # instead of a parity: the signature of the last scheme-1 ro
 class OrderRow(msgspec.Struct, frozen=True):
     """An order as a batch carries it: the signed fields, its signature, its pair and its fee class.
 
-    With a `path` the signature is of the `OrderBatch` whose root the path leads to.
+    With a `path` the signature is of the `OrderBatch` whose root the path leads to. `builder_index` is the builder's account,
+    where the order gives its builder a fee.
     """
 
     pair: int
@@ -52,6 +53,7 @@ class OrderRow(msgspec.Struct, frozen=True):
     order: Order
     signature: Signature
     path: Path | None = None
+    builder_index: int = NO_INDEX
 
 
 class InboxUse(msgspec.Struct, frozen=True):

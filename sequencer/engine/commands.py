@@ -102,6 +102,13 @@ class DepositWaits(Command, frozen=True):
     created: int  # unix seconds
 
 
+class ChainRestarted(Command, frozen=True):
+    """PriceOracle.restarted() as read on the chain: True from an outage of the chain until an hour after it."""
+
+    restarted: bool
+    block_number: int
+
+
 class PlaceOrder(Command, frozen=True):
     """A signed order whose signature and signer the gate has verified.
 
@@ -227,6 +234,7 @@ AnyCommand = (
     | FundingHour
     | InboxEntry
     | DepositWaits
+    | ChainRestarted
     | PlaceOrder
     | CancelOrder
     | AgentApproval

@@ -19,7 +19,7 @@ from sequencer.engine.batch_builder import (
 )
 from sequencer.engine.context import Context
 from sequencer.engine.events import Deleveraged
-from sequencer.engine.execution import tell_trade
+from sequencer.engine.execution import NO_FEES, tell_trade
 from sequencer.engine.ledger import change_position, move_in_fills
 from sequencer.engine.open_orders import drop_useless_reducers
 from sequencer.engine.risk import margin_of, prices_fresh
@@ -176,7 +176,7 @@ def deleverage_against(ctx: Context, target: Target, other: Account, lots: int) 
     batch.fills.append(
         OpenFill(FILL_DELEVERAGE, (account.account_id, market_id), (other.account_id, market_id), lots)
     )
-    maker, taker = (other.account_id, b"", 0), (account.account_id, b"", 0)
+    maker, taker = (other.account_id, b"", NO_FEES), (account.account_id, b"", NO_FEES)
     tell_trade(ctx, at, at.mark, lots, side, maker, taker, liquidated=account.account_id)
     tell_liquidated(ctx, target, lots, at.mark, loss, 0, deleveraged=True)
     drop_useless_reducers(ctx, other, market_id)

@@ -19,7 +19,8 @@ from sequencer.engine.commands import InboxEntry, InboxEntryKind, MarketMode
 from sequencer.engine.context import Context, no
 from sequencer.engine.deleveraging import fits, queue
 from sequencer.engine.events import CancelReason, Deleveraged, ForcedClose
-from sequencer.engine.execution import fill_liquidation, tell_trade
+from sequencer.engine.execution import NO_FEES, fill_liquidation, tell_trade
+from sequencer.engine.holds import chain_was_down
 from sequencer.engine.ledger import change_position, move_in_fills
 from sequencer.engine.liquidation import allows, close_out, deposit_waits, has_room
 from sequencer.engine.matching import maker_lots, maker_refusal
@@ -105,6 +106,9 @@ def work(ctx: Context, entry: InboxEntry, account: Account) -> None:
 def _liquidate(ctx: Context, entry: InboxEntry, account: Account) -> None:
     """The largest position that anything can be done with."""
     state = ctx.state
+    if state.chain_restarted:
+        ctx.refuse(chain_was_down())
+        return
     keeper = state.account_ids.get((entry.owner, 0), 0)
     margin_of(state, account)
     held = sorted(
@@ -177,7 +181,7 @@ def _on_book(ctx: Context, close: Close) -> int:
             cancel(ctx, maker, refusal)
             continue
         party = Party(state, state.accounts[maker.account], at, state.batch)
-        lots, why_not = maker_lots(state, party, maker, min(maker.remaining, close.lots))
+        lots, why_not = maker_lots(state, party, maker, min(maker.shown, close.lots))
         if target.loss(maker.price, lots) > close.penalty(lots) or not has_room(target, party, maker, lots):
             return fills
         if lots and not allows(state, at, party, maker, lots):
@@ -195,7 +199,7 @@ def _fill_on_book(ctx: Context, close: Close, maker: RestingOrder, lots: int) ->
     account, side, loss = target.account, target.closing_side, target.loss(price, lots)
     _begin_fill(ctx, close, lots)
     fee = fill_liquidation(ctx, at, account, maker, lots, 0, FILL_FORCED_ON_BOOK)
-    made, taken = (maker.account, maker.order_hash, fee), (account.account_id, b"", 0)
+    made, taken = (maker.account, maker.order_hash, fee), (account.account_id, b"", NO_FEES)
     tell_trade(ctx, at, price, lots, side, made, taken)
     drop_useless_reducers(ctx, ctx.state.accounts[maker.account], at.market_id)
     _tell(ctx, close, lots, price, loss, maker.account)
@@ -277,7 +281,7 @@ def close_against(ctx: Context, close: Close, other: Account, lots: int) -> None
     move_in_fills(ctx, other, loss, "forced_close")
     pairs = (account.account_id, at.market_id), (other.account_id, at.market_id)
     batch.fills.append(OpenFill(FILL_FORCED, *pairs, lots))
-    made, taken = (other.account_id, b"", 0), (account.account_id, b"", 0)
+    made, taken = (other.account_id, b"", NO_FEES), (account.account_id, b"", NO_FEES)
     tell_trade(ctx, at, at.mark, lots, side, made, taken)
     for side_of in (account, other):
         drop_useless_reducers(ctx, side_of, at.market_id)

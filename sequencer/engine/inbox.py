@@ -14,6 +14,7 @@ from sequencer.engine.commands import DepositWaits, InboxEntry, InboxEntryKind
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, EntryApplied, EntrySkipped
 from sequencer.engine.forced import CLOSED, leaves_queue, work
+from sequencer.engine.holds import chain_hold
 from sequencer.engine.ledger import change_collateral, claim, register
 from sequencer.engine.open_orders import cancel, live_order, live_orders
 from sequencer.engine.risk import margin_of, prices_fresh
@@ -95,6 +96,9 @@ def _check(ctx: Context, entry: InboxEntry, priced: Account | None) -> Reject | 
     if priced is not None and round_is_old(state, ctx.stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round: try again", round_s=state.now)
     withdrawing = priced if entry.entry_kind is InboxEntryKind.WITHDRAWAL else None
+    refusal = chain_hold(state, withdrawing) if withdrawing is not None else None
+    if refusal is not None:
+        return refusal
     if withdrawing is not None and not prices_fresh(state, withdrawing):
         return no(
             RejectCode.STALE_PRICE, "the price of an open position is stale: try again", entry=entry.entry_id

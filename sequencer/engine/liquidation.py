@@ -22,10 +22,11 @@ from sequencer.engine.commands import MarketMode, TriggerLiquidation
 from sequencer.engine.context import Context, no
 from sequencer.engine.deleveraging import can_deleverage, deleverage, meets_traders
 from sequencer.engine.events import CancelReason
-from sequencer.engine.execution import fill_liquidation, tell_trade
+from sequencer.engine.execution import NO_FEES, fill_liquidation, tell_trade
 from sequencer.engine.halting import check_halted
+from sequencer.engine.holds import chain_was_down, note_negative
 from sequencer.engine.ledger import move_in_fills
-from sequencer.engine.matching import maker_lots, maker_refusal
+from sequencer.engine.matching import builder_share, maker_lots, maker_refusal
 from sequencer.engine.open_orders import cancel, drop_useless_reducers
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.parties import Party
@@ -50,6 +51,8 @@ def liquidate(ctx: Context, command: TriggerLiquidation) -> None:
 def close_out(ctx: Context, target: Target) -> bool:
     """Do with one position of an account below maintenance what the rules allow; False when that is nothing."""
     batch = ctx.state.batch
+    if target.margin().equity < 0:
+        note_negative(ctx.state, target.account)
     on_book = _book_feasible(target)
     must_seal = (
         batch.stage > STAGE_FILLS
@@ -100,6 +103,8 @@ def _check(ctx: Context, command: TriggerLiquidation) -> Reject | None:
     at = state.markets[command.market_id]
     if at.mode == MarketMode.HALTED:
         return no(RejectCode.MARKET_HALTED, "the market is halted", "market")
+    if state.chain_restarted:
+        return chain_was_down()
     if round_is_old(state, ctx.stamp_ms) or at.stale or not prices_fresh(state, account):
         return no(RejectCode.STALE_PRICE, "liquidation needs fresh prices", "market", round_s=state.now)
     margin = margin_of(state, account)
@@ -181,7 +186,7 @@ def _close_on_book(ctx: Context, target: Target) -> int:
             cancel(ctx, maker, refusal)
             continue
         party = Party(state, state.accounts[maker.account], at, state.batch)
-        wanted = min(maker.remaining, slice_lots(at.market, abs(target.size), at.mark))
+        wanted = min(maker.shown, slice_lots(at.market, abs(target.size), at.mark))
         lots, why_not = maker_lots(state, party, maker, wanted)
         loss = target.loss(maker.price, lots)
         if loss > _book_bound(target, margin, lots) or not has_room(target, party, maker, lots):
@@ -213,6 +218,7 @@ def allows(state: EngineState, at: MarketState, party: Party, maker: RestingOrde
     notional = at.market.notional(lots, maker.price)
     row = state.batch.rows.get((maker.account, maker.slot, maker.sequence))
     _, fee = fee_delta(row.numerator if row is not None else 0, notional, at.market.maker_fee_ppm)
+    fee += builder_share(row, notional, maker.builder_fee_ppm)
     return party.allows(state, maker.sign * lots, -maker.sign * notional - fee)
 
 
@@ -233,7 +239,7 @@ def _fill(ctx: Context, target: Target, maker: RestingOrder, lots: int, margin: 
         lots,
         side,
         (maker.account, maker.order_hash, maker_fee),
-        (account.account_id, b"", 0),
+        (account.account_id, b"", NO_FEES),
         liquidated=account.account_id,
     )
     drop_useless_reducers(ctx, state.accounts[maker.account], at.market.market_id)

@@ -216,6 +216,7 @@ STATE_FIELDS: Final = (
     "accounts",
     "agents",
     "batch",
+    "chain_restarted",
     "claim_count",
     "claimed",
     "closed_lots",
@@ -233,8 +234,10 @@ STATE_FIELDS: Final = (
     "funding_pool",
     "genesis",
     "halted",
+    "hold_began",
     "market_ids",
     "markets",
+    "negatives",
     "now",
     "outflow",
     "sealed_batch",
@@ -243,6 +246,7 @@ STATE_FIELDS: Final = (
     "stamp_ms",
     "stirred",
     "trade_count",
+    "twaps",
     "unsettled",
     "unsettled_sealed",
     "waiting_deposits",
@@ -271,6 +275,9 @@ class EngineState:
         self.credited = 0  # deposits and donations consumed
         self.claimed = 0  # withdrawals, paid or not
         self.claim_count = 0
+        self.chain_restarted = False  # the chain was down within the last hour, as far as it is known
+        self.hold_began = 0  # engine time at which an account below zero last began to hold withdrawals
+        self.negatives: set[int] = set()  # accounts that were seen below zero
         self.outflow = Outflow()
         # claims that are not payable yet: heap of (due, claim, account, amount)
         self.delayed_claims: list[tuple[int, int, int, int]] = []
@@ -293,6 +300,8 @@ class EngineState:
         # `expiry_room` of them (see `open_orders.py`)
         self.expiries: list[tuple[int, int, int, int]] = []
         self.expiry_room = LEAST_EXPIRY_ROOM
+        # a cache: a heap of (due, account, slot, sequence) of the next slice of each TWAP; those of ended orders mean nothing
+        self.twaps: list[tuple[int, int, int, int]] = []
         self.stale_markets = 0
         # a cache: users whose last position closed and whose debts, if any, were not looked at since
         self.debtors: set[int] = set()

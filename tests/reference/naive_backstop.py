@@ -28,6 +28,7 @@ class Backstop:
         account, market_id = self.pair(fill.first)
         market, mark = self.vault.markets[market_id], self.prices[market_id].mark_ticks
         require(account > FEES and self.all_fresh(account), "target")
+        require(not self.vault.restarted, "the chain was down")
         require(not self.deposit_waits(account, market_id), "a deposit waits")
         size = self.vault.positions[account, market_id][0]
         require(0 < fill.size <= abs(size), "larger than the position")

@@ -38,6 +38,7 @@ class NaiveVault:
         self.hours = defaultdict(int)
         self.pool = self.dust = self.claimed = self.credited = 0
         self.batch_id = self.entries = 0
+        self.restarted = False  # the chain was down within the last hour
         self.levels = dict.fromkeys(OUTFLOW, 0)  # by period
         self.last_claim = 0
         self.dues = []  # of each claim: when it is payable, 0 for at once
@@ -85,6 +86,7 @@ class Settlement(Actions, Backstop, Forced):
         self.slot_rows = {}  # (account, slot) -> row index in use
         self.numerators = defaultdict(int)
         self.charged = defaultdict(int)
+        self.built = defaultdict(int)
         self.targets, self.traded = set(), set()
 
     def run(self):
@@ -172,6 +174,10 @@ class Settlement(Actions, Backstop, Forced):
         require(set(held) <= self.named[account], f"positions of {account} not named")
         return self.vault.margin(self.vault.collaterals[account], held, self.prices)
 
+    def after_outage(self, account):
+        held = any(word[0] for word in self.positions_of(account).values())
+        require(not (held and self.vault.restarted), "the chain was down")
+
     def all_fresh(self, account):
         return all(self.is_fresh(market) for market, word in self.positions_of(account).items() if word[0])
 
@@ -200,6 +206,7 @@ class Settlement(Actions, Backstop, Forced):
         if entry.entry_kind == 3:
             equity, initial, _, notional = self.margin(account)
             require(self.all_fresh(account), "stale price")
+            self.after_outage(account)
             amount = min(entry.amount, max(0, equity - max(initial, ceil(notional, 5))))
             vault.collaterals[account] -= amount
             if amount:
@@ -264,8 +271,22 @@ class Settlement(Actions, Backstop, Forced):
         self.charged[index] += fee
         self.vault.collaterals[account] -= fee
         self.vault.collaterals[FEES] += fee
+        self.pay_builder(index, lots * price * self.vault.markets[market_id].lot_tick_value)
         self.traded.add(account)
         return account, order
+
+    def pay_builder(self, index, notional):
+        """The signed rate of the row's whole notional, rounded up, to sub-account 0 of the signed builder."""
+        row = self.batch.orders[index]
+        rate = row.order.max_builder_fee_ppm
+        if rate == 0:
+            return
+        builder = self.batch.accounts[row.builder_index]
+        require(self.vault.ids.get((row.order.builder, 0)) == builder, "not the builder's account")
+        self.built[index] += notional
+        fee = ceil(self.built[index] * rate, PPM) - ceil((self.built[index] - notional) * rate, PPM)
+        self.vault.collaterals[self.pair(row.pair)[0]] -= fee
+        self.vault.collaterals[builder] += fee
 
     def trade(self, account, market_id, lots, price):
         """Change a position for cash, after its funding."""
@@ -324,6 +345,7 @@ class Settlement(Actions, Backstop, Forced):
         self.vault.action_sequences[account] = signed.action_sequence
         equity, initial, _, notional = self.margin(account)
         require(self.all_fresh(account), "stale price")
+        self.after_outage(account)
         require(signed.amount <= equity - max(initial, ceil(notional, 5)), "not withdrawable")
         self.vault.collaterals[account] -= signed.amount
         self.vault.collaterals[FEES] += entry.fee
