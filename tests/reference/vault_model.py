@@ -43,9 +43,8 @@ class Vault:
     )  # account -> when its oldest waiting deposit was made
     head: Any = None  # the inbox entry behind those that a batch consumes, where it is a close
     closing: tuple[int, int] = (0, 0)  # entry, lots closed for it
-    forced: dict[int, tuple[int, int, int]] = field(
-        default_factory=dict
-    )  # market -> hour, lots closed in it, cap
+    # market -> hour, lots closed in it, cap
+    forced: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def settle(
         self,
