@@ -59,7 +59,7 @@ KIND: constant(uint256) = 248
 FIRST: constant(uint256) = 232
 SECOND: constant(uint256) = 216
 
-REDUCE_ONLY_MODE: constant(uint256) = 2
+
 @internal
 def apply(start: uint256, count: uint256, context: uint256) -> (uint256, int256):
     """
@@ -192,7 +192,7 @@ def _restricted(p: uint256, market: uint256, context: uint256) -> bool:
         m: uint256 = ledger.words[ledger.MARKET_M | market]
         if unsafe_sub(m & units.U40, 1) < context & units.U40:
             mode = m >> ledger.M_AFTER & units.U8
-    if mode != 0 and mode != REDUCE_ONLY_MODE:
+    if mode != 0 and mode != ledger.REDUCE_ONLY:
         reasons.fail(reasons.MARKET_CLOSED)
     return mode != 0
 

@@ -27,6 +27,7 @@ P_OPEN_INTEREST_CAP: constant(uint256) = 88
 P_FUND_CAP: constant(uint256) = 152
 P_THIRD_TIER: constant(uint256) = 216
 P_MODE: constant(uint256) = 248
+REDUCE_ONLY: constant(uint256) = 2  # a mode
 # Word M: when the mode of word P ends u40 (0: never), the mode after it u8, and of a settled market its price u32.
 M_AFTER: constant(uint256) = 40
 M_SETTLED_AT: constant(uint256) = 48

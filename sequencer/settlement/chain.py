@@ -131,7 +131,7 @@ class ExchangeChain:
                 earliest = min(earliest, (await self._contracts.inbox_entry(head)).due)
             applied = [
                 (await self._contracts.market(number)).last_funding_hour
-                for number in range(self._market_count)
+                for number in range(await self._contracts.market_count())
             ]
             first = max(max(applied) + 1, now_s // HOUR_S - HOURS_LOOKED_AT)
             for hour in range(first, now_s // HOUR_S):
