@@ -239,6 +239,7 @@ class Backlog:
         self.last_sealed = self.last_confirmed = event.batch_id
         self.settled_sequence = self.confirmed_sequence = sequence
         self.entries_settled += event.entries
+        self.fills_settled += event.fills
         metrics.BATCHES_SETTLED.set(event.batch_id)
 
     def _command(self, sequence: int) -> object:
