@@ -176,11 +176,9 @@ def _market(market: uint256, context: uint256) -> uint256:
     word: uint256 = (
         p & units.U32 | unsafe_sub(mark, distance) << BAND_LOW | unsafe_mul(distance, 2) << BAND_WIDTH | market << MARKET_ID
     )
-    # Mode, a clamped price and a stale price in one test: none of them is the usual case.
     stale: bool = unsafe_add(price >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < context & units.U40
-    if p >> ledger.P_MODE | price & tables.CLAMPED != 0 or stale:
-        if self._restricted(p, market, context) or price & tables.CLAMPED != 0 or stale:
-            word |= REDUCING
+    if self._restricted(p, market, context) or price & tables.CLAMPED != 0 or stale:
+        word |= REDUCING
     return word
 
 
