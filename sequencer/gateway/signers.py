@@ -52,6 +52,11 @@ class Signers:
             raise self._wrong_chain(chain, recovered)
         raise self._refuse(account, recovered, agents)
 
+    @property
+    def overload(self) -> Refusal | None:
+        """Why no order's signature is checked at the moment; None when there is room."""
+        return self._threads.overload
+
     async def order_batch(
         self, orders: Sequence[Order], signature: Signature, request: wire.Signed, account: Account
     ) -> RecoveredOrders:

@@ -25,7 +25,7 @@ from evermark.protocol.signing import (
     recover,
     struct_hash,
 )
-from sequencer.gateway.refusal import refuse
+from sequencer.gateway.refusal import Refusal, refuse
 
 CHUNK = 64
 RETRY_AFTER_MS = 500
@@ -137,18 +137,26 @@ class SignatureThreads:
         self._ask(job, False)
         return await job.done  # type: ignore[no-any-return]
 
+    @property
+    def overload(self) -> Refusal | None:
+        """Why nothing that is not urgent is taken at the moment; None when there is room."""
+        waiting = len(self._normal.unanswered)
+        if waiting < self._room:
+            return None
+        return refuse(
+            RejectCode.OVERLOADED,
+            "too many signatures wait to be checked",
+            waiting=waiting,
+            limit=self._room,
+            retry_after_ms=RETRY_AFTER_MS,
+        )
+
     def _ask(self, job: _Job, urgent: bool) -> None:
-        lane, waiting = self._normal, len(self._normal.unanswered)
+        lane = self._normal
         if urgent and not self._normal_of[job.account]:
             lane = self._urgent
-        elif not urgent and waiting >= self._room:
-            raise refuse(
-                RejectCode.OVERLOADED,
-                "too many signatures wait to be checked",
-                waiting=waiting,
-                limit=self._room,
-                retry_after_ms=RETRY_AFTER_MS,
-            )
+        elif not urgent and (refusal := self.overload) is not None:
+            raise refusal
         else:
             self._normal_of[job.account] += 1
         lane.waiting.append(job)
