@@ -11,7 +11,10 @@
 """
 
 from .interfaces import IInbox
+from .interfaces import IPriceOracle
 from .modules import door
+from .modules import forced
+from .modules import lateness
 from .modules import ledger
 from .modules import liquidation
 from .modules import running
@@ -20,11 +23,14 @@ from .modules import units
 LIQUIDATION: constant(uint256) = 1
 TAKEOVER: constant(uint256) = 2
 DELEVERAGING: constant(uint256) = 3
-DEPOSIT_GRACE_S: constant(uint256) = 600  # whose deposit waits for longer in the inbox is not liquidated
+FORCED_ON_BOOK: constant(uint256) = 5
+HALTED: constant(uint256) = 4  # a market's mode
 PRICES: constant(uint256) = 1 << 64  # key of the batch's price of market 0
+CONTEXT: constant(uint256) = 4 << 64
 
 LIQUIDATED: constant(bytes32) = keccak256("Liquidated(uint256,uint256,uint256,int256,uint256,uint256)")
 DELEVERAGED: constant(bytes32) = keccak256("Deleveraged(uint256,uint256,uint256,int256)")
+FORCED_CLOSE: constant(bytes32) = keccak256("ForcedClose(uint256,uint256,uint256,uint256,int256,uint256)")
 
 
 @external
@@ -43,6 +49,8 @@ def close_target(
     @return Whether the target sells, what it pays beside the price, and what fund or counterparty pay (negative: receive).
     """
     vault: door.IVault = door.IVault(msg.sender)
+    if kind >= FORCED_ON_BOOK:
+        return self._force(vault, kind, pair, counterparty, size, price)
     market: uint256 = pair & 63
     account: uint256 = pair >> 6 & units.U32
     if account < ledger.FIRST_USER_ACCOUNT:
@@ -50,7 +58,10 @@ def close_target(
     position: int256 = self._held(vault, pair & units.U38)
     if convert(abs(position), uint256) < size:
         units.fail("vault: larger than the position")
-    self._check_deposits(vault, account, market)
+    if forced.deposit_waits(vault, self._inbox(vault), account, market):
+        units.fail("vault: a deposit waits")
+    if staticcall IPriceOracle((staticcall vault.clerk_task())[2]).restarted():
+        units.fail("vault: chain was down")
     p: uint256 = staticcall vault.word(ledger.MARKET_P | market)
     loss: int256 = 0
     room: int256 = 0
@@ -71,7 +82,9 @@ def close_target(
         door.add_to(vault, ledger.INSURANCE_FUND, fee - share)
         return position > 0, fee, 0
     if kind == DELEVERAGING:
-        self._deleverage(vault, pair, counterparty, position, convert(size, int256), loss, p)
+        if counterparty >> 6 & units.U32 < ledger.FIRST_USER_ACCOUNT:
+            units.fail("vault: reserved account")
+        self._meet(vault, market, counterparty, position, convert(size, int256), loss, p)
         return position > 0, loss, -loss
     self._check_fund_cap(vault, market, position > 0, convert(size, int256), p)
     return position > 0, loss, share - loss
@@ -90,23 +103,83 @@ def is_allowed(
     return True
 
 
+@internal
+def _force(
+    vault: door.IVault, kind: uint256, pair: uint256, counterparty: uint256, size: uint256, price: uint256
+) -> (bool, int256, int256):
+    """
+    @dev A part of the close that the entry at the head of the inbox asks for, by an account at or above maintenance: against an order no
+         further below the mark than the penalty, which its owner signed; against fund or counterparty at a price of the rule's.
+    """
+    market: uint256 = pair & 63
+    account: uint256 = pair >> 6 & units.U32
+    inbox: address = self._inbox(vault)
+    id: uint256 = staticcall IInbox(inbox).head()
+    entry: IInbox.Entry = staticcall IInbox(inbox).entry(id)
+    named: uint256 = convert(entry.owner, uint256) | convert(entry.sub_account, uint256) << ledger.B_SUB_ACCOUNT
+    if entry.kind != forced.CLOSE or entry.data & units.U8 != market or staticcall vault.word(named) != account:
+        units.fail("vault: head asks for no close")
+    position: int256 = self._held(vault, pair & units.U38)
+    closed: uint256 = forced.closed_lots(vault, id) + size
+    if (position > 0) != (entry.data >> forced.LONG & 1 == 1) or convert(abs(position), uint256) < size:
+        units.fail("vault: larger than the position")
+    if closed > entry.data >> forced.LOTS & units.U62:
+        units.fail("vault: more than asked for")
+    p: uint256 = staticcall vault.word(ledger.MARKET_P | market)
+    if p >> ledger.P_MODE >= HALTED:
+        units.fail("vault: market halted")
+    sum: door.Margin = running.margin(vault, pair >> 40 & units.U16)
+    if not sum.fresh:
+        units.fail("vault: stale price")
+    if sum.equity < convert(sum.maintenance, int256):
+        units.fail("vault: below maintenance")
+    hour: uint256 = forced.hour_of(vault, market, (staticcall vault.word(CONTEXT)) & units.U40)
+    hour += size << forced.HOUR_LOTS
+    if hour >> forced.HOUR_LOTS & units.U64 > hour >> forced.HOUR_CAP:
+        units.fail("vault: cap of the hour")
+    extcall vault.write(ledger.FORCED | market, hour)
+    extcall vault.write(ledger.CLOSING, id | closed << forced.CLOSED | block.timestamp << forced.CLOSED_AT)
+    # In quote, signed as the closer loses: what the mark is above the price, and what it is above the mark when the entry was made.
+    mark: int256 = convert((staticcall vault.word(PRICES | market)) >> 32 & units.U32, int256)
+    lots: int256 = convert(size * (p & units.U32), int256)
+    most: int256 = forced.penalty(vault, market, mark * lots, p)
+    if position < 0:
+        lots = -lots
+    loss: int256 = (mark - convert(price, int256)) * lots
+    if kind == FORCED_ON_BOOK:
+        if loss > most:
+            units.fail("vault: loss above bound")
+    else:
+        loss = forced.close_loss(most, (mark - convert(entry.data >> forced.MARK & units.U32, int256)) * lots)
+        self._meet(vault, market, counterparty, position, convert(size, int256), loss, p)
+    extcall vault.relay(
+        [FORCED_CLOSE, convert(id, bytes32), convert(account, bytes32), convert(market, bytes32)],
+        abi_encode(size, loss, kind),
+    )
+    if kind == FORCED_ON_BOOK:
+        return position > 0, 0, 0
+    return position > 0, loss, -loss
+
+
+@view
+@external
+def check_late(time: uint256) -> bool:
+    """
+    @dev The closing check of the calling vault's late batch at the newest posted round: True, or a revert with the reason.
+    """
+    oracle: address = (staticcall door.IVault(msg.sender).clerk_task())[2]
+    lateness.check(door.IVault(msg.sender), oracle, time)
+    return True
+
+
 @view
 @internal
-def _check_deposits(vault: door.IVault, account: uint256, market: uint256):
-    """
-    @dev No liquidation of an account whose oldest deposit was made more than ten minutes before the market's price and still waits.
-    """
+def _inbox(vault: door.IVault) -> address:
     task: uint256 = 0
     inbox: address = empty(address)
     oracle: address = empty(address)
     task, inbox, oracle = staticcall vault.clerk_task()
-    b: uint256 = staticcall vault.word(ledger.B | account)
-    created: uint256 = staticcall IInbox(inbox).oldest_deposit(
-        convert(b & units.U160, address), convert(b >> ledger.B_SUB_ACCOUNT & units.U16, uint16)
-    )
-    price: uint256 = staticcall vault.word(PRICES | market)
-    if created != 0 and created + DEPOSIT_GRACE_S < price >> 64 & units.U40:
-        units.fail("vault: a deposit waits")
+    return inbox
 
 
 @view
@@ -171,16 +244,14 @@ def _fund_takes_one(
 
 
 @internal
-def _deleverage(
-    vault: door.IVault, pair: uint256, counterparty: uint256, position: int256, size: int256, loss: int256, p: uint256
+def _meet(
+    vault: door.IVault, market: uint256, counterparty: uint256, position: int256, size: int256, loss: int256, p: uint256
 ):
     """
-    @dev The counterparty is a user with an opposite position in this market, which shrinks, and it ends at or above maintenance.
+    @dev The counterparty has an opposite position in this market, which shrinks. A user ends at or above maintenance; the fund, which only
+         a forced close meets, passes the closing check.
     """
-    market: uint256 = pair & 63
     account: uint256 = counterparty >> 6 & units.U32
-    if account < ledger.FIRST_USER_ACCOUNT:
-        units.fail("vault: reserved account")
     if counterparty & 63 != market:
         units.fail("vault: markets differ")
     held: int256 = self._held(vault, counterparty & units.U38)
@@ -188,6 +259,8 @@ def _deleverage(
         units.fail("vault: same side")
     if abs(held) < size:
         units.fail("vault: larger than the position")
+    if account < ledger.FIRST_USER_ACCOUNT:
+        return
     sum: door.Margin = running.margin(vault, counterparty >> 40 & units.U16)
     if not sum.fresh:
         units.fail("vault: stale price")

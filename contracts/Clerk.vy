@@ -14,6 +14,7 @@ from .interfaces import IInbox
 from .interfaces import IPriceOracle
 from .modules import codec
 from .modules import door
+from .modules import forced
 from .modules import signed_actions
 from .modules import ledger
 from .modules import outflow
@@ -35,8 +36,11 @@ WRITE_OFF: constant(uint256) = 4
 MIN_FIRST_DEPOSIT: constant(uint256) = 10 * units.USDC  # as in the inbox: no dust accounts
 FUNDING_HOUR: constant(uint256) = 1
 TRIGGER_BIT: constant(uint256) = 2
+TAKEOVER: constant(uint256) = 2
+DELEVERAGING: constant(uint256) = 3
+FORCED_FILL: constant(uint256) = 6
 
-# Why an entry can never apply; 2 was a stale price, on which an entry now waits.
+# Why an entry can never apply; 2 was a stale price, on which an entry now waits. More are in modules/forced.vy.
 SKIPPED_UNKNOWN_ACCOUNT: constant(uint256) = 1
 SKIPPED_NOTHING_WITHDRAWABLE: constant(uint256) = 3
 SKIPPED_UNKNOWN_KIND: constant(uint256) = 4
@@ -60,6 +64,7 @@ FUNDING_APPLIED: constant(bytes32) = keccak256("FundingApplied(uint256,uint256,i
 
 struct Task:
     vault: door.IVault
+    oracle: IPriceOracle
     now: uint256
     separator: bytes32
     markets_at: uint256  # where the batch's table of markets ends its count
@@ -82,6 +87,7 @@ def settle() -> uint256:
     accounts_at: uint256 = markets_at + (codec.word(markets_at) & units.U8) + 2
     task: Task = Task(
         vault=vault,
+        oracle=IPriceOracle(oracle),
         now=packed >> 32 & units.U40,
         separator=signed_actions.separator(msg.sender),
         markets_at=markets_at,
@@ -95,7 +101,7 @@ def settle() -> uint256:
     first: uint256 = door.word(vault, ledger.COUNTERS) >> 48 & units.U64
     overdue: bool = packed >> 177 & 1 == 1
     if overdue:
-        self._only_overdue(inbox, first, at, count, packed >> 152 & units.U16)
+        self._only_overdue(task, inbox, first, at, count, packed >> 152 & units.U16)
     self._inbox(task, inbox, first, at, count)
     return self._prices(task, oracle, self._actions(task, at + 2 * count + 2) + 1, overdue)
 
@@ -120,22 +126,55 @@ def newest_lane(oracle: address, round: uint256) -> uint8:
 
 @view
 @internal
-def _only_overdue(inbox: address, first: uint256, start: uint256, count: uint256, rows: uint256):
+def _only_overdue(task: Task, inbox: address, first: uint256, start: uint256, count: uint256, rows: uint256):
     """
-    @dev A batch that is not the sequencer's holds overdue inbox entries, overdue funding hours, and nothing else; it
-         speaks for no journal. Entries are due in their order, so the last one decides.
+    @dev A batch that is not the sequencer's holds overdue inbox entries, overdue funding hours, fills that the entry behind those asks for,
+         and nothing else; it speaks for no journal. Entries are due in their order, so the last one decides.
     """
     at: uint256 = start + 2 * count + 2
     actions: uint256 = codec.word(at) & units.U16
-    end: uint256 = at + 5 * (codec.word(at + 1) & units.U8) + 5
-    if rows != 0 or actions != 0 or end != len(msg.data) or codec.word(end) & units.U32 != 0:
+    hours: uint256 = codec.word(at + 1) & units.U8
+    end: uint256 = at + 5 * hours + 3
+    if rows != 0 or actions != 0 or end > len(msg.data):
+        units.fail("vault: not only overdue work")
+    fills: uint256 = codec.word(end) & units.U16
+    if count | hours | fills == 0:
+        units.fail("vault: not the sequencer")
+    last: uint256 = first + count - 1
+    if fills != 0:
+        last += 1
+        end = self._overdue_fills(task, staticcall IInbox(inbox).entry(last), end, fills)
+    if end + 2 != len(msg.data) or codec.word(end + 2) & units.U16 != 0:
         units.fail("vault: not only overdue work")
     if codec.word(53) & units.U48 != 0 or codec.word(85) != 0:
         units.fail("vault: speaks for a journal")
-    if count != 0 and block.timestamp <= convert(
-        (staticcall IInbox(inbox).entry(first + count - 1)).due, uint256
-    ):
+    if last >= first and block.timestamp <= convert((staticcall IInbox(inbox).entry(last)).due, uint256):
         units.fail("vault: entry is not overdue")
+
+
+@view
+@internal
+def _overdue_fills(task: Task, entry: IInbox.Entry, start: uint256, count: uint256) -> uint256:
+    """
+    @dev Of a close: its fills against fund and counterparties, which the backstop holds to the entry. Of a liquidation: take-over and
+         deleveraging of the account that the entry names. Returns where the section ends.
+    """
+    at: uint256 = start
+    pairs_at: uint256 = task.accounts_at + 4 * task.accounts + 2
+    for _: uint256 in range(count, bound=256):
+        head: uint256 = codec.word(at + 3)
+        kind: uint256 = head >> 16 & 15
+        at += 6 + (head >> 20 & 15)
+        if entry.kind == forced.CLOSE and kind == FORCED_FILL:
+            continue
+        if kind == TAKEOVER:
+            at += 2
+        elif kind != DELEVERAGING:
+            units.fail("vault: not only overdue work")
+        pair: uint256 = codec.word(pairs_at + 3 * (head & units.U16) + 3)
+        if entry.kind != forced.LIQUIDATE or self._account_at(task, pair >> 8 & units.U16) != entry.data:
+            units.fail("vault: not only overdue work")
+    return at
 
 
 @view
@@ -188,6 +227,10 @@ def _inbox(task: Task, inbox: address, first: uint256, start: uint256, count: ui
             self._credit(task, id, ledger.INSURANCE_FUND, convert(entry.amount, uint256))
         elif entry.kind == WITHDRAWAL or entry.kind == CANCEL_ENTRY or entry.kind == APPROVE_ENTRY or entry.kind == REVOKE_ENTRY:
             self._request(task, id, entry, index)
+        elif entry.kind == forced.CLOSE:
+            self._close(task, id, entry, index)
+        elif entry.kind == forced.LIQUIDATE:
+            self._liquidate(task, inbox, id, entry.data, index)
         else:
             self._skip(task, id, SKIPPED_UNKNOWN_KIND)
 
@@ -278,6 +321,31 @@ def _request(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256)
 
 
 @internal
+def _close(task: Task, entry_id: uint256, entry: IInbox.Entry, index: uint256):
+    """
+    @dev The fills of earlier batches have closed what was asked for, or nothing can: else it is not consumable.
+    """
+    account: uint256 = door.word(task.vault,
+        convert(entry.owner, uint256) | convert(entry.sub_account, uint256) << ledger.B_SUB_ACCOUNT
+    )
+    if self._account_at(task, index) != account:
+        units.fail("vault: entry of another account")
+    reason: uint256 = staticcall task.vault.close_outcome(task.now, entry_id, entry.data, account, index)
+    if reason != 0:
+        self._skip(task, entry_id, reason)
+
+
+@internal
+def _liquidate(task: Task, inbox: address, entry_id: uint256, account: uint256, index: uint256):
+    """
+    @dev The account was closed out by earlier fills, or needs it no more: else it is not consumable.
+    """
+    if self._account_at(task, index) != account:
+        units.fail("vault: entry of another account")
+    self._skip(task, entry_id, staticcall task.vault.liquidation_outcome(inbox, account, index))
+
+
+@internal
 def _forced_withdrawal(task: Task, entry_id: uint256, entry: IInbox.Entry, account: uint256, index: uint256):
     """
     @dev A claim of min(requested, withdrawable). On a stale price it is not consumable: it waits, and its clock runs.
@@ -298,9 +366,12 @@ def _forced_withdrawal(task: Task, entry_id: uint256, entry: IInbox.Entry, accou
 @internal
 def _withdrawable(task: Task, index: uint256) -> (uint256, bool):
     """
-    @dev Equity above max(initial margin, 20 % of notional), not below zero; and whether all prices are fresh.
+    @dev Equity above max(initial margin, 20 % of notional), not below zero; and whether all prices are fresh. Nothing of an account
+         with positions in the hour after an outage of the chain: its owner may add margin first.
     """
     sum: door.Margin = staticcall task.vault.running_margin(index)
+    if sum.open_positions != 0 and staticcall task.oracle.restarted():
+        units.fail("vault: chain was down")
     kept: uint256 = max(sum.initial, (sum.notional + 4) // 5)
     return convert(max(sum.equity - convert(kept, int256), 0), uint256), sum.fresh
 

@@ -8,6 +8,8 @@
 
 from contracts.interfaces import IERC20
 from contracts.interfaces import IInbox
+from contracts.modules import door
+from contracts.modules import forced
 from contracts.modules import ledger
 
 implements: IInbox
@@ -21,9 +23,11 @@ interface Vault:
 DEPOSIT: constant(uint8) = 1
 DONATION: constant(uint8) = 2
 WITHDRAWAL: constant(uint8) = 3
+CLOSE: constant(uint8) = 4
 CANCEL: constant(uint8) = 5
 APPROVE_AGENT: constant(uint8) = 6
 REVOKE_AGENT: constant(uint8) = 7
+LIQUIDATE: constant(uint8) = 8
 GUARDIAN: constant(uint8) = 10
 SHORT_DELAY: constant(uint256) = 600  # seconds until a deposit, donation or guardian's change is overdue
 DELAY: constant(uint256) = 3600  # any other entry
@@ -119,6 +123,29 @@ def request_withdrawal(sub_account: uint16, amount: uint256) -> uint256:
     assert amount > 0, "inbox: amount is zero"
     assert amount < 2**95, "inbox: amount too large"
     return self._request(WITHDRAWAL, sub_account, amount, 0)
+
+
+@payable
+@nonreentrant
+@external
+def request_close(sub_account: uint16, market: uint256, size: uint256) -> uint256:
+    assert size > 0, "inbox: size is zero"
+    account: uint256 = staticcall Vault(VAULT).account_of(msg.sender, sub_account)
+    assert account != 0, "inbox: unknown account"
+    return self._request(CLOSE, sub_account, 0, forced.close_data(door.IVault(VAULT), account, market, size))
+
+
+@payable
+@nonreentrant
+@external
+def request_liquidation(account: uint256) -> uint256:
+    assert account >= ledger.FIRST_USER_ACCOUNT and account <= U32, "inbox: unknown account"
+    assert staticcall Vault(VAULT).word(ledger.B | account) != 0, "inbox: unknown account"
+    assert self.open_entry[msg.sender][0][LIQUIDATE] == 0, "inbox: one of this kind is open"
+    entry_id: uint256 = self._add(LIQUIDATE, 0, 0, account)
+    self._data[entry_id] = account
+    self.open_entry[msg.sender][0][LIQUIDATE] = entry_id
+    return entry_id
 
 
 @payable
@@ -281,6 +308,8 @@ def _bond(kind: uint8) -> uint256:
     gas: uint256 = 350_000  # the account's 16 open positions are named and read
     if kind == WITHDRAWAL:
         gas = 700_000  # 16 open positions
+    if kind == CLOSE or kind == LIQUIDATE:
+        gas = 2_500_000  # two batches: the fills, with 16 open positions on both sides, and then the entry
     return gas * BOND_GAS_PRICE
 
 

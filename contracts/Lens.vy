@@ -10,6 +10,7 @@
 from .interfaces import ILens
 from .modules import door
 from .modules import eip712
+from .modules import forced
 from .modules import ledger
 from .modules import running
 from .modules import units
@@ -137,6 +138,18 @@ def totals() -> ILens.Totals:
 @external
 def running_margin(account_index: uint256) -> door.Margin:
     return running.margin(door.IVault(msg.sender), account_index)
+
+
+@view
+@external
+def close_outcome(now: uint256, entry_id: uint256, data: uint256, account_id: uint256, account_index: uint256) -> uint256:
+    return forced.close_outcome(door.IVault(msg.sender), now, entry_id, data, account_id, account_index)
+
+
+@view
+@external
+def liquidation_outcome(inbox: address, account_id: uint256, account_index: uint256) -> uint256:
+    return forced.liquidation_outcome(door.IVault(msg.sender), inbox, account_id, account_index)
 
 
 @view

@@ -10,6 +10,7 @@
 from .interfaces import IERC20
 from .interfaces import IMarginVault
 from .interfaces import IPriceOracle
+from .modules import builder_fees
 from .modules import closing
 from .modules import codec
 from .modules import eip712
@@ -25,6 +26,10 @@ interface IClerk:
     def newest_lane(oracle: address, round: uint256) -> uint8: view
 
 
+interface ILateness:
+    def check_late(time: uint256) -> bool: view
+
+
 # What the vault calls of IInbox.
 interface IQueue:
     def consume(count: uint256, submitter: address): nonpayable
@@ -35,7 +40,8 @@ initializes: reasons
 initializes: eip712
 initializes: ledger
 initializes: tables[ledger := ledger, reasons := reasons]
-initializes: orders[eip712 := eip712, ledger := ledger, reasons := reasons, tables := tables]
+initializes: builder_fees[ledger := ledger, reasons := reasons, tables := tables]
+initializes: orders[builder_fees := builder_fees, eip712 := eip712, ledger := ledger, reasons := reasons, tables := tables]
 initializes: closing[ledger := ledger, reasons := reasons, tables := tables]
 initializes: fills[closing := closing, ledger := ledger, orders := orders, reasons := reasons, tables := tables]
 initializes: listing[ledger := ledger]
@@ -104,6 +110,15 @@ event Deleveraged:
     paid: int256
 
 
+event ForcedClose:
+    entry: indexed(uint256)
+    account: indexed(uint256)
+    market: indexed(uint256)
+    size: uint256
+    loss: int256
+    kind: uint256
+
+
 event WrittenOff:
     account: indexed(uint256)
     amount: uint256
@@ -126,6 +141,7 @@ event FundingApplied:
 # ---------------------------------------------------------------------------------------------------------------- storage
 
 MAX_BATCH_AGE_S: constant(uint256) = 120  # block time minus the pinned round's time
+MAX_LATE_S: constant(uint256) = 3_600  # the same of a late batch: order fills alone, checked at the newest round too
 MAX_BATCH_BYTES: constant(uint256) = 32_768  # bounds the memory that hashing a batch needs
 SMALL_BATCH_BYTES: constant(uint256) = 2_048
 IDENTITY: constant(address) = 0x0000000000000000000000000000000000000004
@@ -265,17 +281,21 @@ def _settle(round: uint256, batch_id: uint256):
     rows_at: uint256 = at
     skipped: uint256 = orders.skip(at, rows)
     at = unsafe_add(skipped & units.U32, 5)
-    # Sections 1 to 3 are the clerk's, unless their three counts are zero.
-    if codec.word(at) & units.U40 != 0:
+    # Sections 1 to 3 are the clerk's, unless their three counts are zero; it decides what anybody may settle.
+    if codec.word(at) & units.U40 != 0 or msg.sender != SEQUENCER:
         at = self._clerk(unsafe_sub(at, 5), context)
-    elif msg.sender != SEQUENCER:
-        reasons.fail(reasons.NOT_THE_SEQUENCER)
     if skipped >> 32 != 0:
         self._verify(rows_at, skipped >> 32, context)
     orders.load(rows_at, rows, context)
     at = unsafe_add(at, 2)
     fees: int256 = 0
     at, fees = fills.apply(at, codec.word(at) & units.U16, context)
+    if builder_fees.total != 0:
+        fees = unsafe_sub(fees, convert(builder_fees.total, int256))
+        builder_fees.total = 0
+    if context & tables.LATE != 0:
+        tables.name_accounts(context)
+        assert staticcall ILateness(closing.BACKSTOP).check_late(block.timestamp)
     closing.close(context)
     self._count_interest(markets)
     counters: uint256 = unsafe_add(ledger.words[ledger.COUNTERS], 1)
@@ -303,6 +323,8 @@ def _clerk(at: uint256, context: uint256) -> uint256:
     """
     @dev Has the clerk work through sections 1 to 3, or section 5, from offset `at`. Returns where they end.
     """
+    if context & tables.LATE != 0:
+        reasons.fail(reasons.TOO_LATE_FOR_IT)
     inbox_count: uint256 = codec.word(unsafe_add(at, 2)) & units.U16
     if inbox_count != 0 and context & WITHDRAWALS == 0:
         extcall IQueue(INBOX).consume(inbox_count, msg.sender)
@@ -326,7 +348,8 @@ def _load_prices(round: uint256, batch_id: uint256, markets: uint256) -> uint256
     if keccak256(slice(abi_encode(words), 64, 32 * len(words))) != convert(codec.word(47), bytes32):
         reasons.fail(reasons.PRICES_HASH_DIFFERS)
     now: uint256 = words[0] >> 40
-    if block.timestamp > now + MAX_BATCH_AGE_S:
+    age: uint256 = unsafe_sub(max(block.timestamp, now), now)
+    if age > MAX_LATE_S:
         reasons.fail(reasons.ROUND_TOO_OLD)
     first: uint256 = unsafe_add(markets >> 32, 1)
     next_id: uint256 = 0
@@ -342,7 +365,7 @@ def _load_prices(round: uint256, batch_id: uint256, markets: uint256) -> uint256
             # A clamped price is as uncertain as a stale one, and every rule about those holds: its time becomes 0.
             half = half & ~(units.U40 << 64)
         tables.markets[market] = half | batch_id << 128
-    return now | batch_id << 40
+    return now | batch_id << 40 | (tables.LATE if age > MAX_BATCH_AGE_S else 0)
 
 
 @internal
@@ -412,9 +435,11 @@ def word(key: uint256) -> uint256:
     if key >> 48 == 0:
         return ledger.words[key]
     kind: uint256 = key >> 64
-    if kind > 5:
+    if kind > 6:
         return ledger.named[key]
     index: uint256 = key & units.U38
+    if kind == 6:
+        return units.bits(tables.account_base[index])
     if kind == 5:
         return ledger.words[ledger.POSITIONS | index]
     if kind == 4:

@@ -37,6 +37,7 @@ from sequencer.gateway.services import ExchangeFacts, Services
 from sequencer.inbox import InboxWatcher
 from sequencer.journal import JournalRefused
 from sequencer.opening import Opening
+from sequencer.outages import OutageWatch
 from sequencer.outside import create_outside
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.errors import Ended, Unreachable
@@ -120,6 +121,7 @@ class Sequencer:
         self._clock = clock
         self._opening = Opening(core.pipeline, clock.now_s, taken_over=config.standby)
         self._inbox = InboxWatcher(chain, core.pipeline.submit, lambda: core.state.next_entry_id)
+        self._outages = OutageWatch(chain, core.pipeline.submit, lambda: core.state.chain_restarted)
         way_out = WayOut(chain, core.backlog, clock.now_s, core.reverse, core.bisection)
         self._line = SettlementLine(
             chain,
@@ -139,6 +141,7 @@ class Sequencer:
         tasks = {
             "pipeline": asyncio.ensure_future(self._core.run()),
             "inbox": asyncio.ensure_future(self._inbox.run()),
+            "outages": asyncio.ensure_future(self._outages.run()),
             "settlement": asyncio.ensure_future(self._line.run()),
             "storage": asyncio.ensure_future(self._storage.run()),
             "reconciliation": asyncio.ensure_future(self._reconciliation.run()),

@@ -25,7 +25,12 @@ LAST_WAIT_S = 15.0  # each offer is journaled, and a price can be stale for long
 PAGE = 64  # entries asked for at once
 
 # What the engine may say of an entry that it will take later; the entry stays the next one.
-TEMPORARY = (RejectCode.STALE_PRICE, RejectCode.NOT_READY, RejectCode.OVERLOADED)
+TEMPORARY = (
+    RejectCode.STALE_PRICE,
+    RejectCode.NOT_READY,
+    RejectCode.OVERLOADED,
+    RejectCode.CHAIN_RESTARTED,
+)
 
 log = structlog.get_logger("inbox")
 
@@ -80,6 +85,10 @@ class InboxWatcher:
                 (event.reject for event in await self._submit(entry) if isinstance(event, CommandRejected)),
                 None,
             )
+            if refusal is None and self._next_entry_id() == at:
+                # A close or a liquidation goes on in parts; it is offered again until it leaves the queue.
+                await self._tell_waiting(entries[offset:], complete=len(entries) < PAGE)
+                return True
             if refusal is not None and self._next_entry_id() != at:
                 return True  # a reversal has come between; what is next is asked again
             if refusal is not None:

@@ -29,6 +29,8 @@ from sequencer.engine.events import (
     Reversed,
     RoundApplied,
     Trade,
+    TwapSliced,
+    TwapStarted,
     WithdrawalClaimed,
 )
 from sequencer.engine.state import EngineState, MarketState
@@ -42,7 +44,15 @@ SNAPSHOT_TRADES = 50
 
 Topic = tuple[str, str]  # (channel, market symbol or "")
 ORDER_EVENTS = (
-    OrderAccepted | OrderWaits | OrderTriggered | OrderRested | OrderFilled | OrderCancelled | OrderRestored
+    OrderAccepted
+    | OrderWaits
+    | OrderTriggered
+    | OrderRested
+    | OrderFilled
+    | OrderCancelled
+    | TwapStarted
+    | TwapSliced
+    | OrderRestored
 )
 ACCOUNT_EVENTS = CollateralChanged | PositionChanged | WithdrawalClaimed | AccountRegistered
 
@@ -290,15 +300,17 @@ class MarketData:
             feed.trades.append(tick)
         feed.ring.append(tick)
         sides = (
-            ("maker", trade.maker, trade.maker_hash, trade.maker_fee, trade.taker_side.opposite),
-            ("taker", trade.taker, trade.taker_hash, trade.taker_fee, trade.taker_side),
+            ("maker", trade.maker, trade.maker_hash, trade.maker_fee, trade.maker_builder_fee),
+            ("taker", trade.taker, trade.taker_hash, trade.taker_fee, trade.taker_builder_fee),
         )
-        for role, account, order_hash, fee, side in sides:
+        for role, account, order_hash, fee, built in sides:
+            side = trade.taker_side if role == "taker" else trade.taker_side.opposite
             change = self._touch(account, applied.sequence)
             if change is None:
                 continue
             order = "0x" + order_hash.hex() if order_hash else ""
-            about = {"market": feed.symbol, "side": SIDE_TEXT[side], "fee": wire_int(fee), "role": role}
+            fees = {"fee": wire_int(fee), "builder_fee": wire_int(built)}
+            about = {"market": feed.symbol, "side": SIDE_TEXT[side], "role": role} | fees
             deleveraged = not order and account >= FIRST_USER_ACCOUNT and account != trade.liquidated
             change.fills.append(tick | about | {"order_hash": order, "deleveraged": deleveraged})
             if order_hash:

@@ -1,19 +1,20 @@
 """The first phase after a start or a take-over: what may not happen before the exchange has caught up with the world.
 
 Nothing is liquidated before prices are newer than the start, because those from before it say nothing about now; the
-gateway takes nothing but cancels until then. After a take-over withdrawals wait for a while longer, so that a fault
-that went unnoticed in the fail-over can be stopped before money leaves.
+gateway takes nothing but cancels until then. After a take-over, or when the exchange was down for longer than five minutes,
+withdrawals and transfers wait for a while longer, so that a fault that went unnoticed can be stopped before money leaves.
 """
 
 from collections.abc import Callable
 
 from evermark.protocol.reject import Reject, RejectCode
-from sequencer.engine.commands import TriggerLiquidation, WithdrawRequest
+from sequencer.engine.commands import TransferRequest, TriggerLiquidation, WithdrawRequest
 from sequencer.engine.events import RoundApplied
 from sequencer.pipeline import Pipeline
 from sequencer.replay import Applied
 
-WITHDRAWALS_HELD_S = 300  # chain seconds after a take-over
+WITHDRAWALS_HELD_S = 300  # chain seconds after a take-over or a long stop
+LONG_STOP_S = 300  # chain seconds without a command
 PRICES, WITHDRAWALS = "prices", "withdrawals"
 
 
@@ -31,11 +32,11 @@ class Opening:
             Reject(code=RejectCode.NOT_READY, message="no prices since the start yet"),
             (TriggerLiquidation,),
         )
-        if taken_over:
-            message = f"withdrawals are held for {WITHDRAWALS_HELD_S} s after a fail-over"
-            pipeline.hold_back(
-                WITHDRAWALS, Reject(code=RejectCode.NOT_READY, message=message), (WithdrawRequest,)
-            )
+        was_at_s = pipeline.state.stamp_ms // 1000
+        if taken_over or (was_at_s and self._began_s > was_at_s + LONG_STOP_S):
+            message = f"withdrawals are held for {WITHDRAWALS_HELD_S} s after a fail-over or a long stop"
+            refusal = Reject(code=RejectCode.NOT_READY, message=message)
+            pipeline.hold_back(WITHDRAWALS, refusal, (WithdrawRequest, TransferRequest))
         pipeline.subscribe(self.observe)
 
     def observe(self, applied: Applied) -> None:

@@ -21,6 +21,8 @@ interface IVault:
     def clerk_task() -> (uint256, address, address): view
     def running_margin(account_index: uint256) -> Margin: view
     def market_count() -> uint256: view
+    def close_outcome(now: uint256, entry_id: uint256, data: uint256, account: uint256, index: uint256) -> uint256: view
+    def liquidation_outcome(inbox: address, account: uint256, index: uint256) -> uint256: view
     def word(key: uint256) -> uint256: view
     def write(key: uint256, word: uint256): nonpayable
     def relay(topics: DynArray[bytes32, 4], data: Bytes[128]): nonpayable

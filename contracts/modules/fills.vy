@@ -4,7 +4,8 @@
 @license Apache-2.0
 @notice Section 4 of a batch: order fills, liquidations, take-overs, deleveraging and fills against the insurance fund, in order.
 @dev Every fill has an active side (a taker row, or a liquidation target) and a passive side (a maker row, the fund, or a counterparty):
-     orders: row, row; liquidation: target, row; take-over: target, fund; deleveraging: target, counterparty; fund: row, fund.
+     orders: row, row; liquidation: target, row; take-over: target, fund; deleveraging: target, counterparty; fund: row, fund; forced
+     close: target, row, or target, fund or counterparty.
      Fills move running positions in the pair table; storage follows in `closing`.
 """
 
@@ -39,6 +40,8 @@ LIQUIDATION: constant(uint256) = 1
 TAKEOVER: constant(uint256) = 2
 DELEVERAGING: constant(uint256) = 3
 FUND: constant(uint256) = 4
+FORCED_ON_BOOK: constant(uint256) = 5
+FORCED: constant(uint256) = 6
 NO_INDEX: constant(uint256) = 65535
 MAX_FILLS: constant(uint256) = 2048
 
@@ -234,13 +237,15 @@ def _other(start: uint256, fill: uint256, context: uint256) -> (uint256, int256)
     """
     @dev The kinds that are not an order against an order. Returns where the fill ends and the fee of its row.
     """
+    if context & tables.LATE != 0:
+        reasons.fail(reasons.TOO_LATE_FOR_IT)
     kind: uint256 = fill >> KIND & 15
     keeper: uint256 = NO_INDEX
     at: uint256 = unsafe_add(start, 5)
     if kind == LIQUIDATION or kind == TAKEOVER:
         keeper = fill >> 200 & units.U16
         at = unsafe_add(at, 2)
-    elif kind != FUND and kind != DELEVERAGING:
+    elif kind > FORCED:
         reasons.fail(reasons.FILL_KIND_RESERVED)
     width: uint256 = fill >> WIDTH
     size: uint256 = fill << (unsafe_sub(at, start) << 3) >> (unsafe_sub(31, width) << 3)
@@ -295,13 +300,13 @@ def _close_out(
     kind: uint256, active: uint256, second: uint256, size: uint256, keeper: uint256, context: uint256
 ) -> int256:
     """
-    @dev A target against a maker row, the insurance fund or a counterparty. Returns the maker's fee.
+    @dev A target, or who closes by the inbox, against a maker row, the insurance fund or a counterparty. Returns the maker's fee.
     """
     target: uint256 = tables.pair_at(active, context)
     market: uint256 = target & 63
     p: uint256 = ledger.words[ledger.MARKET_P | market]
     price: uint256 = tables.markets[market] >> 32 & units.U32
-    if kind != LIQUIDATION:
+    if kind != LIQUIDATION and kind != FORCED_ON_BOOK:
         self._move(kind, target, active, second, size, price, p, keeper, context)
         return 0
     row: uint256 = orders.row_at(second, context)
@@ -341,11 +346,11 @@ def _move(
     """
     other: uint256 = tables.pair_at(passive, context)
     role: uint256 = tables.ROLE_TARGET
-    if kind == TAKEOVER:
+    if other & units.U38 == ledger.INSURANCE_FUND << 6 | target & 63:
         role = tables.ROLE_FUND
-        if other & units.U38 != ledger.INSURANCE_FUND << 6 | target & 63:
-            reasons.fail(reasons.NOT_THE_FUNDS_PAIR)
-    elif tables.accounts[0] & units.U32 != ledger.INSURANCE_FUND:
+    elif kind == TAKEOVER:
+        reasons.fail(reasons.NOT_THE_FUNDS_PAIR)
+    if kind == DELEVERAGING and tables.accounts[0] & units.U32 != ledger.INSURANCE_FUND:
         # The backstop asks what the fund could still take; accounts ascend, so it comes first.
         reasons.fail(reasons.POSITIONS_NOT_NAMED)
     notional: int256 = self._notional(size, mark, p)

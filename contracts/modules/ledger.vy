@@ -41,6 +41,7 @@ MARKET_T0: constant(uint256) = MARKET_P + 64
 MARKET_T1: constant(uint256) = MARKET_P + 128
 MARKET_H: constant(uint256) = MARKET_P + 192
 MARKET_S: constant(uint256) = MARKET_P + 256
+FORCED: constant(uint256) = MARKET_P + 384  # forced closes of the hour; modules/forced.vy
 # Last batch id u48, inbox head u64, account count u32, claim count u40, the fee account's collateral u72: rebates never exceed the taker's
 # fee, so it is never negative, and it costs no word of its own.
 COUNTERS: constant(uint256) = MARKET_P + 512
@@ -48,6 +49,7 @@ POOL: constant(uint256) = MARKET_P + 513  # funding pool int128, dust u64
 CREDITED: constant(uint256) = MARKET_P + 514  # tokens that collateral, pool and claims share out
 DEPOSITS: constant(uint256) = MARKET_P + 515  # int128: what collateral and pool share out, credited tokens without the claims
 OUTFLOW: constant(uint256) = MARKET_P + 516  # how much left lately; modules/outflow.vy
+CLOSING: constant(uint256) = MARKET_P + 520  # how far the inbox entry is that was last closed for
 B: constant(uint256) = 1 << 40
 CLAIMS: constant(uint256) = 1 << 41
 CLAIM_DUES: constant(uint256) = CLAIMS | 1 << 40  # from when on a claim is payable, 0 for at once

@@ -30,7 +30,7 @@ def of(row_at: uint256, b: uint256, symbol: uint256) -> bytes32:
     link: uint256 = 0
     if flags & row_layout.FLAG_EXTENSION != 0:
         prices = codec.word(extension + 22)
-        link = codec.word(extension + row_layout.EXTENSION_BYTES)
+        link = codec.word(extension + row_layout.SIGNED_BYTES)
     return keccak256(
         abi_encode(
             TYPE_HASH,

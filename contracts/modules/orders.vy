@@ -5,6 +5,7 @@
 @notice Order rows of a batch: their EIP-712 digests, signers and limits, and what a fill uses up of them.
 """
 
+from . import builder_fees
 from . import codec
 from . import eip712
 from . import ledger
@@ -12,6 +13,7 @@ from . import tables
 from . import reasons
 from . import units
 
+uses: builder_fees
 uses: eip712
 uses: ledger
 uses: reasons
@@ -57,7 +59,8 @@ SCHEME: constant(uint256) = 254  # u2
 FEES_AT: constant(uint256) = 86  # calldata offset of the fee classes: selector, header, count
 HEAD_BYTES: constant(uint256) = 23  # flags to expiry
 SIGNATURE_BYTES: constant(uint256) = 64
-EXTENSION_BYTES: constant(uint256) = 44
+EXTENSION_BYTES: constant(uint256) = 46
+SIGNED_BYTES: constant(uint256) = 44  # of the extension: what the order's owner signed; then the builder's account index u16
 
 # What fills use up of a row, in transient storage: filled u64 (slot 0 only), used bit 64, the row's offset in calldata u16 at 72, and at 128
 # the numerator of its fee plus FEE_ZERO, which makes it positive whatever the rebates: a difference of its quotients by 1e6 is then
@@ -148,7 +151,7 @@ def load(start: uint256, count: uint256, context: uint256):
             # The verifier has seen its signature.
             at = unsafe_add(unsafe_add(at, 2), codec.word(unsafe_add(at, 2)) & units.U16)
             if head & EXTENSION != 0:
-                at = unsafe_add(at, EXTENSION_BYTES)
+                at = builder_fees.ready(i, unsafe_add(at, EXTENSION_BYTES), context)
             continue
         at = unsafe_add(at, SIGNATURE_BYTES)
         s: uint256 = convert(slice(msg.data, unsafe_sub(at, 32), 32), uint256)
@@ -163,7 +166,7 @@ def load(start: uint256, count: uint256, context: uint256):
         if convert(signer, uint256) != b & units.U160:
             self.check_agent(pair >> 6 & units.U32, signer, now)
         if head & EXTENSION != 0:
-            at = unsafe_add(at, EXTENSION_BYTES)
+            at = builder_fees.ready(i, unsafe_add(at, EXTENSION_BYTES), context)
 
 
 @view
@@ -211,7 +214,7 @@ def _struct_hash(head: uint256, size: uint256, symbol: uint256, b: uint256, sign
     link: uint256 = 0
     if flags >> 13 != 0:
         prices = codec.word(unsafe_add(signature_end, 22))
-        link = codec.word(unsafe_add(signature_end, EXTENSION_BYTES))
+        link = codec.word(unsafe_add(signature_end, SIGNED_BYTES))
     return keccak256(
         abi_encode(
             TYPE_HASH,
@@ -278,12 +281,17 @@ def use(
 ) -> int256:
     """
     @dev Fills `size` lots of a row at `rate`: replay protection by (slot, sequence), remaining size, reduce-only, signed fee.
-    @return What the fill adds to the row's fee: the rounded total after it less the rounded total before.
+    @return What the fill adds to the row's fees: the rounded totals after it less the rounded totals before.
     """
     if rate > convert(convert(head >> MAX_FEE & units.U16, bytes32), int256):
         reasons.fail(reasons.FEE_ABOVE_SIGNED_MAXIMUM)
-    if head & REDUCE_ONLY != 0:
-        self.check_shrinks(pair, head & SELL != 0, size)
+    before: uint256 = row
+    if head & (REDUCE_ONLY | EXTENSION) != 0:
+        if head & REDUCE_ONLY != 0:
+            self.check_shrinks(pair, head & SELL != 0, size)
+        if head & EXTENSION != 0:
+            # Whole units of fee, taken off before: the difference below has them.
+            before = unsafe_sub(row, unsafe_mul(self._pay_builder(index, row, head, notional), units.PPM) << FEE)
     # Two's complement: a rebate is subtracted. What is used up is added below to `filled`, which cannot reach the bit above it.
     used: uint256 = unsafe_add(row, convert(convert(unsafe_mul(notional, rate), bytes32), uint256) << FEE)
     slot: uint256 = head >> SLOT & units.U16
@@ -325,8 +333,24 @@ def use(
         reasons.fail(reasons.ORDER_OVERFILLED)
     self.rows[index] = used
     return convert(
-        convert(unsafe_sub(unsafe_div(used >> FEE, units.PPM), unsafe_div(row >> FEE, units.PPM)), bytes32), int256
+        convert(unsafe_sub(unsafe_div(used >> FEE, units.PPM), unsafe_div(before >> FEE, units.PPM)), bytes32), int256
     )
+
+
+@internal
+def _pay_builder(index: uint256, row: uint256, head: uint256, notional: int256) -> uint256:
+    """
+    @dev The fee of a row's builder, which the end of its extension names. Returns what the fill adds to it.
+    """
+    at: uint256 = unsafe_add(row >> ROW_AT & units.U16, unsafe_add(HEAD_BYTES + 1, head >> SIZE_WIDTH & 7))
+    if head >> SCHEME == 0:
+        at = unsafe_add(at, SIGNATURE_BYTES)
+    else:
+        at = unsafe_add(unsafe_add(at, 2), codec.word(unsafe_add(at, 2)) & units.U16)
+    link: uint256 = codec.word(unsafe_add(at, EXTENSION_BYTES))
+    if link >> 16 & units.U16 == 0:
+        return 0
+    return builder_fees.pay(index, link, convert(notional, uint256))
 
 
 @view

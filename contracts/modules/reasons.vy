@@ -72,6 +72,8 @@ HIGH_S: constant(uint256) = 58
 NO_SIGNER: constant(uint256) = 59
 FROZEN: constant(uint256) = 60
 PAYABLE_AT: constant(uint256) = 61  # with the time, above the lowest eight bits
+NOT_THE_BUILDER: constant(uint256) = 62
+TOO_LATE_FOR_IT: constant(uint256) = 63
 MARKET_CLOSED: constant(uint256) = 70
 
 REASONS: immutable(address)
@@ -213,6 +215,10 @@ def text(code: uint256) -> String[32]:
         return "vault: no signer"
     if code == FROZEN:
         return "vault: frozen"
+    if code == NOT_THE_BUILDER:
+        return "vault: not the builder's account"
+    if code == TOO_LATE_FOR_IT:
+        return "vault: late, so only order fills"
     if code == MARKET_CLOSED:
         return "vault: market closed to trades"
     return "vault: refused"

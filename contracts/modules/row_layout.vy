@@ -5,7 +5,7 @@
 @notice Where the parts of an order row stand in calldata, for the contracts that work for the vault; layout in
         `evermark/protocol/batch.py`. The vault itself reads its rows in its own, hotter, way (modules/orders.vy).
 @dev A row: head of 23 bytes (flags u16, pair u16, fee class u8, slot u16, sequence u48, limit price u32, max fee u16, expiry u32), size of 1 to
-     8 bytes, evidence, and with the extension flag 44 bytes more. Evidence is r and s of 32 bytes each under scheme 0, and a length
+     8 bytes, evidence, and with the extension flag 46 bytes more. Evidence is r and s of 32 bytes each under scheme 0, and a length
      u16 with that many bytes under any other.
 """
 
@@ -14,7 +14,8 @@ from . import units
 
 HEAD_BYTES: constant(uint256) = 23
 SIGNATURE_BYTES: constant(uint256) = 64
-EXTENSION_BYTES: constant(uint256) = 44
+EXTENSION_BYTES: constant(uint256) = 46
+SIGNED_BYTES: constant(uint256) = 44  # of the extension: all but the builder's account index
 FLAG_EXTENSION: constant(uint256) = 1 << 13
 
 

@@ -11,12 +11,14 @@ from . import ledger
 from . import units
 
 # Keys of the running batch in `word`: prices by market, pairs and accounts by index, the batch's context, and positions as storage holds
-# them, by account id << 6 | market.
+# them, by account id << 6 | market, and an account's collateral before section 4 where its entry has bit 64.
 PRICES: constant(uint256) = 1 << 64
 PAIRS: constant(uint256) = 2 << 64
 ACCOUNTS: constant(uint256) = 3 << 64
 CONTEXT: constant(uint256) = 4 << 64
 STORED: constant(uint256) = 5 << 64
+BASES: constant(uint256) = 6 << 64
+BASE_NOTED: constant(uint256) = 1 << 64
 MAX_NAMED: constant(uint256) = 64
 
 
@@ -42,14 +44,14 @@ def margin(vault: door.IVault, index: uint256) -> door.Margin:
         stored: uint256 = staticcall vault.word(STORED | pair & units.U38)
         if stored & units.U64 != 0:
             unnamed -= 1
-        sum.equity -= self._owed(stored, s) + (convert(convert(pair, bytes32), int256) >> 128)
+        sum.equity -= self.owed(stored, s) + (convert(convert(pair, bytes32), int256) >> 128)
         size: int256 = convert(pair >> 64 & units.U64, int256) - 2**62
         if size == 0:
             continue
         p: uint256 = staticcall vault.word(ledger.MARKET_P | market)
         price: uint256 = staticcall vault.word(PRICES | market)
         value: int256 = size * convert((price >> 32 & units.U32) * (p & units.U32), int256)
-        initial: uint256 = self._initial(vault, market, p, convert(abs(value), uint256))
+        initial: uint256 = self.initial(vault, market, p, convert(abs(value), uint256))
         sum.open_positions += 1
         sum.equity += value
         sum.initial += initial
@@ -94,11 +96,20 @@ def check_closing(
         p: uint256 = staticcall vault.word(ledger.MARKET_P | market)
         price: uint256 = staticcall vault.word(PRICES | market)
         lot: int256 = convert((price >> 32 & units.U32) * (p & units.U32), int256)
-        maintenance += (self._initial(vault, market, p, convert(abs(size * lot), uint256)) + 1) >> 1
-        maintenance_before += (self._initial(vault, market, p, convert(abs(was * lot), uint256)) + 1) >> 1
-        before += was * lot - self._owed(positions[i], staticcall vault.word(ledger.MARKET_S | market))
+        maintenance += (self.initial(vault, market, p, convert(abs(size * lot), uint256)) + 1) >> 1
+        maintenance_before += (self.initial(vault, market, p, convert(abs(was * lot), uint256)) + 1) >> 1
+        before += was * lot - self.owed(positions[i], staticcall vault.word(ledger.MARKET_S | market))
     if equity >= convert(initial, int256):
         return
+    self.check_ratio(before, maintenance_before, equity, maintenance)
+
+
+@pure
+@internal
+def check_ratio(before: int256, maintenance_before: uint256, equity: int256, maintenance: uint256):
+    """
+    @dev An account below its initial margin of which no position grew: a deficit may not grow, and otherwise the margin ratio not fall.
+    """
     if before < 0:
         if equity < before:
             units.fail("vault: deficit grew")
@@ -109,7 +120,7 @@ def check_closing(
 
 @pure
 @internal
-def _owed(stored: uint256, s: uint256) -> int256:
+def owed(stored: uint256, s: uint256) -> int256:
     """
     @dev Funding that a stored position has not paid, rounded up.
     """
@@ -119,7 +130,7 @@ def _owed(stored: uint256, s: uint256) -> int256:
 
 @view
 @internal
-def _initial(vault: door.IVault, market: uint256, p: uint256, notional: uint256) -> uint256:
+def initial(vault: door.IVault, market: uint256, p: uint256, notional: uint256) -> uint256:
     """
     @dev Initial margin of one position.
     """

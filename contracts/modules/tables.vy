@@ -10,7 +10,7 @@
      by `name_accounts` before the first of them.
 
      `context` packs what every step needs: now u40, batch id u48 at 40, accounts u16 at 88, pairs u16 at 104, rows u16 at 120,
-     fee classes u8 at 136, calldata offset of the account table u32 at 152.
+     fee classes u8 at 136, flags from 144, calldata offset of the account table u32 at 152.
 """
 
 from . import codec
@@ -37,6 +37,7 @@ COST: constant(uint256) = 128
 ZERO_SIZE: constant(uint256) = 2**62
 INTEREST: constant(uint256) = 176  # bit offset in a market's entry
 
+LATE: constant(uint256) = 1 << 146  # in the context: the pinned round is older than a batch's usual age
 CLAMPED: constant(uint256) = 1 << 104  # in a market's entry: the oracle held back a jump
 
 BASE_NOTED: constant(uint256) = 1 << 64  # in an account's entry

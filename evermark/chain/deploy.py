@@ -37,10 +37,11 @@ async def deploy(
     parameters: Parameters = DEFAULT_PARAMETERS,
     markets: Sequence[Market] | None = None,
     token: str | None = None,
+    uptime_feed: str = NO_UPTIME_FEED,
 ) -> Manifest:
     """Deploy an exchange and write its manifest; do nothing when that manifest's contracts are on the chain.
 
-    `token` None deploys the test token. Raises DeployRefused.
+    `token` None deploys the test token. `uptime_feed` tells of outages of the chain, where it has one. Raises DeployRefused.
     """
     listed = tuple(load_markets() if markets is None else markets)
     path = Path(out_path)
@@ -49,7 +50,7 @@ async def deploy(
             if path.exists():
                 return await _existing(w3, path, roles, parameters, listed)
             sender = TransactionSender(w3, deployer_key)
-            manifest = await _create(w3, sender, roles, parameters, listed, token)
+            manifest = await _create(w3, sender, roles, parameters, listed, token, uptime_feed)
             await _check_code(w3, manifest)
     except (TransactionReverted, Web3Exception, ValidationError, *UNREACHABLE) as error:
         raise DeployRefused(f"deploy: {rpc_url}: {error!r}") from error
@@ -116,6 +117,7 @@ async def _create(
     parameters: Parameters,
     markets: tuple[Market, ...],
     token: str | None,
+    uptime_feed: str,
 ) -> Manifest:
     genesis_block = await w3.eth.block_number
     if token is None:
@@ -131,7 +133,7 @@ async def _create(
         list(roles.funding_keepers),
         roles.sequencer,
         NO_GOVERNOR,
-        NO_UPTIME_FEED,
+        to_checksum_address(uptime_feed),
     )
     cold = ("clerk", "backstop", "reasons", "verifier", "lens")
     helpers = {name: await _create_one(sender, name) for name in cold}

@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from eth_hash.auto import keccak
 from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
 from web3.types import TxReceipt
@@ -14,6 +15,8 @@ from evermark.chain.vault import InboxKind
 
 ALL_SLOTS = 65_535  # a cancel of everything
 MOST = 2**95 - 1  # what an entry can ask for
+HASH_WORD = 3  # of a market's words: the hash of its symbol
+CLOSING_WORD = (1 << 39) + 520  # the vault's word that says how far the last close is
 OVERDUE_S = 86_400  # how long the head of the inbox is overdue before anyone may freeze
 
 
@@ -24,6 +27,7 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True):
     head: int  # next inbox entry; equal to `tail` when none waits
     tail: int
     head_due_s: int
+    head_part_s: int  # when the last part of a close at the head was done
     frozen_s: int
     accounts: int
     counted: int
@@ -34,7 +38,8 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def freezable_s(self) -> int:
         """From when on anyone may freeze, as the inbox stands; 0 when nothing waits or it is frozen."""
-        return 0 if self.frozen_s or self.head == self.tail else self.head_due_s + OVERDUE_S + 1
+        ignored_s = max(self.head_due_s, self.head_part_s)
+        return 0 if self.frozen_s or self.head == self.tail else ignored_s + OVERDUE_S + 1
 
 
 class ExitRefused(RuntimeError):
@@ -67,11 +72,13 @@ class ExitContracts:
         at, queue, way = block["number"], self.inbox.functions, self.exit.functions
         head, tail = await _read(queue.head(), at), await _read(queue.tail(), at)
         due = (await _read(queue.entry(head), at)).due if head < tail else 0
+        part = int(await _read(self.vault.functions.word(CLOSING_WORD), at))
         return ExitStatus(
             block_s=int(block["timestamp"]),
             head=head,
             tail=tail,
             head_due_s=due,
+            head_part_s=part >> 128 if part & 2**64 - 1 == head else 0,
             frozen_s=await _read(way.frozen_at(), at),
             accounts=await _read(way.accounts(), at),
             counted=max(0, await _read(way.cursor(), at) - 1),
@@ -79,6 +86,10 @@ class ExitContracts:
             positive_equity=await _read(way.positive_equity(), at),
             pot=await _read(way.pot(), at),
         )
+
+    async def block_time(self) -> int:
+        """Time of the newest block, unix seconds."""
+        return int((await read_again(lambda: self.w3.eth.get_block("latest")))["timestamp"])
 
     async def account_of(self, owner: str, sub_account: int) -> int:
         """Account id, 0 when not registered."""
@@ -111,6 +122,35 @@ class ExitContracts:
     async def request_withdrawal(self, sender: TransactionSender, sub_account: int, amount: int) -> None:
         """Queue a withdrawal of at most `amount` quote units, with its bond."""
         await self._ask(sender, InboxKind.WITHDRAWAL, "request_withdrawal", sub_account, amount)
+
+    async def request_close(
+        self, sender: TransactionSender, sub_account: int, market: int, lots: int
+    ) -> None:
+        """Queue that at most so many lots of a position be closed, with its bond."""
+        await self._ask(sender, InboxKind.CLOSE, "request_close", sub_account, market, lots)
+
+    async def request_liquidation(self, sender: TransactionSender, account: int) -> None:
+        """Queue that an account below two thirds of its maintenance be closed out, with its bond."""
+        await self._ask(sender, InboxKind.LIQUIDATE, "request_liquidation", account)
+
+    async def market_id(self, name: str) -> int:
+        """Id of a market by its symbol, of which the vault keeps the hash, or by its number. Raises ExitRefused."""
+        count = await _read(self.vault.functions.market_count())
+        if name.isdecimal() and int(name) < count:
+            return int(name)
+        wanted = int.from_bytes(keccak(name.upper().encode()), "big")
+        for market in range(count):
+            if (await _read(self.vault.functions.market_words(market)))[HASH_WORD] == wanted:
+                return market
+        raise ExitRefused(f"exit: no market {name!r}; there are {count}, numbered from 0")
+
+    async def open_positions(self, account: int) -> dict[int, int]:
+        """Lots of the account's open positions, by market id."""
+        count = await _read(self.vault.functions.market_count())
+        sizes = [
+            (await _read(self.vault.functions.position(account, market))).size for market in range(count)
+        ]
+        return {market: size for market, size in enumerate(sizes) if size}
 
     async def request_cancel(self, sender: TransactionSender, sub_account: int, sequence: int) -> None:
         """Queue the void of everything that the account signed up to a sequence, with its bond."""

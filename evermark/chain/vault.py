@@ -94,9 +94,11 @@ class InboxKind(enum.IntEnum):
     DEPOSIT = 1
     DONATION = 2
     WITHDRAWAL = 3
+    CLOSE = 4
     CANCEL = 5
     APPROVE_AGENT = 6
     REVOKE_AGENT = 7
+    LIQUIDATE = 8
 
 
 class InboxItem(msgspec.Struct, frozen=True):
@@ -202,6 +204,14 @@ class ExchangeContracts:
                 return found
         raise ContractLogicError(f"oracle: no round {number} with the batch's prices")
 
+    async def has_uptime_feed(self) -> bool:
+        """The oracle watches outages of the chain; elsewhere `restarted` is never true."""
+        return int(await self._read(self.oracle.functions.UPTIME_FEED(), "latest"), 16) != 0
+
+    async def restarted(self, block: BlockIdentifier = "latest") -> bool:
+        """The chain was down within the last hour, as of a block's time."""
+        return bool(await self._read(self.oracle.functions.restarted(), block))
+
     async def funding_posted_at(self, hour: int, block: BlockIdentifier = "latest") -> int:
         """Block time at which an hour's rates were posted, 0 when they were not."""
         return int(await self._read(self.oracle.functions.funding_posted_at(hour), block))
@@ -255,6 +265,16 @@ class ExchangeContracts:
     async def request_withdrawal(self, sender: TransactionSender, amount: int, sub_account: int = 0) -> int:
         """Queue a withdrawal that needs no sequencer; the inbox entry's id."""
         return await self._ask(sender, InboxKind.WITHDRAWAL, "request_withdrawal", sub_account, amount)
+
+    async def request_close(
+        self, sender: TransactionSender, market: int, lots: int, sub_account: int = 0
+    ) -> int:
+        """Queue that at most so many lots of a position be closed; the inbox entry's id."""
+        return await self._ask(sender, InboxKind.CLOSE, "request_close", sub_account, market, lots)
+
+    async def request_liquidation(self, sender: TransactionSender, account: int) -> int:
+        """Queue that an account below two thirds of its maintenance be closed out; the inbox entry's id."""
+        return await self._ask(sender, InboxKind.LIQUIDATE, "request_liquidation", account)
 
     async def request_cancel(
         self, sender: TransactionSender, slot: int, sequence: int, sub_account: int = 0

@@ -21,6 +21,7 @@ def deploy(
     funding_quorum: Annotated[int, typer.Option(min=1, help="Odd number of reports an hour needs.")] = 3,
     round_seconds: Annotated[int, typer.Option(min=1, help="Seconds between two oracle rounds.")] = 3,
     token: Annotated[str, typer.Option(help="Collateral token; empty deploys a test token.")] = "",
+    uptime_feed: Annotated[str, typer.Option(help="An L2's AggregatorV3 feed of its outages.")] = "",
     rpc_url: options.RpcUrl = "",
     keystore: options.Keystore = "",
     key_env: options.KeyEnv = "",
@@ -30,6 +31,7 @@ def deploy(
     """Deploy token, oracle, inbox and vault; with an earlier manifest, check that they stand."""
     from evermark.chain import DeployRefused, Manifest, ManifestRefused, Parameters, Roles
     from evermark.chain import deploy as deploy_contracts
+    from evermark.chain.deploy import NO_UPTIME_FEED
 
     choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
     url = rpc_url or DEFAULT_RPC_URL
@@ -44,6 +46,7 @@ def deploy(
             out,
             parameters=Parameters(round_seconds=round_seconds, **quorums),
             token=token or None,
+            uptime_feed=uptime_feed or NO_UPTIME_FEED,
         )
 
     try:

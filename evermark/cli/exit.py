@@ -24,6 +24,7 @@ Address = Annotated[str, typer.Option("--exit", help="Address of the Exit contra
 ManifestFile = Annotated[
     Path | None, typer.Option("--manifest", help="A manifest that names it, instead of --exit.")
 ]
+ALL_LOTS = 2**62 - 1  # as much as a position can be
 Result = TypeVar("Result")
 
 
@@ -84,6 +85,53 @@ def request(
 
     _run_signed(rpc_url, _address(exit_address, manifest), choice, work)
     output.print_fields({"requested": f"{format_usdc(units)} USDC" if amount else "everything that is free"})
+
+
+@app.command()
+def close(
+    market: Annotated[str, typer.Argument(help="Symbol of the market, or its number.")],
+    lots: Annotated[int, typer.Argument(min=1, help="Lots; the whole position when not given.")] = ALL_LOTS,
+    exit_address: Address = "",
+    manifest: ManifestFile = None,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+    sub_account: options.SubAccount = 0,
+) -> None:
+    """Queue on the chain that a position be closed, with its bond: due in an hour, then anybody may execute it."""
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+
+    async def work(door: "ExitContracts", sender: "TransactionSender") -> int:
+        number = await door.market_id(market)
+        await door.request_close(sender, sub_account, number, lots)
+        positions = await door.open_positions(await door.account_of(sender.address, sub_account))
+        return min(lots, abs(positions[number]))
+
+    asked = _run_signed(rpc_url, _address(exit_address, manifest), choice, work)
+    output.print_fields({"asked to close": f"{asked} lots of {market.upper()}"})
+
+
+@app.command()
+def liquidate(
+    account: Annotated[int, typer.Argument(min=1, help="Id of an account below two thirds of maintenance.")],
+    exit_address: Address = "",
+    manifest: ManifestFile = None,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+) -> None:
+    """Queue on the chain that an account be liquidated, with the bond: due in an hour, then anybody may do it."""
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+
+    async def work(door: "ExitContracts", sender: "TransactionSender") -> None:
+        await door.request_liquidation(sender, account)
+
+    _run_signed(rpc_url, _address(exit_address, manifest), choice, work)
+    output.print_fields({"asked to liquidate": f"account {account}"})
 
 
 @app.command()

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from evermark.cli import conditional, options, output, session
+from evermark.cli import conditional, options, output, session, special
 from evermark.cli.bank import await_payout, credit, token_balance
 from evermark.cli.describe import describe_account, describe_order, order_row, position_row
 from evermark.cli.errors import CliError
@@ -97,6 +97,9 @@ def order(
     may_open: Annotated[
         bool, typer.Option("--may-open", help="A waiting order may open a position.")
     ] = False,
+    display: Annotated[str, typer.Option("--display", help="An iceberg shows this much at a time.")] = "",
+    twap: Annotated[str, typer.Option("--twap", help="SECONDS[/INTERVAL]: spread it, in slices.")] = "",
+    builder: Annotated[str, typer.Option("--builder", help="ADDRESS:PPM, paid beside the fee.")] = "",
     url: options.Url = "",
     keystore: options.Keystore = "",
     key_env: options.KeyEnv = "",
@@ -133,6 +136,7 @@ def order(
             "post_only": post_only,
             "expires_in_s": expires_in or None,
         },
+        special=special.read(display, twap, builder, plain=bool(price) and not waits),
     )
     choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
     session.run(_order(url, choice, sub_account, wanted, as_json))
@@ -147,6 +151,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     reduce_only: bool
     condition: conditional.Condition | None
     limit: dict[str, Any]  # options of a limit order
+    special: special.Special
 
 
 async def _order(url: str, choice: WalletChoice, sub_account: int, wanted: _Wanted, as_json: bool) -> None:
@@ -167,7 +172,7 @@ async def _order(url: str, choice: WalletChoice, sub_account: int, wanted: _Want
                 size_lots=lots,
                 price_ticks=parse_price(wanted.price, market),
                 reduce_only=wanted.reduce_only,
-                **wanted.limit,
+                **wanted.limit | wanted.special.options(market),
             )
         else:
             answer = await client.place_market(

@@ -56,6 +56,11 @@ class OrderStatus(msgspec.Struct, frozen=True, kw_only=True):
     trigger_price: int = 0
     trailing_offset: int = 0
     bracket_link: int = 0
+    display_size: int = 0
+    twap_interval: int = 0
+    builder: str = ""
+    max_builder_fee_ppm: int = 0
+    builder_fee: int = 0  # paid so far, beside `fee`
 
     @property
     def is_open(self) -> bool:
@@ -107,7 +112,7 @@ class AccountInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fill(msgspec.Struct, frozen=True, kw_only=True):
-    """One execution of this account; `fee` in quote units, negative for a rebate."""
+    """One execution of this account; `fee` in quote units, negative for a rebate; `builder_fee` was paid beside it."""
 
     trade_id: int
     market: str
@@ -119,6 +124,7 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
     order_hash: str
     liquidation: bool
     time_ms: int
+    builder_fee: int = 0
 
 
 class Book(msgspec.Struct, frozen=True, kw_only=True):

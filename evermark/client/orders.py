@@ -12,6 +12,7 @@ from evermark.client.units import Human, to_lots, to_ticks
 from evermark.protocol.markets import Market
 from evermark.protocol.orders import (
     MAX_EXPIRY_S,
+    NO_ADDRESS,
     TRIGGER_TEXT,
     Cancel,
     Order,
@@ -24,6 +25,7 @@ from evermark.protocol.units import MAX_PRICE_TICKS, PPM, ceil_div
 IMMEDIATE_EXPIRY_S = 30  # orders that never rest stop being valid soon, whatever happens to their answer
 RESTING_EXPIRY_S = 30 * 86_400
 MARKET_ORDER_SLIPPAGE_PPM = 10_000
+TWAP_INTERVAL_S = 30
 
 
 class OrderVerbs(MoneyVerbs):
@@ -43,9 +45,14 @@ class OrderVerbs(MoneyVerbs):
         reduce_only: bool = False,
         expires_in_s: int | None = None,
         max_fee_ppm: int | None = None,
+        builder: bytes = NO_ADDRESS,
+        builder_fee_ppm: int = 0,
+        display_size_lots: int = 0,
+        twap_interval_s: int = 0,
         client_id: str = "",
     ) -> OrderStatus:
-        """Sign and send a limit order; the answer comes after it is durable and matched.
+        """Sign and send a limit order; the answer comes after it is durable and matched. A builder, whose account must exist,
+        gets its fee beside the exchange's. An iceberg shows `display_size_lots` at a time.
 
         Raises NotRepresentable (off tick, off lot), Refused, Unreachable.
         """
@@ -70,6 +77,10 @@ class OrderVerbs(MoneyVerbs):
             time_in_force=kind,
             post_only=post_only,
             reduce_only=reduce_only,
+            builder=builder,
+            max_builder_fee_ppm=builder_fee_ppm,
+            display_size=display_size_lots,
+            twap_interval=twap_interval_s,
         )
         return await self._place(draft, client_id)
 
@@ -95,6 +106,38 @@ class OrderVerbs(MoneyVerbs):
             price_ticks=worst,
             time_in_force=TimeInForce.IOC,
             reduce_only=reduce_only,
+            client_id=client_id,
+        )
+
+    async def place_twap(
+        self,
+        market: str,
+        side: Side | str,
+        size: Human | None = None,
+        price: Human | None = None,
+        *,
+        duration_s: int,
+        interval_s: int = TWAP_INTERVAL_S,
+        size_lots: int | None = None,
+        price_ticks: int | None = None,
+        reduce_only: bool = False,
+        client_id: str = "",
+    ) -> OrderStatus:
+        """Spread a size over `duration_s`, one slice each `interval_s`; `price` is the worst that any slice may trade at.
+
+        Raises as `place_limit`.
+        """
+        return await self.place_limit(
+            market,
+            side,
+            size,
+            price,
+            size_lots=size_lots,
+            price_ticks=price_ticks,
+            time_in_force=TimeInForce.IOC,
+            reduce_only=reduce_only,
+            expires_in_s=duration_s,
+            twap_interval_s=interval_s,
             client_id=client_id,
         )
 
@@ -139,6 +182,10 @@ class OrderVerbs(MoneyVerbs):
             reduce_only=old.reduce_only,
             amend=True,
             bracket_link=old.bracket_link,
+            display_size=old.display_size,
+            twap_interval=old.twap_interval,
+            builder=bytes.fromhex(old.builder[2:]) if old.builder else NO_ADDRESS,
+            max_builder_fee_ppm=old.max_builder_fee_ppm,
             **_condition(old),
         )
         answer = await self.place_order(new, client_id or old.client_id)
@@ -171,7 +218,7 @@ class OrderVerbs(MoneyVerbs):
         first.
         """
         immediate = draft.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
-        rests = not immediate or draft.trigger is not Trigger.NONE
+        rests = not immediate or draft.trigger is not Trigger.NONE or draft.twap_interval > 0
         if rests:
             await self._know_slots()
         above = 0

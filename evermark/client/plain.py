@@ -74,6 +74,10 @@ class Evermark:
         """A market sell; options as in `EvermarkClient.place_market`."""
         return self._run(self._client.place_market(market, Side.SELL, size, **options))
 
+    def twap(self, market: str, side: str, size: Human, price: Human, **options: Any) -> OrderStatus:
+        """A TWAP; options as in `EvermarkClient.place_twap`."""
+        return self._run(self._client.place_twap(market, side, size, price, **options))
+
     def stop(self, market: str, side: str, size: Human, trigger: Human, **options: Any) -> OrderStatus:
         """A stop; options as in `EvermarkClient.place_stop`."""
         return self._run(self._client.place_stop(market, side, size, trigger, **options))

@@ -16,7 +16,8 @@ A batch travels as the calldata of `settle()` behind the 4-byte selector. Intege
 
 An order row is flags u16, pair u16, fee class u8, slot u16, sequence u48, limit price u32, max fee u16,
 expiry u32, size (width from the flags), r b32, s b32, and with the extension flag: trigger price u32,
-trailing offset u32, display size u64, TWAP interval u32, bracket link u16, builder b20, max builder fee u16.
+trailing offset u32, display size u64, TWAP interval u32, bracket link u16, builder b20, max builder fee u16, and the
+builder's account index u16 (NO_INDEX where it gets no fee).
 Under signature scheme 1 (`OrderBatch`) a length u16 and evidence stand in place of r and s: sides u8 (bit i: sibling i is on the
 left), parity u8 or 2 for "the signature of the last scheme-1 row before", siblings b32, and r b32 and s b32 unless it is 2.
 Bytes decide the price of a batch, so widths are as small as the values allow.
@@ -31,6 +32,8 @@ from evermark.protocol.batch_types import (
     ACTION_WRITE_OFF,
     FEE_ACCOUNT,
     FILL_DELEVERAGE,
+    FILL_FORCED,
+    FILL_FORCED_ON_BOOK,
     FILL_FUND,
     FILL_LIQUIDATION,
     FILL_ORDERS,
@@ -71,6 +74,8 @@ __all__ = [
     "ACTION_WRITE_OFF",
     "FEE_ACCOUNT",
     "FILL_DELEVERAGE",
+    "FILL_FORCED",
+    "FILL_FORCED_ON_BOOK",
     "FILL_FUND",
     "FILL_LIQUIDATION",
     "FILL_ORDERS",

@@ -10,10 +10,8 @@ from evermark.protocol.batch_types import (
     ACTION_CANCEL,
     ACTION_TRANSFER,
     ACTION_WRITE_OFF,
-    FILL_DELEVERAGE,
-    FILL_FUND,
+    FILL_FORCED,
     FILL_LIQUIDATION,
-    FILL_ORDERS,
     FILL_TAKEOVER,
     FLAG_AMEND,
     FLAG_EXTENSION,
@@ -177,9 +175,10 @@ def _decode_row(
         amend=bool(flags & FLAG_AMEND),
         trigger=_trigger(flags >> SHIFT_TRIGGER & 7),
     )
+    builder_index = NO_INDEX
     if flags & FLAG_EXTENSION:
-        order = _with_extension(read, order)
-    return OrderRow(pair, fee_class, order, signature, path)
+        order, builder_index = _with_extension(read, order), read.uint(2)
+    return OrderRow(pair, fee_class, order, signature, path, builder_index)
 
 
 def _decode_path(read: _Reader) -> tuple[Path, Signature]:
@@ -277,7 +276,7 @@ def _decode_section_3(read: _Reader) -> int | TriggerBit:
 def _decode_fill(read: _Reader) -> Fill:
     head, first, second = read.uint(1), read.uint(2), read.uint(2)
     kind = head & 15
-    if kind not in (FILL_ORDERS, FILL_LIQUIDATION, FILL_TAKEOVER, FILL_DELEVERAGE, FILL_FUND):
+    if kind > FILL_FORCED:
         raise MalformedBatch(f"batch: fill kind {kind}")
     keeper = read.uint(2) if kind in (FILL_LIQUIDATION, FILL_TAKEOVER) else NO_INDEX
     return Fill(kind, first, second, read.uint((head >> 4) + 1), keeper)

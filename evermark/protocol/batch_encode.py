@@ -116,7 +116,7 @@ def _encode_row(row: OrderRow, last: Signature | None) -> bytes:
             else _encode_path(row.path, row.signature, last)
         )
     )
-    return head if order.is_plain else head + _encode_extension(order)
+    return head if order.is_plain else head + _encode_extension(order) + _uint(row.builder_index, 2)
 
 
 def _encode_signature(signature: Signature) -> bytes:

@@ -23,6 +23,8 @@ FILL_LIQUIDATION = 1  # a liquidated position against a maker order
 FILL_TAKEOVER = 2  # the insurance fund takes a position over
 FILL_DELEVERAGE = 3  # a liquidated position against the opposite position of another account
 FILL_FUND = 4  # a taker order against the fund's position, at the mark
+FILL_FORCED_ON_BOOK = 5  # a position whose close was asked for in the inbox, against a maker order
+FILL_FORCED = 6  # the same against the fund's position, or an opposite one
 
 FLAG_SELL = 1 << 0
 SHIFT_TIME_IN_FORCE = 1
@@ -42,7 +44,8 @@ SAME_SIGNATURE = 2  # instead of a parity: the signature of the last scheme-1 ro
 class OrderRow(msgspec.Struct, frozen=True):
     """An order as a batch carries it: the signed fields, its signature, its pair and its fee class.
 
-    With a `path` the signature is of the `OrderBatch` whose root the path leads to.
+    With a `path` the signature is of the `OrderBatch` whose root the path leads to. `builder_index` is the builder's account,
+    where the order gives its builder a fee.
     """
 
     pair: int
@@ -50,6 +53,7 @@ class OrderRow(msgspec.Struct, frozen=True):
     order: Order
     signature: Signature
     path: Path | None = None
+    builder_index: int = NO_INDEX
 
 
 class InboxUse(msgspec.Struct, frozen=True):
@@ -100,7 +104,7 @@ class Fill(msgspec.Struct, frozen=True):
 
     orders: maker row, taker row; liquidation: target pair, maker row, keeper account;
     take-over: target pair, fund pair, keeper account; deleveraging: target pair, counterparty pair;
-    fund: taker row, fund pair.
+    fund: taker row, fund pair; forced close: its pair, and maker row or the other pair.
     """
 
     kind: int

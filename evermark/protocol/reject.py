@@ -62,8 +62,10 @@ class RejectCode(enum.IntEnum):
     NOT_READY = 505
     OVERLOADED = 506
     UNSETTLED_LIMIT = 507
+    CHAIN_RESTARTED = 508
     ACCOUNT_HALTED = 509
     STORAGE_LOW = 510
+    WITHDRAWALS_HELD = 511
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True):

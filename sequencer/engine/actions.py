@@ -15,6 +15,7 @@ from sequencer.engine.commands import AgentApproval, TransferRequest, WithdrawRe
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import AgentChanged, CancelReason, Transferred
 from sequencer.engine.halting import check_halted
+from sequencer.engine.holds import hold
 from sequencer.engine.ledger import change_collateral, claim, register
 from sequencer.engine.matching import agent_is_live
 from sequencer.engine.open_orders import cancel, live_orders
@@ -235,7 +236,10 @@ def _check_signer(state: EngineState, account: Account, command: TransferRequest
 
 
 def _check_free(state: EngineState, account: Account, amount: int) -> Reject | None:
-    """Positions and open orders leave `amount` free, at fresh prices."""
+    """Positions and open orders leave `amount` free, at fresh prices, and nothing holds it."""
+    refusal = hold(state, account)
+    if refusal is not None:
+        return refusal
     if not prices_fresh(state, account):
         return no(RejectCode.STALE_PRICE, "the price of an open position is stale")
     free = available(state, account)

@@ -13,6 +13,7 @@ from sequencer.engine.commands import (
     AnyCommand,
     BatchConfirmed,
     CancelOrder,
+    ChainRestarted,
     DepositWaits,
     ForeignBatch,
     FundingHour,
@@ -32,6 +33,7 @@ from sequencer.engine.events import Event
 from sequencer.engine.foreign import apply_foreign
 from sequencer.engine.funding import apply_funding
 from sequencer.engine.halting import halt_account
+from sequencer.engine.holds import note_chain
 from sequencer.engine.inbox import consume_entry, note_waiting
 from sequencer.engine.liquidation import liquidate
 from sequencer.engine.placement import place_order
@@ -48,6 +50,7 @@ VERBS: dict[type[AnyCommand], Callable[[Context, Any], None]] = {
     FundingHour: apply_funding,
     InboxEntry: consume_entry,
     DepositWaits: note_waiting,
+    ChainRestarted: note_chain,
     PlaceOrder: place_order,
     CancelOrder: cancel_order,
     AgentApproval: approve_agent,

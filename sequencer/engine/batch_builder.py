@@ -8,6 +8,7 @@ from typing import Final
 from mypy_extensions import mypyc_attr
 
 from evermark.protocol.batch import (
+    FILL_FORCED_ON_BOOK,
     FILL_FUND,
     FILL_LIQUIDATION,
     FILL_ORDERS,
@@ -54,7 +55,7 @@ ROOM_PAIRS: Final = 128  # a command that needs more pairs stops early instead
 
 # The vault takes 32,768 bytes. What one entry of each kind takes at most; paths are counted as they come.
 MAX_BYTES: Final = 32_000
-ROW_BYTES: Final = 142
+ROW_BYTES: Final = 144
 FILL_BYTES: Final = 15
 ACTION_BYTES: Final = 113
 WITHDRAWAL_BYTES: Final = 115
@@ -71,9 +72,9 @@ def path_bytes(path: Path | None) -> int:
 
 @mypyc_attr(acyclic=True)
 class Row:
-    """An order that traded in the open batch, and its fee so far as numerator in ppm."""
+    """An order that traded in the open batch, and its fee and its builder's so far as numerators in ppm."""
 
-    __slots__ = ("market_id", "numerator", "order", "path", "signature")
+    __slots__ = ("builder", "builder_numerator", "market_id", "numerator", "order", "path", "signature")
 
     def __init__(
         self,
@@ -88,6 +89,8 @@ class Row:
         self.order = order
         self.signature = signature
         self.numerator = numerator
+        self.builder = 0  # account of the builder that gets a fee, 0: none
+        self.builder_numerator = 0
 
 
 @mypyc_attr(acyclic=True)
@@ -249,7 +252,9 @@ def build(
         row = open_.rows[key]
         market = markets[row.market_id]
         fee_class = fee_classes.setdefault((market.maker_fee_ppm, market.taker_fee_ppm), len(fee_classes))
-        rows.append(OrderRow(pair_at[key[0], row.market_id], fee_class, row.order, row.signature, row.path))
+        builder = account_at[row.builder] if row.builder else NO_INDEX
+        pair = pair_at[key[0], row.market_id]
+        rows.append(OrderRow(pair, fee_class, row.order, row.signature, row.path, builder))
     return Batch(
         batch_id=batch_id,
         round=round_.round,
@@ -286,7 +291,7 @@ def _fill(
     fill: OpenFill, row_at: dict[RowKey, int], pair_at: dict[PairKey, int], account_at: dict[int, int]
 ) -> Fill:
     first_is_row = fill.kind in (FILL_ORDERS, FILL_FUND)
-    second_is_row = fill.kind in (FILL_ORDERS, FILL_LIQUIDATION)
+    second_is_row = fill.kind in (FILL_ORDERS, FILL_LIQUIDATION, FILL_FORCED_ON_BOOK)
     return Fill(
         fill.kind,
         _index(fill.first, first_is_row, row_at, pair_at),

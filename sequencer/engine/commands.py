@@ -67,9 +67,11 @@ class InboxEntryKind(enum.IntEnum):
     DEPOSIT = 1
     DONATION = 2
     WITHDRAWAL = 3
+    CLOSE = 4
     CANCEL = 5
     APPROVE_AGENT = 6
     REVOKE_AGENT = 7
+    LIQUIDATE = 8
 
 
 class InboxEntry(Command, frozen=True):
@@ -85,6 +87,10 @@ class InboxEntry(Command, frozen=True):
     order_sequence: int = 0  # of a cancel: everything up to it
     agent: bytes = NO_ADDRESS
     agent_expiry: int = 0
+    market_id: int = 0  # of a close
+    size: int = 0  # of a close: lots to close, with the position's sign
+    mark: int = 0  # of a close: the mark when it was made, in ticks
+    target: int = 0  # of a liquidation: the account
 
 
 class DepositWaits(Command, frozen=True):
@@ -94,6 +100,13 @@ class DepositWaits(Command, frozen=True):
     owner: bytes
     sub_account: int
     created: int  # unix seconds
+
+
+class ChainRestarted(Command, frozen=True):
+    """PriceOracle.restarted() as read on the chain: True from an outage of the chain until an hour after it."""
+
+    restarted: bool
+    block_number: int
 
 
 class PlaceOrder(Command, frozen=True):
@@ -200,6 +213,9 @@ class ForeignBatch(Command, frozen=True):
     entries: tuple[InboxEntry, ...]
     rates: tuple[tuple[int, ...], ...]
     block_number: int
+    head: InboxEntry | None = (
+        None  # of a batch with fills: the entry that asks for them, which it did not consume
+    )
 
 
 class HaltAccount(Command, frozen=True):
@@ -218,6 +234,7 @@ AnyCommand = (
     | FundingHour
     | InboxEntry
     | DepositWaits
+    | ChainRestarted
     | PlaceOrder
     | CancelOrder
     | AgentApproval

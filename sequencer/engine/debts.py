@@ -5,9 +5,11 @@ from evermark.protocol.orders import Signature
 from sequencer.engine.batch_builder import MAX_ACTIONS, STAGE_ACTIONS, OpenAction
 from sequencer.engine.context import Context
 from sequencer.engine.events import WrittenOff
+from sequencer.engine.holds import note_negative
 from sequencer.engine.ledger import change_collateral
 from sequencer.engine.risk import margin_of, prices_fresh
 from sequencer.engine.sealing import enter, round_is_old, touch, touch_positions
+from sequencer.engine.state import EngineState
 
 UNSIGNED = Signature(0, 0, 0)
 
@@ -27,6 +29,7 @@ def write_off_debts(ctx: Context) -> None:
         margin = margin_of(state, fund)
         amount = min(-account.collateral, margin.equity - margin.initial)
         if amount <= 0 or not prices_fresh(state, fund) or round_is_old(state, ctx.stamp_ms):
+            _note_debts(state)
             return
         room = state.batch.has_room_for_account(fund.open_positions)
         if len(state.batch.actions) >= MAX_ACTIONS or not room:
@@ -37,3 +40,11 @@ def write_off_debts(ctx: Context) -> None:
         change_collateral(ctx, fund, -amount, "write_off")
         change_collateral(ctx, account, amount, "write_off")
         ctx.emit(WrittenOff(account=account_id, amount=amount))
+
+
+def _note_debts(state: EngineState) -> None:
+    """Debts that stand: the holds know of them."""
+    for account_id in sorted(state.debtors):
+        account = state.accounts[account_id]
+        if account_id >= FIRST_USER_ACCOUNT and account.collateral < 0 and not account.open_positions:
+            note_negative(state, account)

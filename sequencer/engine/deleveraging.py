@@ -19,7 +19,7 @@ from sequencer.engine.batch_builder import (
 )
 from sequencer.engine.context import Context
 from sequencer.engine.events import Deleveraged
-from sequencer.engine.execution import tell_trade
+from sequencer.engine.execution import NO_FEES, tell_trade
 from sequencer.engine.ledger import change_position, move_in_fills
 from sequencer.engine.open_orders import drop_useless_reducers
 from sequencer.engine.risk import margin_of, prices_fresh
@@ -72,8 +72,8 @@ def deleverage(ctx: Context, target: Target) -> None:
             return
         other = ctx.state.accounts[account_id]
         lots = counterparty_lots(target, other)
-        if lots and _fits(ctx.state, target, other):
-            _fill(ctx, target, other, lots)
+        if lots and fits(ctx.state, target, other):
+            deleverage_against(ctx, target, other, lots)
             ctx.emit(
                 Deleveraged(
                     account=account_id,
@@ -147,7 +147,7 @@ def _opposite(target: Target) -> list[tuple[int, int]]:
     return queue(target.state, target.at.market.market_id, -1 if target.size > 0 else 1)
 
 
-def _fits(state: EngineState, target: Target, other: Account) -> bool:
+def fits(state: EngineState, target: Target, other: Account) -> bool:
     """The open batch has no order fill of the counterparty, and place for both accounts and the fund.
 
     What does not fit waits for the next trigger: all that a command does lies in one batch.
@@ -159,7 +159,8 @@ def _fits(state: EngineState, target: Target, other: Account) -> bool:
     return not full and other.account_id not in batch.row_accounts
 
 
-def _fill(ctx: Context, target: Target, other: Account, lots: int) -> None:
+def deleverage_against(ctx: Context, target: Target, other: Account, lots: int) -> None:
+    """Close so many lots against a counterparty."""
     state, at, account = ctx.state, target.at, target.account
     margin, own = target.margin(), target.position_maintenance()
     loss = deleveraging_loss(margin.equity, margin.maintenance, own, lots, abs(target.size))
@@ -175,7 +176,7 @@ def _fill(ctx: Context, target: Target, other: Account, lots: int) -> None:
     batch.fills.append(
         OpenFill(FILL_DELEVERAGE, (account.account_id, market_id), (other.account_id, market_id), lots)
     )
-    maker, taker = (other.account_id, b"", 0), (account.account_id, b"", 0)
+    maker, taker = (other.account_id, b"", NO_FEES), (account.account_id, b"", NO_FEES)
     tell_trade(ctx, at, at.mark, lots, side, maker, taker, liquidated=account.account_id)
     tell_liquidated(ctx, target, lots, at.mark, loss, 0, deleveraged=True)
     drop_useless_reducers(ctx, other, market_id)

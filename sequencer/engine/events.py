@@ -1,41 +1,13 @@
 """Events: everything that a command did, in order. Frozen; receipts, market data, history and settlement read
 them."""
 
-import enum
-
-import msgspec
-
 from evermark.protocol.batch import Batch
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import Side
 from evermark.protocol.reject import Reject
 from sequencer.engine.commands import MarketMode, ReversalCause
-
-
-class CancelReason(enum.StrEnum):
-    """Why an order ended without being filled."""
-
-    USER = "user"
-    REPLACED = "replaced"
-    EXPIRED = "expired"
-    IOC_REMAINDER = "ioc_remainder"
-    FILL_CAP = "fill_cap"
-    SELF_TRADE = "self_trade"
-    MARGIN = "margin"
-    REDUCE_ONLY = "reduce_only"
-    PRICE_BAND = "price_band"
-    LIQUIDATION = "liquidation"
-    MARKET_HALTED = "market_halted"
-    OPEN_INTEREST_CAP = "open_interest_cap"
-    AGENT_REVOKED = "agent_revoked"
-    BRACKET = "bracket"
-    TRIGGER_REFUSED = "trigger_refused"
-    REVERSED = "reversed"
-    ACCOUNT_HALTED = "account_halted"
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
-    """Base of all events; the tag is the class name."""
+from sequencer.engine.event_base import CancelReason as CancelReason
+from sequencer.engine.event_base import Event as Event
 
 
 class CommandRejected(Event, frozen=True):
@@ -78,6 +50,30 @@ class OrderTriggered(Event, frozen=True):
     order_hash: bytes
     market_id: int
     price: int
+
+
+class TwapStarted(Event, frozen=True):
+    """The order will be sent in `slices` parts, the first one at once and then one each `interval_s`."""
+
+    account: int
+    order_hash: bytes
+    market_id: int
+    slices: int
+    interval_s: int
+
+
+class TwapSliced(Event, frozen=True):
+    """Slice `number` of a TWAP asked for `size` lots at `price` or better and got `filled`; its trades came before. `reason` is
+    what kept it from more."""
+
+    account: int
+    order_hash: bytes
+    market_id: int
+    number: int
+    size: int
+    price: int
+    filled: int
+    reason: str
 
 
 class OrderRested(Event, frozen=True):
@@ -133,6 +129,8 @@ class Trade(Event, frozen=True):
     maker_fee: int
     taker_fee: int
     liquidated: int = 0
+    maker_builder_fee: int = 0  # paid beside the fee, to the builder that the order names
+    taker_builder_fee: int = 0
 
 
 class OrderRestored(Event, frozen=True):
@@ -247,6 +245,19 @@ class Deleveraged(Event, frozen=True):
     score_ppm: int
 
 
+class ForcedClose(Event, frozen=True):
+    """A part of what an inbox entry asked to close, at a `loss` against the mark: against a waiting order at its price, or at
+    the mark less the loss against the insurance fund or an account of the deleveraging queue."""
+
+    entry_id: int
+    account: int
+    market_id: int
+    size: int
+    price: int
+    loss: int
+    counterparty: int
+
+
 class WrittenOff(Event, frozen=True):
     """The insurance fund paid `amount` of the debt of an account without positions."""
 
@@ -267,6 +278,12 @@ class EntrySkipped(Event, frozen=True):
 
     entry_id: int
     reason: str
+
+
+class ChainRestartNoted(Event, frozen=True):
+    """An outage of the chain is known, or the hour after it is over."""
+
+    restarted: bool
 
 
 class WithdrawalClaimed(Event, frozen=True):
@@ -331,6 +348,8 @@ AnyEvent = (
     | OrderAccepted
     | OrderWaits
     | OrderTriggered
+    | TwapStarted
+    | TwapSliced
     | OrderRested
     | OrderFilled
     | OrderCancelled
@@ -346,9 +365,11 @@ AnyEvent = (
     | AgentChanged
     | Liquidated
     | Deleveraged
+    | ForcedClose
     | WrittenOff
     | EntryApplied
     | EntrySkipped
+    | ChainRestartNoted
     | WithdrawalClaimed
     | Transferred
     | BatchSealed

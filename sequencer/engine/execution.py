@@ -7,12 +7,15 @@ from evermark.protocol.units import check
 from sequencer.engine.batch_builder import STAGE_FILLS, OpenFill
 from sequencer.engine.context import Context
 from sequencer.engine.events import Trade
-from sequencer.engine.ledger import change_position, charge_fee, row_of
+from sequencer.engine.ledger import change_position, charge_builder, charge_fee, row_of
 from sequencer.engine.matching import Plan
 from sequencer.engine.open_orders import cancel, drop_useless_reducers, fill_waiting, note_filled
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.sealing import enter
 from sequencer.engine.state import Account, EngineState, MarketState
+
+Fees = tuple[int, int]  # of one fill: the exchange's, which may be a rebate, and the builder's
+NO_FEES: Fees = (0, 0)
 
 
 def execute(ctx: Context, at: MarketState, order: RestingOrder, plan: Plan) -> None:
@@ -60,38 +63,50 @@ def _trade_with_fund(ctx: Context, at: MarketState, taker: RestingOrder, lots: i
     change_position(ctx, fund, at, -taker.sign * lots, at.mark)
     fund_pair = (INSURANCE_FUND, at.market_id)
     batch.fills.append(OpenFill(FILL_FUND, row_key(taker), fund_pair, lots))
-    maker = (INSURANCE_FUND, b"", 0)
+    maker = (INSURANCE_FUND, b"", NO_FEES)
     tell_trade(ctx, at, at.mark, lots, taker.side, maker, (taker.account, taker.order_hash, taker_fee))
 
 
-def _take(ctx: Context, at: MarketState, taker: RestingOrder, price: int, lots: int) -> int:
-    """The taker's side of a fill; returns its fee."""
+def _take(ctx: Context, at: MarketState, taker: RestingOrder, price: int, lots: int) -> Fees:
+    """The taker's side of a fill; returns its fees."""
     account = ctx.state.accounts[taker.account]
     check(lots <= taker.remaining, "matching: the taker would be overfilled")
     change_position(ctx, account, at, taker.sign * lots, price)
     row = row_of(ctx, account, taker)
     taker.filled += lots
     note_filled(account, taker)
-    return charge_fee(ctx, account, row, at.notional(lots, price), at.market.taker_fee_ppm)
+    notional = at.notional(lots, price)
+    fee = charge_fee(ctx, account, row, notional, at.market.taker_fee_ppm)
+    rate = taker.builder_fee_ppm
+    return fee, charge_builder(ctx, account, row, notional, rate) if rate else 0
 
 
-def make_trade(ctx: Context, at: MarketState, maker: RestingOrder, lots: int) -> int:
-    """A waiting order's side of a fill, but for its place in the book; returns its fee."""
+def make_trade(ctx: Context, at: MarketState, maker: RestingOrder, lots: int) -> Fees:
+    """A waiting order's side of a fill, but for its place in the book; returns its fees."""
     account = ctx.state.accounts[maker.account]
     change_position(ctx, account, at, maker.sign * lots, maker.price)
     row = row_of(ctx, account, maker)
-    return charge_fee(ctx, account, row, at.notional(lots, maker.price), at.market.maker_fee_ppm)
+    notional = at.notional(lots, maker.price)
+    fee = charge_fee(ctx, account, row, notional, at.market.maker_fee_ppm)
+    rate = maker.builder_fee_ppm
+    return fee, charge_builder(ctx, account, row, notional, rate) if rate else 0
 
 
 def fill_liquidation(
-    ctx: Context, at: MarketState, target: Account, maker: RestingOrder, lots: int, keeper: int
-) -> int:
-    """Close `lots` of a target's position against a waiting order; returns the maker's fee."""
+    ctx: Context,
+    at: MarketState,
+    target: Account,
+    maker: RestingOrder,
+    lots: int,
+    keeper: int,
+    kind: int = FILL_LIQUIDATION,
+) -> Fees:
+    """Close `lots` of a target's position against a waiting order; returns the maker's fees."""
     batch = ctx.state.batch
     change_position(ctx, target, at, -maker.sign * lots, maker.price)
     fee = make_trade(ctx, at, maker, lots)
     pair = (target.account_id, at.market_id)
-    batch.fills.append(OpenFill(FILL_LIQUIDATION, pair, row_key(maker), lots, keeper))
+    batch.fills.append(OpenFill(kind, pair, row_key(maker), lots, keeper))
     fill_waiting(ctx, ctx.state.accounts[maker.account], maker, lots)
     return fee
 
@@ -102,11 +117,11 @@ def tell_trade(
     price: int,
     lots: int,
     taker_side: Side,
-    maker: tuple[int, bytes, int],
-    taker: tuple[int, bytes, int],
+    maker: tuple[int, bytes, Fees],
+    taker: tuple[int, bytes, Fees],
     liquidated: int = 0,
 ) -> None:
-    """Count and publish one fill; `maker` and `taker` are (account, order hash, fee)."""
+    """Count and publish one fill; `maker` and `taker` are (account, order hash, fees)."""
     state: EngineState = ctx.state
     state.trade_count += 1
     state.batch.notional += at.notional(lots, price)
@@ -123,8 +138,10 @@ def tell_trade(
             taker=taker[0],
             maker_hash=maker[1],
             taker_hash=taker[1],
-            maker_fee=maker[2],
-            taker_fee=taker[2],
+            maker_fee=maker[2][0],
+            taker_fee=taker[2][0],
+            maker_builder_fee=maker[2][1],
+            taker_builder_fee=taker[2][1],
             liquidated=liquidated,
         )
     )

@@ -4,7 +4,16 @@ Such a batch holds overdue work only (docs/settlement.md, "A batch of anybody"),
 prices are in force while it is applied, and the exchange's own come back after it.
 """
 
-from evermark.protocol.batch import AccountOwner, Batch, MalformedBatch, decode_batch
+from evermark.protocol.batch import (
+    FILL_DELEVERAGE,
+    FILL_FORCED,
+    FILL_TAKEOVER,
+    AccountOwner,
+    Batch,
+    Fill,
+    MalformedBatch,
+    decode_batch,
+)
 from evermark.protocol.batch_types import NO_INDEX
 from evermark.protocol.oracle import prices_hash
 from evermark.protocol.reject import Reject, RejectCode
@@ -12,11 +21,18 @@ from evermark.protocol.units import check
 from sequencer.engine.batch_builder import STAGE_INBOX, OpenBatch
 from sequencer.engine.commands import ForeignBatch
 from sequencer.engine.context import Context, no
+from sequencer.engine.deleveraging import deleverage_against
 from sequencer.engine.events import ForeignBatchApplied
+from sequencer.engine.forced import Close, close_against
 from sequencer.engine.funding import enter_hour
 from sequencer.engine.inbox import execute_entry
+from sequencer.engine.open_orders import drop_useless_reducers
 from sequencer.engine.sealing import enter, tell_dust
 from sequencer.engine.state import EngineState
+from sequencer.engine.takeover import move_to_fund
+from sequencer.engine.targets import Target
+
+FORCED_KINDS = (FILL_TAKEOVER, FILL_DELEVERAGE, FILL_FORCED)
 
 
 def apply_foreign(ctx: Context, command: ForeignBatch) -> None:
@@ -58,6 +74,27 @@ def _execute(ctx: Context, command: ForeignBatch, batch: Batch) -> None:
         check(named in ours, f"foreign batch: entry {entry.entry_id} is of another account")
     for hour, rates in zip(batch.funding_hours, command.rates, strict=True):
         enter_hour(ctx, hour, rates, state.markets)
+    for fill in batch.fills:
+        _fill(ctx, command, batch, fill)
+
+
+def _fill(ctx: Context, command: ForeignBatch, batch: Batch, fill: Fill) -> None:
+    """A part of what the entry behind the consumed ones asks for, by whoever had the vault check it."""
+    state, head = ctx.state, command.head
+    target_index, market_id = batch.pairs[fill.first]
+    account_id, other_id = batch.accounts[target_index], batch.accounts[batch.pairs[fill.second][0]]
+    other = state.accounts[other_id]
+    check(head is not None and head.entry_id == state.next_entry_id, "foreign batch: fills for no entry")
+    if head is not None and fill.kind == FILL_FORCED:
+        close_against(ctx, Close(state, head, state.accounts[account_id]), other, fill.size)
+        return
+    keeper = batch.accounts[fill.keeper] if fill.keeper != NO_INDEX else 0
+    target = Target(state, account_id, market_id, keeper)
+    if fill.kind == FILL_TAKEOVER:
+        move_to_fund(ctx, target, fill.size)
+    else:
+        deleverage_against(ctx, target, other, fill.size)
+    drop_useless_reducers(ctx, target.account, market_id)
 
 
 def _check(state: EngineState, command: ForeignBatch, batch: Batch) -> Reject | None:
@@ -76,7 +113,8 @@ def _check(state: EngineState, command: ForeignBatch, batch: Batch) -> Reject | 
         return no(RejectCode.MALFORMED, "not the entries of the batch", "entries", next=state.next_entry_id)
     if len(command.rates) != len(batch.funding_hours):
         return no(RejectCode.MALFORMED, "not the hours of the batch", "rates", have=len(command.rates))
-    if batch.orders or batch.actions or batch.fills or batch.withdrawals or batch.triggers:
+    strange = any(fill.kind not in FORCED_KINDS for fill in batch.fills)
+    if batch.orders or batch.actions or strange or batch.withdrawals or batch.triggers:
         return no(RejectCode.UNSUPPORTED, "not overdue work alone", "calldata", batch=expected)
     return None
 

@@ -7,12 +7,14 @@ entry, as it stays at the head of the queue on the chain.
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.orders import NO_ADDRESS
 from evermark.protocol.reject import Reject, RejectCode
-from evermark.protocol.units import MAX_COLLATERAL
+from evermark.protocol.units import MAX_COLLATERAL, check
 from sequencer.engine.actions import set_agent
 from sequencer.engine.batch_builder import MAX_INBOX, STAGE_INBOX
 from sequencer.engine.commands import DepositWaits, InboxEntry, InboxEntryKind
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, EntryApplied, EntrySkipped
+from sequencer.engine.forced import CLOSED, leaves_queue, work
+from sequencer.engine.holds import chain_hold
 from sequencer.engine.ledger import change_collateral, claim, register
 from sequencer.engine.open_orders import cancel, live_order, live_orders
 from sequencer.engine.risk import margin_of, prices_fresh
@@ -26,24 +28,27 @@ VOIDED_LOTS = 2**62 - 1  # what the vault counts as filled of a voided slot
 def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     """Apply the next entry, or consume it without effect where the vault does the same."""
     state = ctx.state
-    account = state.accounts.get(state.account_ids.get((entry.owner, entry.sub_account), 0))
-    withdrawing = account if entry.entry_kind is InboxEntryKind.WITHDRAWAL else None
-    refusal = _check(ctx, entry, withdrawing)
+    account = _account_of(state, entry)
+    priced = account if entry.entry_kind in PRICED else None
+    refusal = _check(ctx, entry, priced)
     if refusal is not None:
         ctx.refuse(refusal)
         return
+    if priced is not None and entry.entry_kind in FORCED and leaves_queue(state, entry, priced) is None:
+        work(ctx, entry, priced)
+        return
     batch = state.batch
-    pairs = withdrawing.open_positions if withdrawing is not None else 0
+    pairs = priced.open_positions if priced is not None else 0
     if len(batch.inbox) >= MAX_INBOX or not batch.has_room_for_account(pairs):
         seal(ctx)
-    enter(ctx, STAGE_INBOX, priced=withdrawing is not None)
+    enter(ctx, STAGE_INBOX, priced=priced is not None)
     execute_entry(ctx, entry)
 
 
 def execute_entry(ctx: Context, entry: InboxEntry) -> None:
     """What an entry does in a batch, the engine's own or anybody's, that has room for it."""
     state = ctx.state
-    account = state.accounts.get(state.account_ids.get((entry.owner, entry.sub_account), 0))
+    account = _account_of(state, entry)
     state.entry_count += 1
     state.waiting_deposits.pop(entry.entry_id, None)
     if entry.entry_kind is InboxEntryKind.DEPOSIT:
@@ -58,6 +63,13 @@ def execute_entry(ctx: Context, entry: InboxEntry) -> None:
         REQUESTS[entry.entry_kind](ctx, entry, account)
 
 
+def _account_of(state: EngineState, entry: InboxEntry) -> Account | None:
+    """Its owner's, but of a liquidation the one that it names."""
+    if entry.entry_kind is InboxEntryKind.LIQUIDATE:
+        return state.accounts.get(entry.target)
+    return state.accounts.get(state.account_ids.get((entry.owner, entry.sub_account), 0))
+
+
 def note_waiting(ctx: Context, command: DepositWaits) -> None:
     """Remember a deposit that cannot be consumed yet: its owner may not be liquidated for that."""
     state = ctx.state
@@ -68,7 +80,7 @@ def note_waiting(ctx: Context, command: DepositWaits) -> None:
     state.waiting_deposits[command.entry_id] = waits
 
 
-def _check(ctx: Context, entry: InboxEntry, withdrawing: Account | None) -> Reject | None:
+def _check(ctx: Context, entry: InboxEntry, priced: Account | None) -> Reject | None:
     state = ctx.state
     if entry.entry_id != state.next_entry_id:
         return no(
@@ -81,8 +93,12 @@ def _check(ctx: Context, entry: InboxEntry, withdrawing: Account | None) -> Reje
         return no(RejectCode.OUT_OF_RANGE, "amount is out of range", "amount", entry=entry.entry_id)
     if entry.entry_kind is InboxEntryKind.DEPOSIT and entry.owner == NO_ADDRESS:
         return no(RejectCode.OUT_OF_RANGE, "a deposit needs an owner", "owner", entry=entry.entry_id)
-    if withdrawing is not None and round_is_old(state, ctx.stamp_ms):
+    if priced is not None and round_is_old(state, ctx.stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round: try again", round_s=state.now)
+    withdrawing = priced if entry.entry_kind is InboxEntryKind.WITHDRAWAL else None
+    refusal = chain_hold(state, withdrawing) if withdrawing is not None else None
+    if refusal is not None:
+        return refusal
     if withdrawing is not None and not prices_fresh(state, withdrawing):
         return no(
             RejectCode.STALE_PRICE, "the price of an open position is stale: try again", entry=entry.entry_id
@@ -154,7 +170,23 @@ def _revoke_agent(ctx: Context, entry: InboxEntry, account: Account) -> None:
     ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
 
 
+def _leave(ctx: Context, entry: InboxEntry, account: Account) -> None:
+    """A close or a liquidation whose work is done, or cannot be."""
+    touch_positions(ctx.state, account)
+    why = leaves_queue(ctx.state, entry, account)
+    check(why is not None, "inbox: a forced entry leaves before it is done")
+    if why == CLOSED:
+        ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
+    else:
+        ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason=str(why)))
+
+
+FORCED = (InboxEntryKind.CLOSE, InboxEntryKind.LIQUIDATE)
+PRICED = (InboxEntryKind.WITHDRAWAL, *FORCED)
+
 REQUESTS = {
+    InboxEntryKind.CLOSE: _leave,
+    InboxEntryKind.LIQUIDATE: _leave,
     InboxEntryKind.WITHDRAWAL: _withdraw,
     InboxEntryKind.CANCEL: _cancel,
     InboxEntryKind.APPROVE_AGENT: _approve_agent,

@@ -7,8 +7,9 @@ from evermark.protocol.batch import FIRST_USER_ACCOUNT
 from evermark.protocol.units import FUNDING_SCALE, check
 from sequencer.engine.batch_builder import MAX_ACCOUNTS, MAX_FILLS, MAX_PAIRS, MAX_ROWS
 from sequencer.engine.order_book import BookSide
-from sequencer.engine.risk import order_fee, order_loss, refresh
+from sequencer.engine.risk import order_loss, refresh, resting_fee
 from sequencer.engine.state import Account, EngineState, MarketState
+from sequencer.engine.twap import next_due_s
 
 
 def check_invariants(state: EngineState) -> None:
@@ -33,6 +34,7 @@ def check_invariants(state: EngineState) -> None:
         len(state.unsettled) == state.sealed_batch - state.confirmed_batch, "batches: unsettled ones are lost"
     )
     check(state.stale_markets == sum(at.stale for at in state.markets), "markets: stale ones are miscounted")
+    _check_twaps(state)
     _check_batch(state)
 
 
@@ -59,7 +61,7 @@ def _check_market(state: EngineState, at: MarketState) -> None:
         if order.arrival == entry[1] and order.order.trigger == kind and abs(entry[0]) == order.trigger_price
     ]
     untriggered = sum(
-        order.market_id == market_id
+        order.market_id == market_id and not order.order.twap_interval
         for account in state.accounts.values()
         for order in account.untriggered.values()
     )
@@ -67,6 +69,15 @@ def _check_market(state: EngineState, at: MarketState) -> None:
         len(waiting) == untriggered == sum(map(len, at.triggers.entries.values())),
         "triggers: the index and the accounts differ",
     )
+
+
+def _check_twaps(state: EngineState) -> None:
+    """Each TWAP is in the heap with its next slice, which is of the future or overdue for want of room."""
+    for account in state.accounts.values():
+        for order in account.untriggered.values():
+            if order.order.twap_interval:
+                entry = (next_due_s(order), order.account, order.slot, order.sequence)
+                check(state.twaps.count(entry) == 1, "twaps: an order without its next slice")
 
 
 def _holds(account: Account, market_id: int) -> bool:
@@ -90,7 +101,7 @@ def _check_side(state: EngineState, side: BookSide) -> None:
             check(order.price == level.price and order.level is level, "book: an order at another's price")
             check(state.accounts[order.account].orders.get(order.slot) is order, "book: an orphan order")
             check(order.expiry > state.now, "book: an expired order waits")
-            total += order.remaining
+            total += order.shown
             count += 1
         check(count > 0 and (total, count) == (level.total, level.count), "book: a level miscounts")
 
@@ -107,7 +118,7 @@ def _check_account(state: EngineState, account: Account) -> None:
             continue
         at = state.markets[order.market_id]
         lots[order.market_id, order.side] = lots.get((order.market_id, order.side), 0) + order.remaining
-        fees += order_fee(at, order.price, order.remaining, at.market.maker_fee_ppm)
+        fees += resting_fee(at, order, order.remaining)
         loss += order_loss(at, order)
     for slot, order in account.untriggered.items():
         check(slot == order.slot and slot not in account.orders, "triggers: a slot holds two orders")

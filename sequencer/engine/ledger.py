@@ -74,6 +74,9 @@ def row_of(ctx: Context, account: Account, order: RestingOrder) -> Row:
         check(order.account not in batch.targets, "batch: a liquidation target trades by order")
         row = batch.rows[key] = Row(order.market_id, order.order, order.signature, order.path)
         batch.path_bytes += path_bytes(order.path)
+        if order.builder_fee_ppm:
+            row.builder = order.builder
+            batch.accounts.add(order.builder)
         batch.row_accounts.add(order.account)
         if order.slot == 0:
             account.used_taker_sequence = order.sequence
@@ -89,6 +92,14 @@ def charge_fee(ctx: Context, account: Account, row: Row, notional: int, rate_ppm
     fee_account = ctx.state.accounts[FEE_ACCOUNT]
     touch(ctx.state, fee_account)
     change_collateral(ctx, fee_account, fee, "fee")
+    return fee
+
+
+def charge_builder(ctx: Context, account: Account, row: Row, notional: int, rate_ppm: int) -> int:
+    """Charge one fill's share of the fee of a row's builder, who gets it, and return it."""
+    row.builder_numerator, fee = fee_delta(row.builder_numerator, notional, rate_ppm)
+    move_in_fills(ctx, account, -fee, "builder_fee")
+    move_in_fills(ctx, ctx.state.accounts[row.builder], fee, "builder_fee")
     return fee
 
 

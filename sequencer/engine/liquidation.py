@@ -22,10 +22,11 @@ from sequencer.engine.commands import MarketMode, TriggerLiquidation
 from sequencer.engine.context import Context, no
 from sequencer.engine.deleveraging import can_deleverage, deleverage, meets_traders
 from sequencer.engine.events import CancelReason
-from sequencer.engine.execution import fill_liquidation, tell_trade
+from sequencer.engine.execution import NO_FEES, fill_liquidation, tell_trade
 from sequencer.engine.halting import check_halted
+from sequencer.engine.holds import chain_was_down, note_negative
 from sequencer.engine.ledger import move_in_fills
-from sequencer.engine.matching import maker_lots, maker_refusal
+from sequencer.engine.matching import builder_share, maker_lots, maker_refusal
 from sequencer.engine.open_orders import cancel, drop_useless_reducers
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.parties import Party
@@ -38,26 +39,32 @@ from sequencer.engine.targets import Target, name_keeper, tell_liquidated
 
 def liquidate(ctx: Context, command: TriggerLiquidation) -> None:
     """Bring an account below maintenance back to health as far as the rules allow; harmless when repeated."""
-    state = ctx.state
     refusal = _check(ctx, command)
     if refusal is not None:
         ctx.refuse(refusal, command.account)
         return
-    target = Target(state, command)
-    batch = state.batch
+    target = Target(ctx.state, command.account, command.market_id, command.keeper_account)
+    if not close_out(ctx, target):
+        ctx.refuse(_not_liquidatable(target), command.account)
+
+
+def close_out(ctx: Context, target: Target) -> bool:
+    """Do with one position of an account below maintenance what the rules allow; False when that is nothing."""
+    batch = ctx.state.batch
+    if target.margin().equity < 0:
+        note_negative(ctx.state, target.account)
     on_book = _book_feasible(target)
     must_seal = (
         batch.stage > STAGE_FILLS
         or not batch.has_room_for_fills()
-        or command.account in batch.row_accounts
+        or target.account.account_id in batch.row_accounts
         or (on_book and batch.deleveraged)
         or (_beyond_the_fund(target, batch) and meets_traders(target))
     )
     view = OpenBatch() if must_seal else batch
     feasible = on_book or takeover_lots(target, view) > 0 or can_deleverage(target)
     if not feasible and not target.account.orders:
-        ctx.refuse(_not_liquidatable(target), command.account)
-        return
+        return False
     if feasible and must_seal:
         seal(ctx)
     for order in list(target.account.orders.values()):
@@ -66,6 +73,7 @@ def liquidate(ctx: Context, command: TriggerLiquidation) -> None:
         fills = _close_on_book(ctx, target)
         take_over(ctx, target, FILL_CAP - fills)
         deleverage(ctx, target)
+    return True
 
 
 def _beyond_the_fund(target: Target, batch: OpenBatch) -> bool:
@@ -95,6 +103,8 @@ def _check(ctx: Context, command: TriggerLiquidation) -> Reject | None:
     at = state.markets[command.market_id]
     if at.mode == MarketMode.HALTED:
         return no(RejectCode.MARKET_HALTED, "the market is halted", "market")
+    if state.chain_restarted:
+        return chain_was_down()
     if round_is_old(state, ctx.stamp_ms) or at.stale or not prices_fresh(state, account):
         return no(RejectCode.STALE_PRICE, "liquidation needs fresh prices", "market", round_s=state.now)
     margin = margin_of(state, account)
@@ -109,10 +119,10 @@ def _check(ctx: Context, command: TriggerLiquidation) -> Reject | None:
     position = account.positions.get(command.market_id)
     if position is None or position.size == 0:
         return no(RejectCode.NOT_LIQUIDATABLE, "no position in this market", "market")
-    return _deposit_waits(state, account, at)
+    return deposit_waits(state, account, at)
 
 
-def _deposit_waits(state: EngineState, account: Account, at: MarketState) -> Reject | None:
+def deposit_waits(state: EngineState, account: Account, at: MarketState) -> Reject | None:
     """Nobody is liquidated whose deposit was made more than ten minutes before the market's price and still
     waits."""
     for entry_id, (owner, sub_account, created) in state.waiting_deposits.items():
@@ -176,12 +186,12 @@ def _close_on_book(ctx: Context, target: Target) -> int:
             cancel(ctx, maker, refusal)
             continue
         party = Party(state, state.accounts[maker.account], at, state.batch)
-        wanted = min(maker.remaining, slice_lots(at.market, abs(target.size), at.mark))
+        wanted = min(maker.shown, slice_lots(at.market, abs(target.size), at.mark))
         lots, why_not = maker_lots(state, party, maker, wanted)
         loss = target.loss(maker.price, lots)
-        if loss > _book_bound(target, margin, lots) or not _has_room(target, party, maker, lots):
+        if loss > _book_bound(target, margin, lots) or not has_room(target, party, maker, lots):
             return fills
-        if lots and not _allows(state, at, party, maker, lots):
+        if lots and not allows(state, at, party, maker, lots):
             lots, why_not = 0, CancelReason.MARGIN
         if lots == 0:
             cancel(ctx, maker, why_not)
@@ -191,7 +201,7 @@ def _close_on_book(ctx: Context, target: Target) -> int:
     return fills
 
 
-def _has_room(target: Target, party: Party, maker: RestingOrder, lots: int) -> bool:
+def has_room(target: Target, party: Party, maker: RestingOrder, lots: int) -> bool:
     """The pair table and the open-interest cap hold one more fill."""
     batch = target.state.batch
     pairs = party.account.open_positions + target.account.open_positions + 2
@@ -203,10 +213,12 @@ def _has_room(target: Target, party: Party, maker: RestingOrder, lots: int) -> b
     return change <= 0 or target.at.open_interest + change <= target.at.market.open_interest_cap_lots
 
 
-def _allows(state: EngineState, at: MarketState, party: Party, maker: RestingOrder, lots: int) -> bool:
+def allows(state: EngineState, at: MarketState, party: Party, maker: RestingOrder, lots: int) -> bool:
+    """The maker's account passes the closing check after its side of the fill."""
     notional = at.market.notional(lots, maker.price)
     row = state.batch.rows.get((maker.account, maker.slot, maker.sequence))
     _, fee = fee_delta(row.numerator if row is not None else 0, notional, at.market.maker_fee_ppm)
+    fee += builder_share(row, notional, maker.builder_fee_ppm)
     return party.allows(state, maker.sign * lots, -maker.sign * notional - fee)
 
 
@@ -227,7 +239,7 @@ def _fill(ctx: Context, target: Target, maker: RestingOrder, lots: int, margin: 
         lots,
         side,
         (maker.account, maker.order_hash, maker_fee),
-        (account.account_id, b"", 0),
+        (account.account_id, b"", NO_FEES),
         liquidated=account.account_id,
     )
     drop_useless_reducers(ctx, state.accounts[maker.account], at.market.market_id)

@@ -12,9 +12,10 @@ from mypy_extensions import mypyc_attr
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.margin import fee_delta
 from evermark.protocol.units import PPM
-from sequencer.engine.batch_builder import FILL_CAP, MAX_ACCOUNTS, MAX_PAIRS, OpenBatch
+from sequencer.engine.batch_builder import FILL_CAP, MAX_ACCOUNTS, MAX_PAIRS, OpenBatch, Row
 from sequencer.engine.commands import MarketMode
 from sequencer.engine.events import CancelReason
+from sequencer.engine.open_orders import next_part
 from sequencer.engine.order_book import Level, RestingOrder
 from sequencer.engine.parties import Party
 from sequencer.engine.risk import prices_fresh
@@ -100,6 +101,24 @@ def maker_lots(state: EngineState, party: Party, maker: RestingOrder, lots: int)
     return lots, _MARGIN
 
 
+def builder_share(row: Row | None, notional: int, rate_ppm: int) -> int:
+    """What a fill of a waiting order adds to its builder's fee."""
+    return (
+        fee_delta(row.builder_numerator if row is not None else 0, notional, rate_ppm)[1] if rate_ppm else 0
+    )
+
+
+class Drawn:
+    """What a plan has taken of an iceberg so far: lots, and its row's fees as numerators."""
+
+    __slots__ = ("builder_numerator", "lots", "numerator")
+
+    def __init__(self, numerator: int, builder_numerator: int) -> None:
+        self.lots = 0
+        self.numerator = numerator
+        self.builder_numerator = builder_numerator
+
+
 @mypyc_attr(acyclic=True)
 class Planner:
     """Builds one order's plan against the book as it stands."""
@@ -108,6 +127,8 @@ class Planner:
         "accounts",
         "at",
         "batch",
+        "builder_numerator",
+        "drawn",
         "fills",
         "numerator",
         "only_reduces",
@@ -132,10 +153,12 @@ class Planner:
         self.plan = Plan()
         self.fills = 0
         self.numerator = 0
+        self.builder_numerator = 0
         self.open_interest = at.open_interest
         self.accounts = len(batch.accounts)
         self.pairs = len(batch.pairs)
         self.parties: dict[int, Party] = {}
+        self.drawn: dict[RestingOrder, Drawn] = {}  # icebergs, of which more than one part may trade
         self.taker = self._party(state.accounts[order.account])
 
     def make(self) -> Plan:
@@ -161,53 +184,82 @@ class Planner:
 
     def _with_level(self, level: Level) -> bool:
         """Trade with a level's orders; False when matching is over."""
+        refreshed: list[RestingOrder] = []
         for maker in level.orders():
             if self.plan.stop is not None or self.plan.filled == self.order.remaining:
                 return False
-            self._with_maker(maker)
+            if self._with_maker(maker, maker.shown):
+                refreshed.append(maker)
+        # The next parts of icebergs stand behind all others of this price, in the order in which they came there.
+        while refreshed:
+            if self.plan.stop is not None or self.plan.filled == self.order.remaining:
+                return False
+            maker = refreshed.pop(0)
+            if self._with_maker(maker, next_part(maker, maker.remaining - self.drawn[maker].lots)):
+                refreshed.append(maker)
         return self.plan.stop is None and self.plan.filled < self.order.remaining
 
-    def _with_maker(self, maker: RestingOrder) -> None:
+    def _with_maker(self, maker: RestingOrder, shown: int) -> bool:
+        """Trade with the part that a waiting order shows. True when it trades to its end and another part follows."""
         state, plan = self.state, self.plan
         refusal = maker_refusal(state, self.at, maker, self.order.account)
         if refusal is not None:
             plan.steps.append(Step(maker, 0, refusal))
-            return
+            return False
         wanted = self._taker_lots()
         if wanted == 0:
-            return
+            return False
         party = self._party(state.accounts[maker.account])
         if plan.stop is not None:
-            return
-        lots, why_not = maker_lots(state, party, maker, min(wanted, maker.remaining))
+            return False
+        lots, why_not = maker_lots(state, party, maker, min(wanted, shown))
         if lots == 0:
             plan.steps.append(Step(maker, 0, why_not))
-            return
-        self._trade(maker, party, lots)
+            return False
+        if not self._trade(maker, party, lots, shown):
+            return False
+        return lots == shown and maker.hidden != 0 and self.drawn[maker].lots < maker.remaining
 
-    def _trade(self, maker: RestingOrder, party: Party, lots: int) -> None:
+    def _trade(self, maker: RestingOrder, party: Party, lots: int, shown: int) -> bool:
         plan, sign, market = self.plan, self.order.sign, self.at.market
         notional = self.at.notional(lots, maker.price)
         numerator, taker_fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
         row = self.batch.rows.get((maker.account, maker.slot, maker.sequence))
-        _, maker_fee = fee_delta(row.numerator if row is not None else 0, notional, market.maker_fee_ppm)
+        before, built_before = (row.numerator, row.builder_numerator) if row is not None else (0, 0)
+        drawn = None
+        if maker.hidden:
+            drawn = self.drawn.setdefault(maker, Drawn(before, built_before))
+            before, built_before = drawn.numerator, drawn.builder_numerator
+        maker_numerator, maker_fee = fee_delta(before, notional, market.maker_fee_ppm)
+        built = self.builder_numerator
+        if self.order.builder_fee_ppm:
+            built, share = fee_delta(built, notional, self.order.builder_fee_ppm)
+            taker_fee += share
+        if maker.builder_fee_ppm:
+            built_before, share = fee_delta(built_before, notional, maker.builder_fee_ppm)
+            maker_fee += share
         if not self.taker.allows(self.state, sign * lots, -sign * notional - taker_fee):
             plan.stop = CancelReason.MARGIN
-            return
+            return False
         change = self._open_interest_change(party, lots)
         if change > 0 and self.open_interest + change > market.open_interest_cap_lots:
             plan.stop = CancelReason.OPEN_INTEREST_CAP
-            return
+            return False
         if not party.allows(self.state, -sign * lots, sign * notional - maker_fee):
             plan.steps.append(Step(maker, 0, CancelReason.MARGIN))
-            return
+            return False
+        if drawn is not None:
+            drawn.lots += lots
+            drawn.numerator, drawn.builder_numerator = maker_numerator, built_before
         self.numerator = numerator
+        self.builder_numerator = built
         self.open_interest += change
         self.taker.take(sign * lots, -sign * notional - taker_fee)
         party.take(-sign * lots, sign * notional - maker_fee)
         self._done(maker, lots)
-        if lots < maker.remaining and plan.filled < self.order.remaining and self._taker_lots():
+        if lots < shown and plan.filled < self.order.remaining and self._taker_lots():
             plan.steps.append(Step(maker, 0, CancelReason.REDUCE_ONLY))
+        return True
 
     def _with_fund(self, fund_lots: int) -> None:
         plan, sign, market = self.plan, self.order.sign, self.at.market
@@ -217,6 +269,8 @@ class Planner:
             return
         notional = self.at.notional(lots, self.at.mark)
         numerator, fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
+        built, share = fee_delta(self.builder_numerator, notional, self.order.builder_fee_ppm)
+        fee += share
         if not self.taker.allows(self.state, sign * lots, -sign * notional - fee):
             plan.stop = CancelReason.MARGIN
             return
@@ -225,6 +279,7 @@ class Planner:
             return
         self.open_interest += self._open_interest_change(party, lots)
         self.numerator = numerator
+        self.builder_numerator = built
         self.taker.take(sign * lots, -sign * notional - fee)
         party.take(-sign * lots, sign * notional)
         self._done(None, lots)

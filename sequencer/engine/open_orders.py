@@ -4,19 +4,33 @@ from heapq import heapify, heappush
 
 from evermark.protocol.units import check
 from sequencer.engine.context import Context
-from sequencer.engine.events import CancelReason, OrderCancelled, OrderFilled, OrderRested, OrderWaits
+from sequencer.engine.events import (
+    CancelReason,
+    OrderCancelled,
+    OrderFilled,
+    OrderRested,
+    OrderWaits,
+    TwapStarted,
+)
 from sequencer.engine.ledger import position_of
 from sequencer.engine.order_book import RestingOrder
-from sequencer.engine.risk import order_fee, order_loss, refresh, rework_orders
+from sequencer.engine.risk import order_loss, refresh, resting_fee, rework_orders
 from sequencer.engine.state import LEAST_EXPIRY_ROOM, Account, EngineState
+from sequencer.engine.twap import next_due_s, slice_count
 
 
 def rest(ctx: Context, account: Account, order: RestingOrder) -> None:
     """Let the order's remainder wait in the book."""
     state = ctx.state
+    order.hidden = order.remaining - next_part(order, order.remaining)
     state.markets[order.market_id].book.add(order)
     _enlist(state, account, order)
     tell_rested(ctx, order)
+
+
+def next_part(order: RestingOrder, left: int) -> int:
+    """Lots that the order shows when `left` are left of it: all, or as much of an iceberg as was signed."""
+    return min(left, order.order.display_size or left)
 
 
 def tell_rested(ctx: Context, order: RestingOrder) -> None:
@@ -57,13 +71,40 @@ def wait_for_trigger(ctx: Context, account: Account, order: RestingOrder) -> Non
     )
 
 
+def begin_twap(ctx: Context, account: Account, order: RestingOrder) -> None:
+    """Let the order wait outside the book for the times of its slices; the first one is due at once."""
+    state = ctx.state
+    order.arrival, order.twap_start = ctx.sequence, state.now
+    enlist_untriggered(state, account, order)
+    ctx.emit(
+        TwapStarted(
+            account=order.account,
+            order_hash=order.order_hash,
+            market_id=order.market_id,
+            slices=slice_count(order, state.now),
+            interval_s=order.order.twap_interval,
+        )
+    )
+
+
 def enlist_untriggered(state: EngineState, account: Account, order: RestingOrder) -> None:
-    """Put an order that waits for its trigger where it is found again."""
+    """Put an order that waits for its trigger, or for its next slice, where it is found again."""
+    if order.order.twap_interval:
+        put_back_twap(state, account, order)
+    else:
+        account.untriggered[order.slot] = order
+        state.markets[order.market_id].triggers.add(order)
+        if order.reduce_only:
+            position_of(account, order.market_id).reduce_orders += 1
+    note_expiry(state, order)
+
+
+def put_back_twap(state: EngineState, account: Account, order: RestingOrder) -> None:
+    """Let a TWAP wait for its next slice; its expiry is noted already."""
     account.untriggered[order.slot] = order
-    state.markets[order.market_id].triggers.add(order)
+    heappush(state.twaps, (next_due_s(order), order.account, order.slot, order.sequence))
     if order.reduce_only:
         position_of(account, order.market_id).reduce_orders += 1
-    note_expiry(state, order)
 
 
 def note_expiry(state: EngineState, order: RestingOrder) -> None:
@@ -85,7 +126,8 @@ def take_untriggered(state: EngineState, order: RestingOrder) -> None:
     """Take an order away from where it waits for its trigger."""
     account = state.accounts[order.account]
     del account.untriggered[order.slot]
-    state.markets[order.market_id].triggers.remove(order)
+    if not order.order.twap_interval:
+        state.markets[order.market_id].triggers.remove(order)
     order.arrival = 0
     if order.reduce_only:
         account.positions[order.market_id].reduce_orders -= 1
@@ -150,7 +192,10 @@ def fill_waiting(ctx: Context, account: Account, order: RestingOrder, lots: int)
     """Count `lots` of a waiting order as traded."""
     state = ctx.state
     reserve(state, account, order, -1)
-    state.markets[order.market_id].book.fill(order, lots)
+    book = state.markets[order.market_id].book
+    book.fill(order, lots)
+    if order.hidden and order.hidden == order.size - order.filled:
+        book.refresh(order, next_part(order, order.hidden))
     note_filled(account, order)
     ctx.touch_level(order.market_id, order.side, order.price)
     if order.level is None:
@@ -179,7 +224,7 @@ def reserve(state: EngineState, account: Account, order: RestingOrder, sign: int
     else:
         position.sell_lots += sign * lots
     if sign > 0:
-        order.fee_reserve = order_fee(at, order.price, lots, at.market.maker_fee_ppm)
+        order.fee_reserve = resting_fee(at, order, lots)
     account.order_fees += sign * order.fee_reserve
     account.order_loss += sign * order_loss(at, order)
     rework_orders(state, account, order.market_id)

@@ -18,13 +18,14 @@ CHUNK_KEYS: Final = 512  # prices of a chunk, at most: moving half of them costs
 class BookOrder:
     """An order as a book knows it; also a node of its level's queue."""
 
-    __slots__ = ("filled", "level", "next", "previous", "price", "sign", "size")
+    __slots__ = ("filled", "hidden", "level", "next", "previous", "price", "sign", "size")
 
     def __init__(self, sign: int, price: int, size: int, filled: int) -> None:
         self.sign = sign  # +1 buys; positions move this way
         self.price = price
         self.size = size
         self.filled = filled
+        self.hidden = 0  # lots of an iceberg that the level does not show yet
         self.level: Level | None = None
         self.previous: BookOrder | None = None
         self.next: BookOrder | None = None
@@ -34,6 +35,11 @@ class BookOrder:
         """Lots not yet traded."""
         return self.size - self.filled
 
+    @property
+    def shown(self) -> int:
+        """Lots that trade at this place in the queue."""
+        return self.size - self.filled - self.hidden
+
 
 class RestingOrder(BookOrder):
     """An order that the engine has accepted, while it matches or waits."""
@@ -41,6 +47,8 @@ class RestingOrder(BookOrder):
     __slots__ = (
         "account",
         "arrival",
+        "builder",
+        "builder_fee_ppm",
         "client_id",
         "expiry",
         "fee_reserve",
@@ -55,6 +63,8 @@ class RestingOrder(BookOrder):
         "signer",
         "slot",
         "trigger_price",
+        "twap_sent",
+        "twap_start",
     )
 
     def __init__(
@@ -85,6 +95,10 @@ class RestingOrder(BookOrder):
         self.reduce_only = order.reduce_only
         self.trigger_price = order.trigger_price  # a trailing order moves it while it waits for its trigger
         self.arrival = 0  # journal sequence of its command, once it waits for its trigger
+        self.twap_start = 0  # engine time at which a TWAP began, and its slices that were sent
+        self.twap_sent = 0
+        self.builder = 0  # account of the order's builder, 0: none
+        self.builder_fee_ppm = order.max_builder_fee_ppm  # charged as signed
         self.fee_reserve = 0  # quote units held back for fees while it rests
 
     @property
@@ -253,7 +267,7 @@ class OrderBook:
         else:
             last.next = order
         level.tail = order
-        level.total += order.size - order.filled
+        level.total += order.size - order.filled - order.hidden
         level.count += 1
 
     def remove(self, order: BookOrder) -> None:
@@ -274,7 +288,7 @@ class OrderBook:
         order.level = None
         order.previous = None
         order.next = None
-        level.total -= order.size - order.filled
+        level.total -= order.size - order.filled - order.hidden
         level.count -= 1
         if level.count == 0:
             (self.bids if order.sign > 0 else self.asks).drop(level)
@@ -282,13 +296,19 @@ class OrderBook:
     def fill(self, order: BookOrder, lots: int) -> None:
         """Count `lots` of a waiting order as traded; a finished order leaves."""
         level = order.level
-        if level is None or not 0 < lots <= order.size - order.filled:
+        if level is None or not 0 < lots <= order.size - order.filled - order.hidden:
             check(False, "book: a fill beyond what rests")
             return
         order.filled += lots
         level.total -= lots
         if order.filled == order.size:
             self.remove(order)
+
+    def refresh(self, order: BookOrder, shown: int) -> None:
+        """Show `shown` more lots of an iceberg whose part has traded, behind all orders of the same price."""
+        self.remove(order)
+        order.hidden = order.size - order.filled - shown
+        self.add(order)
 
     def replace(self, old: RestingOrder, new: RestingOrder) -> None:
         """Put `new` in the place of `old` in the queue; same side and price, not larger."""

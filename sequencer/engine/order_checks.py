@@ -5,7 +5,7 @@ from mypy_extensions import mypyc_attr
 from evermark.protocol.markets import MAX_OPEN_MARKETS
 from evermark.protocol.orders import MAX_EXPIRY_S, MAX_FEE_LIMIT_PPM, NO_ADDRESS, Order, TimeInForce, Trigger
 from evermark.protocol.reject import Reject, RejectCode
-from evermark.protocol.units import MAX_PRICE_TICKS, MAX_SEQUENCE, MAX_SIZE_LOTS, PPM
+from evermark.protocol.units import MAX_PRICE_TICKS, MAX_SEQUENCE, MAX_SIZE_LOTS, PPM, ceil_div
 from sequencer.engine.commands import MarketMode, PlaceOrder
 from sequencer.engine.context import no
 from sequencer.engine.halting import check_halted
@@ -25,10 +25,12 @@ from sequencer.engine.state import (
     Position,
 )
 from sequencer.engine.trigger_checks import MAX_SLOT, check_conditions, check_trigger
+from sequencer.engine.twap import check_twap, check_twap_fields
 
 MAX_OPEN_ORDERS = 200  # of one account; bounds the work of a price round and of a liquidation
 MAX_PATH = 6  # siblings of an order in a batch of 64
 SEQUENCE_AHEAD_MS = 86_400_000  # clients use milliseconds; at most a day ahead of the round
+MAX_PARTS = 10  # of an iceberg: each of them is a fill of whoever meets it, and a command has few
 NO_POSITION = Position()
 
 
@@ -94,24 +96,26 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
     if command.path is not None and (command.signer == account.owner or len(command.path) > MAX_PATH):
         message = "an order batch is signed by an agent, never by an owner, and holds at most 64 orders"
         return no(RejectCode.NOT_AUTHORISED, message, "signature")
+    builder = 0
+    if order.builder != NO_ADDRESS:
+        builder = state.account_ids.get((order.builder, 0), 0)
+        if not builder:
+            return no(RejectCode.UNKNOWN_ACCOUNT, "the builder has no account", "builder")
     replaced = live_order(account, order.slot) if order.slot else None
     carried = account.slots[order.slot].filled if order.amend and order.slot in account.slots else 0
-    return Draft(
-        account,
-        state.markets[market_id],
-        RestingOrder(
-            command.account,
-            market_id,
-            order,
-            command.order_hash,
-            command.signature,
-            command.signer,
-            command.client_id,
-            carried,
-            command.path,
-        ),
-        replaced,
+    made = RestingOrder(
+        command.account,
+        market_id,
+        order,
+        command.order_hash,
+        command.signature,
+        command.signer,
+        command.client_id,
+        carried,
+        command.path,
     )
+    made.builder = builder
+    return Draft(account, state.markets[market_id], made, replaced)
 
 
 def check_order(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
@@ -130,12 +134,13 @@ def check_arrival(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | N
 
 
 def check_untriggered(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
-    """The first rule that an order breaks that is going to wait for its trigger."""
-    return (
-        _check_slot(state, draft)
-        or _check_limits(draft)
-        or check_trigger(state, draft.account, draft.at, draft.order, draft.replaced, stamp_ms)
-    )
+    """The first rule that an order breaks that is going to wait for its trigger, or for the times of its slices."""
+    refusal = _check_slot(state, draft) or _check_limits(draft)
+    if refusal is not None:
+        return refusal
+    if draft.order.order.twap_interval:
+        return check_twap(state, draft.account, draft.at, draft.order, stamp_ms)
+    return check_trigger(state, draft.account, draft.at, draft.order, draft.replaced, stamp_ms)
 
 
 def _check_format(order: Order) -> Reject | None:
@@ -143,6 +148,7 @@ def _check_format(order: Order) -> Reject | None:
         ("size", order.size, 1, MAX_SIZE_LOTS),
         ("limit_price", order.limit_price, 1, MAX_PRICE_TICKS),
         ("max_fee_ppm", order.max_fee_ppm, 0, MAX_FEE_LIMIT_PPM),
+        ("max_builder_fee_ppm", order.max_builder_fee_ppm, 0, MAX_FEE_LIMIT_PPM),
         ("slot", order.slot, 0, MAX_SLOT),
         ("sequence", order.sequence, 1, MAX_SEQUENCE),
         ("expiry", order.expiry, 0, MAX_EXPIRY_S),
@@ -157,24 +163,34 @@ def _check_format(order: Order) -> Reject | None:
                 least=least,
                 most=most,
             )
-    unsupported = _unsupported_field(order)
-    if unsupported is not None:
-        return no(RejectCode.UNSUPPORTED, f"{unsupported} is not supported yet", unsupported)
     immediate = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
     if order.slot == 0 and not immediate:
         return no(RejectCode.BAD_COMBINATION, "slot 0 takes only IOC and FOK", "time_in_force")
+    if order.max_builder_fee_ppm and order.builder == NO_ADDRESS:
+        return no(RejectCode.BAD_COMBINATION, "a builder's fee needs a builder", "builder")
     if order.slot == 0 and order.amend:
         return no(RejectCode.BAD_COMBINATION, "slot 0 holds nothing to amend", "amend")
     if order.post_only and immediate:
         return no(RejectCode.BAD_COMBINATION, "a post-only order has to rest", "post_only")
-    return check_conditions(order)
+    return check_conditions(order) or _check_display(order) or check_twap_fields(order)
 
 
-def _unsupported_field(order: Order) -> str | None:
-    if order.builder != NO_ADDRESS:
-        return "builder"
-    numbers = ("display_size", "twap_interval", "max_builder_fee_ppm")
-    return next((name for name in numbers if getattr(order, name)), None)
+def _check_display(order: Order) -> Reject | None:
+    """An iceberg rests, and its parts are not so many that meeting it costs much."""
+    if not order.display_size:
+        return None
+    if order.time_in_force not in (TimeInForce.GTC, TimeInForce.GTD):
+        return no(RejectCode.BAD_COMBINATION, "an iceberg has to rest", "display_size")
+    least = ceil_div(order.size, MAX_PARTS)
+    if order.display_size < least:
+        return no(
+            RejectCode.OUT_OF_RANGE,
+            f"an iceberg has at most {MAX_PARTS} parts",
+            "display_size",
+            value=order.display_size,
+            least=least,
+        )
+    return None
 
 
 def _check_slot(state: EngineState, draft: Draft) -> Reject | None:
@@ -225,7 +241,8 @@ def _check_amend(draft: Draft) -> Reject | None:
 
 def _check_limits(draft: Draft) -> Reject | None:
     order, market = draft.order, draft.at.market
-    notional = market.notional(order.size, order.price)
+    part = order.order.display_size or order.size
+    notional = market.notional(min(part, order.size), order.price)
     if notional < market.min_notional and not order.reduce_only:
         return no(
             RejectCode.BELOW_MIN_NOTIONAL,
@@ -252,7 +269,7 @@ def _check_limits(draft: Draft) -> Reject | None:
             max_fee_ppm=order.order.max_fee_ppm,
         )
     waiting = len(draft.account.orders) + len(draft.account.untriggered)
-    waits = draft.may_rest or order.order.trigger is not Trigger.NONE
+    waits = draft.may_rest or order.order.trigger is not Trigger.NONE or order.order.twap_interval != 0
     if waits and draft.replaced is None and waiting >= MAX_OPEN_ORDERS:
         return no(RejectCode.TOO_MANY_ORDERS, "too many open orders", open=waiting)
     return None
@@ -366,7 +383,7 @@ def _check_margin(state: EngineState, draft: Draft) -> Reject | None:
     if draft.may_rest:
         loss += loss_at(at, order.sign, order.price, order.remaining)
     price = order.price if draft.may_rest else at.mark
-    fees += order_fee(at, price, order.remaining, _highest_rate(draft))
+    fees += order_fee(at, price, order.remaining, max(_highest_rate(draft), 0) + order.builder_fee_ppm)
     available = account.collateral + account.value - loss - fees
     no_more = worst + loss + fees <= account.worst + account.order_loss + account.order_fees
     if available >= worst or no_more:

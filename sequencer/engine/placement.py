@@ -11,6 +11,7 @@ from sequencer.engine.events import CancelReason, OrderAccepted
 from sequencer.engine.execution import execute
 from sequencer.engine.matching import Plan, Planner, crosses_book, may_trade
 from sequencer.engine.open_orders import (
+    begin_twap,
     cancel,
     replace_in_place,
     rest,
@@ -44,7 +45,7 @@ def place_order(ctx: Context, command: PlaceOrder) -> None:
     if isinstance(draft, Reject):
         refuse(draft)
         return
-    waits = draft.order.order.trigger is not Trigger.NONE
+    waits = draft.order.order.trigger is not Trigger.NONE or draft.order.order.twap_interval != 0
     refusal = (check_untriggered if waits else check_order)(state, draft, ctx.stamp_ms)
     if refusal is not None:
         refuse(refusal)
@@ -123,6 +124,7 @@ def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
         and old.price == order.price
         and order.remaining <= old.remaining
         and old.reduce_only == order.reduce_only
+        and not (old.order.display_size or order.order.display_size)
         and draft.may_rest
     )
     if order.slot == 0:
@@ -150,7 +152,10 @@ def _accept_untriggered(ctx: Context, draft: Draft) -> None:
     if draft.replaced is not None:
         cancel(ctx, draft.replaced, CancelReason.REPLACED)
     ctx.emit(_accepted(order))
-    wait_for_trigger(ctx, account, order)
+    if order.order.twap_interval:
+        begin_twap(ctx, account, order)
+    else:
+        wait_for_trigger(ctx, account, order)
 
 
 def _finish(ctx: Context, draft: Draft, plan: Plan) -> None:

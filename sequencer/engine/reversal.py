@@ -1,8 +1,9 @@
 """Reverse: the state becomes what it was right after a batch that the chain has confirmed, because what came later can never
 settle.
 
-Not taken back is what the chain does not decide: time, the keepers' prices, and the numbers of trades, each of which names one
-trade for good. What differs from before is told order by order, position by position, level by level.
+Not taken back is what batches do not decide: time, the keepers' prices, outages of the chain, and the numbers of trades,
+each of which names one trade for good. What differs from before is told order by order, position by position, level by
+level.
 """
 
 from evermark.protocol.orders import Side
@@ -48,6 +49,7 @@ def reverse(ctx: Context, command: Reverse) -> None:
     _tell_accounts(ctx, state, past)
     _touch_levels(ctx, state, past)
     past.trade_count = state.trade_count
+    past.chain_restarted = state.chain_restarted
     past.price_by(state.round)
     past.stirred = {at.market_id for at in past.markets}
     state.become(past)
@@ -85,7 +87,7 @@ def _tell_orders(ctx: Context, now: EngineState, past: EngineState) -> None:
                     market_id=order.market_id,
                     filled=order.filled,
                     remaining=order.remaining,
-                    triggered=not order.is_untriggered,
+                    triggered=not order.is_untriggered or order.order.twap_interval > 0,
                 )
             )
 

@@ -102,6 +102,14 @@ def order_fee(at: MarketState, price: int, lots: int, rate_ppm: int) -> int:
     return ceil_div(lots * price * at.lot_tick_value * rate_ppm, PPM) if rate_ppm > 0 else 0
 
 
+def resting_fee(at: MarketState, order: RestingOrder, lots: int) -> int:
+    """What trading `lots` of an order that waits may cost, its builder's fee included."""
+    rate = at.market.maker_fee_ppm
+    if order.builder_fee_ppm:
+        rate = max(rate, 0) + order.builder_fee_ppm
+    return order_fee(at, order.price, lots, rate)
+
+
 def margin_of(state: EngineState, account: Account) -> AccountMargin:
     """Equity and requirements now."""
     refresh(state, account)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from evermark.protocol.batch import FILL_DELEVERAGE
+from evermark.protocol.batch import FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK
 from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
@@ -21,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserv
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 7  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 9  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -32,7 +32,11 @@ STATE_FIELDS = (
     "credited",
     "claimed",
     "claim_count",
+    "chain_restarted",
+    "hold_began",
     "entry_count",
+    "closing_entry",
+    "closed_lots",
     "trade_count",
     "sealed_batch",
     "confirmed_batch",
@@ -48,7 +52,18 @@ ACCOUNT_FIELDS = (
 )
 POSITION_FIELDS = ("size", "entry_cumulative", "entry_mark", "entry_notional")
 SLOT_FIELDS = ("sequence", "used_sequence", "filled")
-MARKET_FIELDS = ("mode", "cumulative", "funding_hour", "open_interest", "last_price")
+MARKET_FIELDS = (
+    "mode",
+    "cumulative",
+    "funding_hour",
+    "open_interest",
+    "last_price",
+    "forced_hour",
+    "forced_lots",
+    "forced_cap",
+)
+LEAVES_ORDERS = (FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK)  # fills whose targets keep waiting orders
+ORDER_FIELDS = 8  # of `_order_fields`
 _WIDE = 1  # extension code of an integer beyond 64 bits
 
 
@@ -89,7 +104,7 @@ def _dump(state: EngineState) -> list[Any]:
         [_dump_account(account) for _, account in sorted(state.accounts.items())],
         [_dump_book(at) for at in state.markets],
         [
-            [*_order_fields(order), order.market_id, order.arrival, order.trigger_price]
+            [*_order_fields(order), order.market_id, order.arrival, order.trigger_price, *_twap_fields(order)]
             for _, account in sorted(state.accounts.items())
             for _, order in sorted(account.untriggered.items())
         ],
@@ -97,6 +112,7 @@ def _dump(state: EngineState) -> list[Any]:
         _dump_batch(state.batch),
         state.outflow,
         sorted(state.delayed_claims),
+        sorted(state.negatives),
         # What is rarely there, each kind by its length.
         *([key, *value] for key, value in sorted(state.waiting_deposits.items())),
         *([account, liquidation] for account, liquidation in sorted(state.halted.items())),
@@ -105,7 +121,7 @@ def _dump(state: EngineState) -> list[Any]:
 
 def _load(fields: list[Any]) -> EngineState:
     _, numbers, genesis, round_, unsettled, agents, markets, accounts, books, *rest = fields
-    untriggered, stirred, batch, outflow, delayed, *waiting = rest
+    untriggered, stirred, batch, outflow, delayed, negatives, *waiting = rest
     state = EngineState()
     for key, *values in waiting:
         if len(values) == 1:
@@ -145,8 +161,9 @@ def _load(fields: list[Any]) -> EngineState:
         _load_untriggered(state, values)
     state.stirred = set(stirred)
     state.outflow = Outflow(*outflow)
+    state.negatives = set(negatives)
     state.delayed_claims = [(due, claim, account, amount) for due, claim, account, amount in delayed]
-    state.batch = _load_batch(batch)
+    state.batch = _load_batch(batch, state)
     return state
 
 
@@ -176,7 +193,7 @@ def _load_account(values: list[Any]) -> Account:
 
 def _dump_book(at: MarketState) -> list[Any]:
     return [
-        [*_order_fields(order), order.fee_reserve]
+        [*_order_fields(order), order.fee_reserve, *([order.hidden] if order.order.display_size else [])]
         for side in (at.book.bids, at.book.asks)
         for level in side.best_first()
         for order in level.orders()
@@ -196,9 +213,14 @@ def _order_fields(order: RestingOrder) -> list[Any]:
     ]
 
 
-def _order_of(market_id: int, values: list[Any]) -> RestingOrder:
+def _twap_fields(order: RestingOrder) -> list[int]:
+    """Only of a TWAP: other orders look as they did before there were any."""
+    return [order.twap_start, order.twap_sent] if order.order.twap_interval else []
+
+
+def _order_of(state: EngineState, market_id: int, values: list[Any]) -> RestingOrder:
     account_id, signed, order_hash, signature, signer, client_id, filled, path = values
-    return RestingOrder(
+    order = RestingOrder(
         account_id,
         market_id,
         msgspec.convert(signed, Order),
@@ -209,13 +231,16 @@ def _order_of(market_id: int, values: list[Any]) -> RestingOrder:
         filled,
         msgspec.convert(path, Path | None),
     )
+    order.builder = state.account_ids.get((order.order.builder, 0), 0)
+    return order
 
 
 def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
-    *fields, fee_reserve = values
-    order = _order_of(at.market.market_id, fields)
+    fields, fee_reserve, hidden = values[:ORDER_FIELDS], values[ORDER_FIELDS], values[ORDER_FIELDS + 1 :]
+    order = _order_of(state, at.market.market_id, fields)
     account_id = order.account
     account = state.accounts[account_id]
+    order.hidden = hidden[0] if hidden else 0
     at.book.add(order)
     reserve(state, account, order, 1)
     account.orders[order.slot] = order
@@ -224,9 +249,12 @@ def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
 
 
 def _load_untriggered(state: EngineState, values: list[Any]) -> None:
-    *fields, market_id, arrival, trigger_price = values
-    order = _order_of(market_id, fields)
+    fields = values[:ORDER_FIELDS]
+    market_id, arrival, trigger_price, *twap = values[ORDER_FIELDS:]
+    order = _order_of(state, market_id, fields)
     order.arrival, order.trigger_price = arrival, trigger_price
+    if twap:
+        order.twap_start, order.twap_sent = twap
     enlist_untriggered(state, state.accounts[order.account], order)
 
 
@@ -244,7 +272,11 @@ def _dump_batch(batch: OpenBatch) -> list[Any]:
         batch.funding_hours,
         sorted(batch.funding_markets),
         [
-            [*key, row.market_id, row.numerator, row.order, row.signature.to_bytes(), row.path]
+            # The last one only where there is one: batches without it look as they did before it came.
+            [
+                *(*key, row.market_id, row.numerator, row.order, row.signature.to_bytes(), row.path),
+                *([row.builder_numerator] if row.builder_numerator else []),
+            ]
             for key, row in sorted(batch.rows.items())
         ],
         [[fill.kind, fill.first, fill.second, fill.size, fill.keeper] for fill in batch.fills],
@@ -267,7 +299,7 @@ def _dump_batch(batch: OpenBatch) -> list[Any]:
     ]
 
 
-def _load_batch(values: list[Any]) -> OpenBatch:
+def _load_batch(values: list[Any], state: EngineState) -> OpenBatch:
     batch = OpenBatch()
     batch.stage, batch.opened_ms, batch.priced, batch.notional, inbox, actions, hours, markets = values[:8]
     rows, fills, withdrawals, accounts, pairs, baselines, row_accounts, targets, triggers = values[8:]
@@ -277,14 +309,17 @@ def _load_batch(values: list[Any]) -> OpenBatch:
         if fields is not None:
             signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
         batch.actions.append(OpenAction(account, signed, _signature(signature), target))
-    for account, slot, sequence, market_id, numerator, order, signature, path in rows:
+    for account, slot, sequence, market_id, numerator, order, signature, path, *built in rows:
         came_by = msgspec.convert(path, Path | None)
         row = Row(market_id, msgspec.convert(order, Order), _signature(signature), came_by, numerator)
+        if row.order.max_builder_fee_ppm:
+            row.builder = state.account_ids.get((row.order.builder, 0), 0)
+        row.builder_numerator = built[0] if built else 0
         batch.path_bytes += path_bytes(came_by)
         batch.rows[account, slot, sequence] = row
     for kind, first, second, size, keeper in fills:
         batch.fills.append(OpenFill(kind, tuple(first), tuple(second), size, keeper))
-        batch.deleveraged = batch.deleveraged or kind == FILL_DELEVERAGE
+        batch.deleveraged = batch.deleveraged or kind in LEAVES_ORDERS
     for account, signed, fee, signature in withdrawals:
         batch.withdrawals.append((account, msgspec.convert(signed, Withdraw), fee, _signature(signature)))
     batch.accounts, batch.pairs = set(accounts), {(account, market) for account, market in pairs}

@@ -141,6 +141,9 @@ class MarketState:
         "_price",
         "book",
         "cumulative",
+        "forced_cap",
+        "forced_hour",
+        "forced_lots",
         "funding_hour",
         "holders",
         "last_price",
@@ -168,6 +171,9 @@ class MarketState:
         self.open_interest = 0
         self.book = OrderBook()
         self.last_price = 0  # of the last trade in ticks, 0 before the first
+        self.forced_hour = 0  # the last hour with forced closes, their lots, and how many it takes
+        self.forced_lots = 0
+        self.forced_cap = 0
         self.triggers = TriggerIndex()
         self.holders: set[int] = set()  # a cache: accounts with a position here
 
@@ -210,8 +216,11 @@ STATE_FIELDS: Final = (
     "accounts",
     "agents",
     "batch",
+    "chain_restarted",
     "claim_count",
     "claimed",
+    "closed_lots",
+    "closing_entry",
     "confirmed_batch",
     "credited",
     "debtors",
@@ -225,8 +234,10 @@ STATE_FIELDS: Final = (
     "funding_pool",
     "genesis",
     "halted",
+    "hold_began",
     "market_ids",
     "markets",
+    "negatives",
     "now",
     "outflow",
     "sealed_batch",
@@ -235,6 +246,7 @@ STATE_FIELDS: Final = (
     "stamp_ms",
     "stirred",
     "trade_count",
+    "twaps",
     "unsettled",
     "unsettled_sealed",
     "waiting_deposits",
@@ -263,10 +275,15 @@ class EngineState:
         self.credited = 0  # deposits and donations consumed
         self.claimed = 0  # withdrawals, paid or not
         self.claim_count = 0
+        self.chain_restarted = False  # the chain was down within the last hour, as far as it is known
+        self.hold_began = 0  # engine time at which an account below zero last began to hold withdrawals
+        self.negatives: set[int] = set()  # accounts that were seen below zero
         self.outflow = Outflow()
         # claims that are not payable yet: heap of (due, claim, account, amount)
         self.delayed_claims: list[tuple[int, int, int, int]] = []
         self.entry_count = 0  # inbox entries consumed
+        self.closing_entry = 0  # the inbox entry that was last closed for, and its lots so far
+        self.closed_lots = 0
         self.trade_count = 0
         self.stirred: set[int] = set()  # markets with a new mark or trade, until all triggers are looked at
         # deposits behind an entry that cannot apply yet: id -> owner, sub-account, created
@@ -283,6 +300,8 @@ class EngineState:
         # `expiry_room` of them (see `open_orders.py`)
         self.expiries: list[tuple[int, int, int, int]] = []
         self.expiry_room = LEAST_EXPIRY_ROOM
+        # a cache: a heap of (due, account, slot, sequence) of the next slice of each TWAP; those of ended orders mean nothing
+        self.twaps: list[tuple[int, int, int, int]] = []
         self.stale_markets = 0
         # a cache: users whose last position closed and whose debts, if any, were not looked at since
         self.debtors: set[int] = set()

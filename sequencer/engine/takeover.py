@@ -7,7 +7,7 @@ from evermark.protocol.margin import AccountMargin, initial_margin
 from evermark.protocol.markets import MAX_OPEN_MARKETS
 from sequencer.engine.batch_builder import STAGE_FILLS, OpenBatch, OpenFill
 from sequencer.engine.context import Context
-from sequencer.engine.execution import tell_trade
+from sequencer.engine.execution import NO_FEES, tell_trade
 from sequencer.engine.ledger import change_position, move_in_fills
 from sequencer.engine.parties import Party
 from sequencer.engine.risk import margin_of, prices_fresh
@@ -23,7 +23,7 @@ def take_over(ctx: Context, target: Target, most_fills: int) -> None:
         lots = takeover_lots(target, ctx.state.batch)
         if lots == 0:
             return
-        _move(ctx, target, lots)
+        move_to_fund(ctx, target, lots)
 
 
 def takeover_lots(target: Target, batch: OpenBatch) -> int:
@@ -88,7 +88,8 @@ def _initial(target: Target, size: int) -> int:
     return initial_margin(target.at.market, target.at.market.notional(abs(size), target.at.mark))
 
 
-def _move(ctx: Context, target: Target, lots: int) -> None:
+def move_to_fund(ctx: Context, target: Target, lots: int) -> None:
+    """Hand the fund so many lots."""
     state, at, account = ctx.state, target.at, target.account
     received, share = _amounts(target, target.margin(), lots, paid=target.keeper != 0)
     batch = enter(ctx, STAGE_FILLS)
@@ -103,6 +104,6 @@ def _move(ctx: Context, target: Target, lots: int) -> None:
     name_keeper(ctx, target)
     pairs = (account.account_id, at.market.market_id), (INSURANCE_FUND, at.market.market_id)
     batch.fills.append(OpenFill(FILL_TAKEOVER, *pairs, lots, target.keeper))
-    maker, taker = (INSURANCE_FUND, b"", 0), (account.account_id, b"", 0)
+    maker, taker = (INSURANCE_FUND, b"", NO_FEES), (account.account_id, b"", NO_FEES)
     tell_trade(ctx, at, at.mark, lots, side, maker, taker, liquidated=account.account_id)
     tell_liquidated(ctx, target, lots, at.mark, received, share, taken_over=True)

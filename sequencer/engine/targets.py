@@ -2,7 +2,6 @@
 
 from evermark.protocol.margin import AccountMargin
 from evermark.protocol.orders import Side
-from sequencer.engine.commands import TriggerLiquidation
 from sequencer.engine.context import Context
 from sequencer.engine.events import Liquidated
 from sequencer.engine.risk import margin_of
@@ -15,11 +14,11 @@ class Target:
 
     __slots__ = ("account", "at", "keeper", "state")
 
-    def __init__(self, state: EngineState, command: TriggerLiquidation) -> None:
+    def __init__(self, state: EngineState, account_id: int, market_id: int, keeper: int = 0) -> None:
         self.state = state
-        self.account = state.accounts[command.account]
-        self.at = state.markets[command.market_id]
-        self.keeper = command.keeper_account
+        self.account = state.accounts[account_id]
+        self.at = state.markets[market_id]
+        self.keeper = keeper  # account that is paid, 0: none
 
     @property
     def size(self) -> int:

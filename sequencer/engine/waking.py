@@ -19,6 +19,7 @@ from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.order_checks import Draft, check_arrival
 from sequencer.engine.placement import Arrival, meet_book
 from sequencer.engine.sealing import enter, round_is_old
+from sequencer.engine.slicing import send_slices, slices_due
 from sequencer.engine.state import STOP_UNSETTLED_AGE_S, EngineState, MarketState
 from sequencer.engine.triggers import BY_LAST, BY_MARK, Entry
 
@@ -37,9 +38,13 @@ def finish(ctx: Context) -> None:
     """What follows from the command's own effects."""
     state = ctx.state
     _cancel_linked(ctx)
-    if not state.stirred or round_is_old(state, ctx.stamp_ms) or state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
+    if not state.stirred and not slices_due(state):
+        return
+    if round_is_old(state, ctx.stamp_ms) or state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
         return
     room = WAKES_PER_COMMAND - _wake_by_mark(ctx)
+    send_slices(ctx)
+    _cancel_linked(ctx)
     while room:
         woken = _wake_by_last(ctx, room)
         if not woken:

@@ -17,6 +17,8 @@ GATE_STATUS = {
     RejectCode.NOT_READY: 503,
     RejectCode.OVERLOADED: 503,
     RejectCode.STORAGE_LOW: 503,
+    RejectCode.CHAIN_RESTARTED: 503,
+    RejectCode.WITHDRAWALS_HELD: 503,
     RejectCode.HEALTHY_ACCOUNT: 422,
 }
 ENGINE_STATUS = 422

@@ -232,6 +232,7 @@ class History(Queries):
                 record.traded -= fill["size"]
                 record.lot_ticks -= fill["size"] * fill["price"]
                 record.fee -= fill["fee"]
+                record.builder_fee -= fill["builder_fee"]
         for row in self._read(select(tables.orders).where(placed, tables.orders.c.status != "rejected")):
             record = self._record(row["order_hash"])
             if record is not None:
@@ -304,15 +305,17 @@ class History(Queries):
         self._row("trades", common | {"side": SIDE_TEXT[trade.taker_side]})
         self._candles.add(symbol, trade.price, trade.size, stamp_ms)
         parties = (
-            ("maker", trade.maker, trade.maker_hash, trade.maker_fee, trade.taker_side.opposite),
-            ("taker", trade.taker, trade.taker_hash, trade.taker_fee, trade.taker_side),
+            ("maker", trade.maker, trade.maker_hash, trade.maker_fee, trade.maker_builder_fee),
+            ("taker", trade.taker, trade.taker_hash, trade.taker_fee, trade.taker_builder_fee),
         )
-        for role, account, order_hash, fee, side in parties:
+        for role, account, order_hash, fee, built in parties:
+            side = trade.taker_side if role == "taker" else trade.taker_side.opposite
             about = {
                 "account": account,
                 "role": role,
                 "side": SIDE_TEXT[side],
                 "fee": fee,
+                "builder_fee": built,
                 "order_hash": order_hash,
             }
             self._row("fills", common | about)
@@ -322,6 +325,7 @@ class History(Queries):
                 record.traded += trade.size
                 record.lot_ticks += trade.size * trade.price
                 record.fee += fee
+                record.builder_fee += built
                 self._dirty[order_hash] = record
 
     def _row(self, table: str, row: dict[str, Any]) -> None:

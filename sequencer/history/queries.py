@@ -126,7 +126,8 @@ def _fill_json(row: dict[str, Any]) -> dict[str, Any]:
         for key in ("trade_id", "market", "side", "price", "role", "liquidation", "time_ms", "voided")
     }
     order_hash = "0x" + row["order_hash"].hex() if row["order_hash"] else ""
-    return fill | {"size": wire_int(row["size"]), "fee": wire_int(row["fee"]), "order_hash": order_hash}
+    amounts = {key: wire_int(row[key]) for key in ("size", "fee", "builder_fee")}
+    return fill | amounts | {"order_hash": order_hash}
 
 
 def _ledger_json(row: dict[str, Any]) -> dict[str, Any]:

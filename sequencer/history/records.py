@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from evermark.protocol.orders import SIDE_TEXT, TIME_IN_FORCE_TEXT, TRIGGER_TEXT
+from evermark.protocol.orders import NO_ADDRESS, SIDE_TEXT, TIME_IN_FORCE_TEXT, TRIGGER_TEXT
 from sequencer.engine.commands import PlaceOrder
 
 OPEN_STATES = ("open", "untriggered", "triggered")
@@ -37,6 +37,11 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     trigger_price: int = 0  # as signed; a trailing order's follows the market
     trailing_offset: int = 0
     bracket_link: int = 0
+    display_size: int = 0
+    twap_interval: int = 0
+    builder: str = ""
+    max_builder_fee_ppm: int = 0
+    builder_fee: int = 0  # paid so far, beside `fee`
     status: str = "rejected"
     filled: int = 0
     traded: int = 0
@@ -79,6 +84,11 @@ class OrderRecord(msgspec.Struct, kw_only=True):
             "trigger_price": self.trigger_price,
             "trailing_offset": self.trailing_offset,
             "bracket_link": self.bracket_link,
+            "display_size": wire_int(self.display_size),
+            "twap_interval": self.twap_interval,
+            "builder": self.builder,
+            "max_builder_fee_ppm": self.max_builder_fee_ppm,
+            "builder_fee": wire_int(self.builder_fee),
             "status": self.status,
             "filled": wire_int(self.filled),
             "remaining": wire_int(self.size - self.filled) if self.is_open else 0,
@@ -111,6 +121,10 @@ def new_record(command: PlaceOrder, journal_sequence: int, stamp_ms: int) -> Ord
         trigger_price=order.trigger_price,
         trailing_offset=order.trailing_offset,
         bracket_link=order.bracket_link,
+        display_size=order.display_size,
+        twap_interval=order.twap_interval,
+        builder="" if order.builder == NO_ADDRESS else "0x" + order.builder.hex(),
+        max_builder_fee_ppm=order.max_builder_fee_ppm,
         time_ms=stamp_ms,
         journal_sequence=journal_sequence,
     )

@@ -24,7 +24,7 @@ from sequencer.history import tables
 Result = TypeVar("Result")
 RETRY_S = 1.0
 ASKED_AT_ONCE = 256  # order hashes of one statement
-LAYOUT = 3  # raise it with any change of the tables; the journal rebuilds a projection of another one
+LAYOUT = 4  # raise it with any change of the tables; the journal rebuilds a projection of another one
 
 log = structlog.get_logger("history")
 

@@ -3,6 +3,7 @@
 Every failure is one of two kinds. `Unreachable`: nobody knows, try again. `Refused`: the contract said no.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,12 +17,17 @@ from evermark.chain import Manifest, TransactionReverted, TransactionSender
 from evermark.chain.batches import BatchHidden, batch_within, decode_outline
 from evermark.chain.rpc import UNREACHABLE, Web3
 from evermark.chain.vault import ExchangeContracts, InboxItem
+from evermark.protocol.funding import HOUR_S
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen
 from sequencer.settlement.reconciliation import MarketSums, Sums, VaultSums
 from sequencer.settlement.witness import Settled
 
+KEPT_SENT = 64
+SHORTEST_DUE_S = 600  # after which an inbox entry is overdue, at the earliest
+HOUR_OVERDUE_S = 3_600  # after the end of a funding hour: then anybody may apply it
+HOURS_LOOKED_AT = 24  # before the present one; older hours pay nothing
 MAX_GAS = 2**24  # the cap of EIP-7825; what is not used is not paid
 # Refusals that only say that the chain has moved on since it was read, or lags behind the reports.
 OVERTAKEN = (
@@ -57,9 +63,7 @@ class ExchangeChain:
         self._contracts = ExchangeContracts(w3, manifest)
         self._vault = self._contracts.vault.address
         self._oracle = self._contracts.oracle.address
-        self._sent: dict[
-            int, Settled
-        ] = {}  # the newest that this process sent, where blocks are final at once
+        self._sent: dict[int, Settled] = {}  # the last that this process sent, where blocks are final at once
         self._market_count = len(manifest.markets)
         self._open_claims: set[int] = set()
         self._claims_seen = 0
@@ -105,6 +109,7 @@ class ExchangeChain:
             last = first_entry + len(batch.inbox)
             entries = [await self._entry(number, found["blockNumber"]) for number in range(first_entry, last)]
             round_ = await self._contracts.pinned_round(batch.round, batch.prices_hash)
+            head = await self._entry(last, found["blockNumber"]) if batch.fills else None
         return ForeignBatch(
             batch_id=batch_id,
             calldata=calldata,
@@ -112,7 +117,26 @@ class ExchangeChain:
             entries=tuple(entries),
             rates=tuple(rates),
             block_number=int(found["blockNumber"]),
+            head=head,
         )
+
+    async def overdue_from_s(self, now_s: int) -> int:
+        """From when on somebody else's batch may be valid, at the earliest: when the head of the inbox is overdue, or a funding
+        hour that was posted in time."""
+        async with _asking():
+            head, tail = await self._contracts.inbox_range()
+            earliest = now_s + SHORTEST_DUE_S
+            if head < tail:
+                earliest = min(earliest, (await self._contracts.inbox_entry(head)).due)
+            applied = [
+                (await self._contracts.market(number)).last_funding_hour
+                for number in range(self._market_count)
+            ]
+            first = max(max(applied) + 1, now_s // HOUR_S - HOURS_LOOKED_AT)
+            for hour in range(first, now_s // HOUR_S):
+                if await self._contracts.funding_posted_at(hour):
+                    return min(earliest, (hour + 1) * HOUR_S + HOUR_OVERDUE_S)
+        return earliest
 
     async def past_time_s(self, now_s: int) -> int:
         """A time before which no block comes any more, whatever is reorganised; `now_s` where nothing can be."""
@@ -152,9 +176,9 @@ class ExchangeChain:
                 return LaneRound(0, 0)
             return LaneRound(number, (await self._contracts.round(number)).timestamp)
 
-    async def post_round(self, reports: Sequence[SignedPriceReport]) -> Receipt:
-        """Write a round into the sequencer's lane."""
-        return await self._send(self._oracle, self._contracts.post_round_calldata(reports))
+    async def start_round(self, reports: Sequence[SignedPriceReport]) -> "asyncio.Future[Receipt]":
+        """Write a round into the sequencer's lane; the future is done when it is mined, before whatever is started later."""
+        return await self._start(self._oracle, self._contracts.post_round_calldata(reports))
 
     async def has_funding(self, hour: int) -> bool:
         """True when the hour's rates are on the chain, whoever posted them."""
@@ -163,7 +187,7 @@ class ExchangeChain:
 
     async def post_funding(self, reports: Sequence[SignedFundingReport]) -> Receipt:
         """Post an hour's rates."""
-        return await self._send(self._oracle, self._contracts.post_funding_calldata(reports))
+        return await (await self._start(self._oracle, self._contracts.post_funding_calldata(reports)))
 
     async def simulate_settle(self, batch: bytes) -> None:
         """Run `settle` without sending it. Raises Refused with the vault's reason."""
@@ -173,18 +197,35 @@ class ExchangeChain:
                 {"from": self._sender.address, "to": self._vault, "data": data, "gas": MAX_GAS}
             )
 
-    async def settle(self, batch: bytes) -> Receipt:
-        """Send a batch and wait until it is mined. Raises Refused when it reverts there."""
-        receipt = await self._send(self._vault, self._contracts.settle_calldata(batch))
-        if not self._confirmations:  # nothing takes it back, so nobody has to ask for it
-            sent = outline_of(batch, receipt.block_number)
-            self._sent = {sent.batch_id: sent}
-        return receipt
+    async def start_settle(self, batch: bytes) -> "asyncio.Future[Receipt]":
+        """Send a batch; the future is done when it is mined. It raises Refused when it reverts there."""
+        started = await self._start(self._vault, self._contracts.settle_calldata(batch))
+
+        async def mined() -> Receipt:
+            receipt = await started
+            if not self._confirmations:  # nothing takes it back, so nobody has to ask for it
+                sent = outline_of(batch, receipt.block_number)
+                kept = {key: one for key, one in self._sent.items() if key > sent.batch_id - KEPT_SENT}
+                self._sent = kept | {sent.batch_id: sent}
+            return receipt
+
+        return asyncio.ensure_future(mined())
 
     async def claim_count(self) -> int:
         """Id of the newest claim."""
         async with _asking():
             return (await self._contracts.totals()).claims
+
+    async def has_uptime_feed(self) -> bool:
+        """Whether the oracle watches outages of the chain."""
+        async with _asking():
+            return await self._contracts.has_uptime_feed()
+
+    async def restarted(self) -> tuple[bool, bool, int]:
+        """PriceOracle.restarted() in the newest block and in the newest final one, and that one's number."""
+        async with _asking():
+            block = await self._final_block()
+            return await self._contracts.restarted(), await self._contracts.restarted(block), block
 
     async def open_claim(self, claim_id: int) -> tuple[int, int]:
         """(quote units of a claim, 0 once paid; from when on it is payable, 0 for at once)."""
@@ -199,7 +240,7 @@ class ExchangeChain:
 
     async def pay(self, claim_id: int) -> Receipt:
         """Pay a claim out. Raises Refused when the token does not take it, or the claim is not due."""
-        return await self._send(self._vault, self._contracts.pay_calldata(claim_id))
+        return await (await self._start(self._vault, self._contracts.pay_calldata(claim_id)))
 
     async def inbox_entries(self, first_id: int, limit: int) -> list[InboxEntry]:
         """Confirmed entries from `first_id` on, in order."""
@@ -238,10 +279,16 @@ class ExchangeChain:
     async def _final_block(self) -> int:
         return max(0, int(await self._w3.eth.block_number) - self._confirmations)
 
-    async def _send(self, to: str, data: bytes) -> Receipt:
+    async def _start(self, to: str, data: bytes) -> "asyncio.Future[Receipt]":
         async with _asking():
-            receipt = await self._sender.send(to, data, gas=MAX_GAS)
-        return Receipt(int(receipt["blockNumber"]), int(receipt["gasUsed"]))
+            started = await self._sender.start(to, data, gas=MAX_GAS)
+
+        async def mined() -> Receipt:
+            async with _asking():
+                receipt = await started
+            return Receipt(int(receipt["blockNumber"]), int(receipt["gasUsed"]))
+
+        return asyncio.ensure_future(mined())
 
 
 def outline_of(batch: bytes, block_number: int) -> Settled:
@@ -259,6 +306,12 @@ def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:
     elif kind in (InboxEntryKind.APPROVE_AGENT, InboxEntryKind.REVOKE_AGENT):
         agent = (item.data & (1 << 160) - 1).to_bytes(20, "big")
         fields = {"agent": agent, "agent_expiry": item.data >> 160}
+    elif kind is InboxEntryKind.LIQUIDATE:
+        fields = {"target": item.data}
+    elif kind is InboxEntryKind.CLOSE:
+        lots = item.data >> 16 & 2**62 - 1
+        size = lots if item.data >> 8 & 1 else -lots
+        fields = {"market_id": item.data & 0xFF, "size": size, "mark": item.data >> 80}
     return InboxEntry(
         entry_id=entry_id,
         entry_kind=kind,

@@ -14,7 +14,7 @@ import structlog
 from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import FUNDING_SCALE
 from sequencer import metrics
-from sequencer.engine.commands import WithdrawRequest
+from sequencer.engine.commands import TransferRequest, WithdrawRequest
 from sequencer.engine.events import BatchSealed, ForeignBatchApplied, Reversed
 from sequencer.engine.sealing import whole_dust
 from sequencer.engine.state import EngineState
@@ -128,7 +128,9 @@ class Reconciliation:
         self.alarm = reason
         metrics.RECONCILIATION_ALARM.set(1)
         message = "withdrawals are held while engine and vault are reconciled"
-        self._pipeline.hold_back(HOLD, Reject(code=RejectCode.NOT_READY, message=message), (WithdrawRequest,))
+        self._pipeline.hold_back(
+            HOLD, Reject(code=RejectCode.NOT_READY, message=message), (WithdrawRequest, TransferRequest)
+        )
 
 
 def sums_of(state: EngineState) -> Sums:

@@ -3,9 +3,11 @@
 import boa
 from eth_hash.auto import keccak
 
+from evermark.chain.vault import InboxItem
 from evermark.protocol.signing import Signer
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.engine.events import CommandRejected
+from sequencer.settlement.chain import inbox_command
 
 
 def signer(role: str) -> Signer:
@@ -46,6 +48,18 @@ class InboxCalls:
             InboxEntryKind.WITHDRAWAL, owner, self.inbox.request_withdrawal, (0, amount), amount=amount
         )
 
+    def request_close(self, owner: Signer, market: int, lots: int):
+        """A close of at most so many lots, unless one is open or the chain knows no position."""
+        account = self.vault.account_of(hex_address(owner.address), 0)
+        if not self.vault.position(account, market).size:
+            return []
+        return self._request(InboxEntryKind.CLOSE, owner, self.inbox.request_close, (0, market, lots))
+
+    def request_liquidation(self, keeper: Signer, account: int):
+        """A liquidation that the sequencer did not do."""
+        call = self.inbox.request_liquidation
+        return self._request(InboxEntryKind.LIQUIDATE, keeper, call, (account,))
+
     def request_cancel(self, owner: Signer, slot: int, sequence: int):
         """An inbox cancel of a slot, or of all with 65535."""
         call = self.inbox.request_cancel
@@ -79,12 +93,23 @@ class InboxCalls:
     def retry_entry(self) -> None:
         """Offer the engine the entries that it could not take yet, in order."""
         while self.waiting:
-            if any(isinstance(event, CommandRejected) for event in self.send(self.waiting[0])):
+            if not self._offer(self.waiting[0])[0]:
                 return
             self.waiting.pop(0)
 
+    def _offer(self, entry: InboxEntry):
+        """Whether the engine took the entry, after as many parts as it can do now; and all events."""
+        events = []
+        while self.state.entry_count < entry.entry_id:
+            told = self.send(entry)
+            events += told
+            if any(isinstance(event, CommandRejected) for event in told):
+                return False, events
+        return True, events
+
     def _entry(self, kind, owner: bytes, sub_account: int, amount: int = 0, **fields):
         self.entries += 1
+        fields |= self._packed(kind)
         command = InboxEntry(
             entry_id=self.entries,
             entry_kind=kind,
@@ -98,7 +123,15 @@ class InboxCalls:
             self.waiting.append(command)
             self.retry_entry()
             return []
-        events = self.send(command)
-        if any(isinstance(event, CommandRejected) for event in events):
+        taken, events = self._offer(command)
+        if not taken:
             self.waiting.append(command)
         return events
+
+    def _packed(self, kind):
+        """What the chain noted of a close or a liquidation, as the sequencer reads it."""
+        if kind not in (InboxEntryKind.CLOSE, InboxEntryKind.LIQUIDATE):
+            return {}
+        item = InboxItem(*self.inbox.entry(self.entries))
+        command = inbox_command(self.entries, item)
+        return {name: getattr(command, name) for name in ("market_id", "size", "mark", "target")}

@@ -15,6 +15,7 @@ from sequencer.engine.events import (
     OrderTriggered,
     Trade,
     Transferred,
+    TwapSliced,
     WrittenOff,
 )
 from sequencer.engine.risk import free_equity, margin_of
@@ -178,6 +179,9 @@ class RandomTraders:
             away = -side.sign * self.random.randrange(-5, 60)
             fields["post_only"] = self.random.random() < 0.1
         price = mark + mark * away // 10_000
+        if size % 3 == 0:
+            owner = self.traders[size % len(self.traders)].address
+            fields |= {"builder": owner, "max_builder_fee_ppm": size % 700}
         by_agent = (account.account_id, self.agent.address) in self.exchange.state.agents
         if by_agent and waiting is None and self.random.random() < 0.3:
             quotes = [(market, side, size, price - side.sign * 2 * at, 5 + at) for at in range(3)]
@@ -185,6 +189,12 @@ class RandomTraders:
         if slot == 4:
             fields |= self._trigger(market, side)
             price = fields["trigger_price"] + side.sign * mark // 200
+        elif slot and size % 5 == 0:
+            fields["display_size"] = -(-size // 4)
+        elif slot == 3 and waiting is None and size % 2:
+            spread = {"twap_interval": 10, "expiry": self.exchange.now + 60, "post_only": False}
+            fields |= spread | {"time_in_force": TimeInForce.IOC}
+            price = mark + side.sign * mark // 100
         if (account.account_id, self.agent.address) in self.exchange.state.agents:
             fields["by"] = self.agent
         return self.exchange.order(trader, market, side, size, price, slot, **fields)
@@ -275,6 +285,7 @@ class RandomTraders:
         for event in events:
             self.seen["trades"] += isinstance(event, Trade)
             self.seen["triggered"] += isinstance(event, OrderTriggered)
+            self.seen["slices"] += isinstance(event, TwapSliced) and event.filled > 0
             self.seen["transfers"] += isinstance(event, Transferred)
             if isinstance(event, CommandRejected):
                 self.seen[event.reject.code.name] += 1
@@ -312,6 +323,7 @@ def test_random_streams_agree_after_every_batch(exchange, seed):
     assert traders.seen["trades"] > 40, traders.seen
     assert traders.seen["transfers"] > 0, traders.seen
     assert traders.seen["triggered"] > 0, traders.seen
+    assert traders.seen["slices"] > 0, traders.seen
     assert compared > 20
 
 

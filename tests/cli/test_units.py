@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evermark.cli import units
+from evermark.cli import special, units
 from evermark.cli.errors import CliError
 from evermark.protocol.markets import load_markets
 
@@ -77,3 +77,25 @@ def test_rates_are_per_cent() -> None:
     """12,500 ppb an hour is 0.00125 per cent; a negative rate keeps its sign."""
     assert units.format_rate(12_500) == "0.00125 %/h"
     assert units.format_rate(-40_000_000) == "-4.0000 %/h"
+
+
+def test_special_orders_are_read_as_typed() -> None:
+    """--display, --twap and --builder make options of a limit order; what excludes or does not read is refused by name."""
+    market = load_markets()[0]
+    typed = special.read("", "3600/60", "0x" + "ab" * 20 + ":500", plain=True)
+    assert typed.options(market) == {
+        "time_in_force": "IOC",
+        "expires_in_s": 3600,
+        "twap_interval_s": 60,
+        "builder": b"\xab" * 20,
+        "builder_fee_ppm": 500,
+    }
+    assert special.read("0.01", "", "", plain=True).options(market) == {
+        "display_size_lots": units.parse_size("0.01", market)
+    }
+    assert special.read("", "", "", plain=False).options(market) == {}
+    for arguments in (("", "soon", ""), ("", "60/x", ""), ("", "", "0x12"), ("1", "60", "")):
+        with pytest.raises(CliError):
+            special.read(*arguments, plain=True)
+    with pytest.raises(CliError):
+        special.read("1", "", "", plain=False)

@@ -25,6 +25,7 @@ from sequencer.engine.commands import (
     AgentApproval,
     BatchConfirmed,
     CancelOrder,
+    ChainRestarted,
     DepositWaits,
     FundingHour,
     Genesis,
@@ -251,6 +252,11 @@ class World:
         fields.setdefault("transfer_cap", 0)
         approval = ApproveAgent(owner=holder.owner, sub_account=holder.sub_account, agent=agent, **fields)
         return self.apply(AgentApproval(account=account, approval=approval, signature=SIGNATURE))
+
+    def outage(self, restarted: bool = True):
+        """The chain was down within the last hour, or that hour is over."""
+        self.vault.restarted = restarted
+        return self.apply(ChainRestarted(restarted=restarted, block_number=1))
 
     def liquidate(self, account: int, market_id: int = 0, keeper_account: int = 0):
         return self.apply(

@@ -28,7 +28,14 @@ def stream(seed: int, steps: int) -> World:
         mark = world.state.markets[at].mark
         if pick < 0.45:
             price = mark + rng.randint(-200, 200)
-            world.order(account, side, rng.randint(10, 5_000), price, GTC, at, reduce_only=rng.random() < 0.1)
+            size, reduce_only = rng.randint(10, 5_000), rng.random() < 0.1
+            more = {"display_size": -(-size // 3)} if size % 3 == 0 else {}
+            if size % 4 == 0:
+                more |= {"builder": owner_of(10), "max_builder_fee_ppm": size % 700}
+            world.order(account, side, size, price, GTC, at, reduce_only=reduce_only, **more)
+        elif pick < 0.48:
+            fields = {"slot": 8, "twap_interval": 10, "expiry": world.state.now + 80}
+            world.order(account, side, rng.randint(10, 5_000), mark + side.sign * 300, IOC, at, **fields)
         elif pick < 0.70:
             price = mark + side.sign * 300
             world.order(account, side, rng.randint(10, 5_000), price, rng.choice((IOC, FOK)), at)

@@ -19,6 +19,7 @@ STEP = st.tuples(
     st.booleans(),  # post-only
     st.integers(0, 3),  # reduce-only when 0
     st.integers(0, 30),  # which order to amend or cancel
+    st.integers(1, 12),  # parts of an iceberg; none above 6
 )
 
 
@@ -33,21 +34,22 @@ class Both:
         self.slots = {}  # number -> (account index, slot, side, reduce-only)
         self.fills = []
 
-    def step(self, who, side, size, offset, verb, post_only, reduce, pick):
+    def step(self, who, side, size, offset, verb, post_only, reduce, pick, parts):
         waiting = sorted(order["number"] for order in self.model.orders)
         if verb in ("amend", "cancel") and not waiting:
             verb = "GTC"
         reduce_only = reduce == 0
+        display = -(-size // parts) if parts <= 6 and verb in ("GTC", "amend") else 0
         if verb == "cancel":
             self.cancel(waiting[pick % len(waiting)])
         elif verb == "amend":
             old = waiting[pick % len(waiting)]
             who, slot, side, reduce_only = self.slots[old]
-            fields = {"slot": slot, "amend": True}
+            fields = {"slot": slot, "amend": True, "display_size": display}
             self.place(who, side, size, offset, "GTC", post_only, reduce_only, fields, old)
         else:
             post_only = post_only and verb == "GTC"
-            self.place(who, side, size, offset, verb, post_only, reduce_only, {}, None)
+            self.place(who, side, size, offset, verb, post_only, reduce_only, {"display_size": display}, None)
 
     def cancel(self, number):
         who, slot, _, _ = self.slots[number]
@@ -69,7 +71,10 @@ class Both:
         number = self.world.state.sequence
         self.numbers[command.order_hash] = number
         self.slots[number] = (who, command.order.slot, side, reduce_only)
-        taken = self.model.place(number, who, side, size, 10_000 + offset, tif, post_only, reduce_only, old)
+        display = fields["display_size"]
+        taken = self.model.place(
+            number, who, side, size, 10_000 + offset, tif, post_only, reduce_only, old, display
+        )
         assert bool(of_type(events, OrderAccepted)) == taken, events
         for trade in of_type(events, Trade):
             makers, takers = self.numbers[trade.maker_hash], self.numbers[trade.taker_hash]
@@ -80,13 +85,13 @@ class Both:
     def compare_books(self):
         book = self.world.state.markets[0].book
         ours = [
-            (self.numbers[order.order_hash], order.remaining)
+            (self.numbers[order.order_hash], order.remaining, order.shown)
             for side in (book.bids, book.asks)
             for level in side.best_first()
             for order in level.orders()
         ]
         theirs = [
-            (order["number"], order["size"] - order["filled"])
+            (order["number"], order["size"] - order["filled"], order["shown"])
             for side in (1, -1)
             for order in sorted(
                 (order for order in self.model.orders if order["side"] == side),

@@ -82,10 +82,11 @@ def test_a_taker_trades_at_the_makers_price(world, maker, taker):
         ({"price": 10_501}, RejectCode.OUTSIDE_PRICE_BAND, "limit_price"),
         ({"amend": True}, RejectCode.NOTHING_TO_AMEND, "slot"),
         ({"trigger": Trigger.MARK_ABOVE}, RejectCode.OUT_OF_RANGE, "trigger_price"),
-        ({"builder": b"\1" * 20}, RejectCode.UNSUPPORTED, "builder"),
+        ({"builder": b"\1" * 20}, RejectCode.UNKNOWN_ACCOUNT, "builder"),
+        ({"max_builder_fee_ppm": 5}, RejectCode.BAD_COMBINATION, "builder"),
         ({"trailing_offset": 1}, RejectCode.BAD_COMBINATION, "trigger"),
-        ({"display_size": 1}, RejectCode.UNSUPPORTED, "display_size"),
-        ({"twap_interval": 1}, RejectCode.UNSUPPORTED, "twap_interval"),
+        ({"display_size": 1}, RejectCode.OUT_OF_RANGE, "display_size"),
+        ({"twap_interval": 1}, RejectCode.OUT_OF_RANGE, "twap_interval"),
         ({"bracket_link": 1, "slot": 1}, RejectCode.BAD_COMBINATION, "bracket_link"),
         ({"signer": rb"\9" * 20}, RejectCode.NOT_AUTHORISED, "signature"),
     ],
@@ -340,6 +341,7 @@ def test_unsettled_exposure_is_bounded(world, maker, taker, monkeypatch):
     assert of_type(world.order(taker, BUY, 500, 9_990), OrderRested)
 
 
+@pytest.mark.safety("A13", "keeper")
 @pytest.mark.safety("E09", "sequencer")
 def test_unsettled_time_is_bounded(world, maker, taker):
     """A settlement that falls behind stops new risk, and further behind all trading; confirming ends both."""

@@ -273,7 +273,8 @@ async def test_engine_refusals_carry_numbers(world: GatewayWorld, caller: Caller
         "BAD_COMBINATION",
     )  # an offset needs a trigger that trails
     iceberg = await caller.place(world.order(MAKER, display_size=5), MAKER)
-    assert (iceberg.status, iceberg.error) == (422, "UNSUPPORTED")
+    assert (iceberg.status, iceberg.error) == (422, "OUT_OF_RANGE")
+    assert iceberg.details["value"] == 5 < iceberg.details["least"]
 
 
 async def test_halted_market(world: GatewayWorld, caller: Caller) -> None:

@@ -334,7 +334,7 @@ def _batch(rng: random.Random, rows: int) -> dict[str, Any]:
         accounts=(1, 2, 3),
         pairs=((0, 0), (2, 0), (2, 1)),
         orders=tuple(
-            OrderRow(1 + at % 2, at % 2, made, signature, path)
+            OrderRow(1 + at % 2, at % 2, made, signature, path, NO_INDEX if made.is_plain else 2)
             for at, (made, path) in enumerate(zip(signed, paths, strict=True))
         ),
         inbox=(InboxUse(2), InboxUse(NO_INDEX))[:rows],

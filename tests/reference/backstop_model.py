@@ -33,7 +33,7 @@ class Backstop:
     def target(self, fill: Any) -> tuple[int, int, int, Margin, Fraction]:
         """Account, market, position, margin, and the share of equity that the closed lots may lose."""
         account, number = self.pairs[fill.first]
-        need(account > FEES and account not in self.traders, "target")
+        need(account > FEES and account not in self.traders and not self.vault.restarted, "target")
         waits = self.vault.waiting.get(account)
         need(waits is None or waits + 600 >= self.prices[number].updated_at, "a deposit waits")
         margin = self.margin(account)

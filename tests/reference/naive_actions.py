@@ -68,6 +68,7 @@ class Actions:
         require(self.batch.accounts[entry.target_index] == target, "transfer elsewhere")
         equity, initial, _, notional = self.margin(account)
         require(self.all_fresh(account), "stale price")
+        self.after_outage(account)
         require(signed.amount <= equity - max(initial, ceil(notional, 5)), "not withdrawable")
         vault.collaterals[account] -= signed.amount
         vault.collaterals[target] += signed.amount

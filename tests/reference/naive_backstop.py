@@ -28,10 +28,8 @@ class Backstop:
         account, market_id = self.pair(fill.first)
         market, mark = self.vault.markets[market_id], self.prices[market_id].mark_ticks
         require(account > FEES and self.all_fresh(account), "target")
-        for entry in self.entries[self.vault.entries :]:
-            mine = entry.entry_kind == 1 and self.vault.ids.get((entry.owner, entry.sub_account)) == account
-            late = entry.created + 600 < self.prices[market_id].updated_at
-            require(not (mine and late), "a deposit waits")
+        require(not self.vault.restarted, "the chain was down")
+        require(not self.deposit_waits(account, market_id), "a deposit waits")
         size = self.vault.positions[account, market_id][0]
         require(0 < fill.size <= abs(size), "larger than the position")
         self.targets.add(account)

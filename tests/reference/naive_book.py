@@ -1,7 +1,7 @@
 """A matching model of the plainest kind: lists of orders, sorted on every use. It imports nothing of the
 project.
 
-Price-time priority, GTC, IOC, FOK, post-only, reduce-only, amend and cancel-oldest self-trade prevention, for
+Price-time priority, GTC, IOC, FOK, post-only, reduce-only, amend, icebergs and cancel-oldest self-trade prevention, for
 accounts that always have enough margin. Sides are +1 (buy) and -1 (sell).
 """
 
@@ -17,7 +17,17 @@ class NaiveBook:
         self.arrivals = 0
 
     def place(
-        self, number, account, side, size, price, tif="GTC", post_only=False, reduce_only=False, old=None
+        self,
+        number,
+        account,
+        side,
+        size,
+        price,
+        tif="GTC",
+        post_only=False,
+        reduce_only=False,
+        old=None,
+        display=0,
     ):
         """Place order `number`, replacing `old` when given. Returns False when it is refused."""
         replaced = self.find(old) if old is not None else None
@@ -34,6 +44,7 @@ class NaiveBook:
             "price": price,
             "filled": carried,
             "reduce_only": reduce_only,
+            "display": display or size,
         }
         crossing = self.opposite(order)
         if post_only and crossing:
@@ -42,7 +53,7 @@ class NaiveBook:
             return False
         if replaced is not None:
             if self.keeps_place(replaced, order) and not crossing and tif == "GTC":
-                order["arrival"] = replaced["arrival"]
+                order["arrival"], order["shown"] = replaced["arrival"], size - carried
                 self.orders[self.orders.index(replaced)] = order
                 return True
             self.orders.remove(replaced)
@@ -50,11 +61,16 @@ class NaiveBook:
         done = order["filled"] == size
         useless = reduce_only and self.positions.get(account, 0) * side >= 0
         if tif == "GTC" and not done and not useless:
-            self.arrivals += 1
-            order["arrival"] = self.arrivals
+            self.queue(order)
             self.orders.append(order)
         self.drop_useless()
         return True
+
+    def queue(self, order):
+        """At the back, with as much of it in sight as it shows at a time."""
+        self.arrivals += 1
+        order["arrival"] = self.arrivals
+        order["shown"] = min(order["display"], order["size"] - order["filled"])
 
     def cancel(self, number):
         """End an order; False when it does not wait."""
@@ -72,7 +88,8 @@ class NaiveBook:
     @staticmethod
     def keeps_place(old, new):
         smaller = new["size"] - new["filled"] <= old["size"] - old["filled"]
-        return old["price"] == new["price"] and smaller and old["reduce_only"] == new["reduce_only"]
+        whole = old["display"] >= old["size"] and new["display"] >= new["size"]
+        return whole and old["price"] == new["price"] and smaller and old["reduce_only"] == new["reduce_only"]
 
     def opposite(self, order):
         """Waiting orders that the order's price meets, best price and then oldest first."""
@@ -85,7 +102,8 @@ class NaiveBook:
         return sorted(met, key=lambda other: (side * other["price"], other["arrival"]))
 
     def match(self, order):
-        for maker in self.opposite(order):
+        while self.opposite(order):
+            maker = self.opposite(order)[0]
             if order["filled"] == order["size"] or not self.allowed(order, self.positions):
                 return
             if maker["account"] == order["account"]:
@@ -94,14 +112,21 @@ class NaiveBook:
             lots = min(
                 self.allowed(order, self.positions),
                 self.allowed(maker, self.positions),
+                maker["shown"],
             )
             if lots == 0:
                 self.orders.remove(maker)
                 continue
             self.trade(maker, order, lots)
-            left = maker["size"] - maker["filled"]
-            if left == 0 or (order["filled"] < order["size"] and self.allowed(order, self.positions)):
+            maker["shown"] -= lots
+            if maker["filled"] == maker["size"]:
                 self.orders.remove(maker)
+            elif maker["shown"] == 0:
+                self.queue(maker)
+            elif order["filled"] < order["size"] and self.allowed(order, self.positions):
+                self.orders.remove(maker)
+            else:
+                return
 
     def trade(self, maker, taker, lots):
         self.fills.append((maker["number"], taker["number"], maker["price"], lots))
@@ -123,7 +148,7 @@ class NaiveBook:
         """Lots that would trade at once, found by trying on a copy."""
         copy = NaiveBook()
         copy.orders = [dict(other) for other in self.orders]
-        copy.positions = dict(self.positions)
+        copy.positions, copy.arrivals = dict(self.positions), self.arrivals
         trial = dict(order)
         copy.match(trial)
         return trial["filled"] - order["filled"]

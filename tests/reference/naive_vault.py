@@ -9,6 +9,7 @@ from collections import defaultdict
 
 from naive_actions import OUTFLOW, Actions, ceil, count_claim, require
 from naive_backstop import FEES, FUND, NO_INDEX, PPM, Backstop
+from naive_forced import Forced
 from naive_oracle import words_hash
 
 MARK_TRIGGERS = (1, 2)  # above, below
@@ -37,9 +38,12 @@ class NaiveVault:
         self.hours = defaultdict(int)
         self.pool = self.dust = self.claimed = self.credited = 0
         self.batch_id = self.entries = 0
+        self.restarted = False  # the chain was down within the last hour
         self.levels = dict.fromkeys(OUTFLOW, 0)  # by period
         self.last_claim = 0
         self.dues = []  # of each claim: when it is payable, 0 for at once
+        self.closing = (0, 0)  # inbox entry, lots closed for it
+        self.forced_hours = defaultdict(lambda: (-1, 0, 0))  # market -> hour, lots closed in it, cap
 
     def collateral(self, account):
         return self.collaterals[account]
@@ -71,7 +75,7 @@ class NaiveVault:
         return ceil(notional * reached[-1].initial_fraction_ppm, PPM) - reached[-1].deduction
 
 
-class Settlement(Actions, Backstop):
+class Settlement(Actions, Backstop, Forced):
     """One batch being applied."""
 
     def __init__(self, vault, batch, round_, entries, funding_rates):
@@ -82,6 +86,7 @@ class Settlement(Actions, Backstop):
         self.slot_rows = {}  # (account, slot) -> row index in use
         self.numerators = defaultdict(int)
         self.charged = defaultdict(int)
+        self.built = defaultdict(int)
         self.targets, self.traded = set(), set()
 
     def run(self):
@@ -108,7 +113,15 @@ class Settlement(Actions, Backstop):
         self.base_positions = dict(vault.positions)
         self.base_interest = dict(vault.open_interest)
         for fill in batch.fills:
-            (self.orders, self.liquidation, self.takeover, self.deleverage, self.with_fund)[fill.kind](fill)
+            (
+                self.orders,
+                self.liquidation,
+                self.takeover,
+                self.deleverage,
+                self.with_fund,
+                self.forced_on_book,
+                self.forced,
+            )[fill.kind](fill)
         require(not self.targets & self.traded, "a target also trades")
         whole, vault.dust = divmod(vault.dust, SCALE)
         vault.pool -= whole
@@ -161,6 +174,10 @@ class Settlement(Actions, Backstop):
         require(set(held) <= self.named[account], f"positions of {account} not named")
         return self.vault.margin(self.vault.collaterals[account], held, self.prices)
 
+    def after_outage(self, account):
+        held = any(word[0] for word in self.positions_of(account).values())
+        require(not (held and self.vault.restarted), "the chain was down")
+
     def all_fresh(self, account):
         return all(self.is_fresh(market) for market, word in self.positions_of(account).items() if word[0])
 
@@ -174,7 +191,7 @@ class Settlement(Actions, Backstop):
         elif entry.entry_kind == 1:
             account = vault.ids.setdefault(key, len(vault.ids) + 3)
         else:
-            self.request(use, entry, vault.ids.get(key))
+            self.request(use, entry, entry.target if entry.entry_kind == 8 else vault.ids.get(key))
             return
         require(self.batch.accounts[use.account_index] == account, "entry of another account")
         vault.collaterals[account] += entry.amount
@@ -189,10 +206,15 @@ class Settlement(Actions, Backstop):
         if entry.entry_kind == 3:
             equity, initial, _, notional = self.margin(account)
             require(self.all_fresh(account), "stale price")
+            self.after_outage(account)
             amount = min(entry.amount, max(0, equity - max(initial, ceil(notional, 5))))
             vault.collaterals[account] -= amount
             if amount:
                 count_claim(vault, amount, self.now)
+        elif entry.entry_kind == 4:
+            self.leave_close(account, entry)
+        elif entry.entry_kind == 8:
+            self.leave_liquidation(account)
         elif entry.entry_kind == 5:
             self.void(account, entry.slot, entry.order_sequence)
         elif entry.entry_kind == 6:
@@ -249,8 +271,22 @@ class Settlement(Actions, Backstop):
         self.charged[index] += fee
         self.vault.collaterals[account] -= fee
         self.vault.collaterals[FEES] += fee
+        self.pay_builder(index, lots * price * self.vault.markets[market_id].lot_tick_value)
         self.traded.add(account)
         return account, order
+
+    def pay_builder(self, index, notional):
+        """The signed rate of the row's whole notional, rounded up, to sub-account 0 of the signed builder."""
+        row = self.batch.orders[index]
+        rate = row.order.max_builder_fee_ppm
+        if rate == 0:
+            return
+        builder = self.batch.accounts[row.builder_index]
+        require(self.vault.ids.get((row.order.builder, 0)) == builder, "not the builder's account")
+        self.built[index] += notional
+        fee = ceil(self.built[index] * rate, PPM) - ceil((self.built[index] - notional) * rate, PPM)
+        self.vault.collaterals[self.pair(row.pair)[0]] -= fee
+        self.vault.collaterals[builder] += fee
 
     def trade(self, account, market_id, lots, price):
         """Change a position for cash, after its funding."""
@@ -309,6 +345,7 @@ class Settlement(Actions, Backstop):
         self.vault.action_sequences[account] = signed.action_sequence
         equity, initial, _, notional = self.margin(account)
         require(self.all_fresh(account), "stale price")
+        self.after_outage(account)
         require(signed.amount <= equity - max(initial, ceil(notional, 5)), "not withdrawable")
         self.vault.collaterals[account] -= signed.amount
         self.vault.collaterals[FEES] += entry.fee

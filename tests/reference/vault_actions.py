@@ -1,5 +1,7 @@
-"""Section 2 of the reference model: approvals, cancels, transfers; and how a model refuses."""
+"""Section 2 of the reference model: approvals, cancels, transfers; builders' fees; and how a model refuses."""
 
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from vault_state import Account
@@ -57,6 +59,7 @@ class Actions:
         need(self.batch.accounts[action.target_index] == target, "elsewhere")
         margin = self.margin(number)
         need(margin.fresh and signed.amount <= self.withdrawable(margin), "withdrawable")
+        need(not (self.vault.restarted and margin.notional), "outage")
         account.collateral -= signed.amount
         self.vault.accounts.setdefault(target, Account()).collateral += signed.amount
 
@@ -77,3 +80,15 @@ class Actions:
             filled if order.sequence == stored or order.amend else 0,
         )
         account.triggered[order.slot] = order.sequence
+
+    def builder_fee(self, index: int, payer: int, notional: int) -> None:
+        row = self.batch.orders[index]
+        if not row.order.max_builder_fee_ppm:
+            return
+        builder = self.batch.accounts[row.builder_index]
+        need(self.vault.owners.get((row.order.builder, 0)) == builder, "builder")
+        before = self.built.get(index, 0)
+        after = self.built[index] = before + notional * row.order.max_builder_fee_ppm
+        fee = ceil(Fraction(after, 10**6)) - ceil(Fraction(before, 10**6))
+        self.vault.accounts[payer].collateral -= fee
+        self.vault.accounts[builder].collateral += fee

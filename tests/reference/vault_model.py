@@ -32,6 +32,7 @@ class Vault:
     batch_id: int = 0
     claims: list[tuple[int, int]] = field(default_factory=list)  # account, amount
     dues: list[int] = field(default_factory=list)  # of each claim: when it is payable, 0 for at once
+    restarted: bool = False  # the chain was down within the last hour
     levels: tuple[int, int, int] = (0, 0, 0)  # of an hour, of a day, time of the newest claim
     owners: dict[tuple[bytes, int], int] = field(default_factory=dict)  # (owner, sub-account) -> id
     agents: dict[tuple[int, bytes], tuple[int, int]] = field(default_factory=dict)  # -> expiry, transfer cap
@@ -48,13 +49,18 @@ class Vault:
         entries: list[Any],
         rates: dict[int, list[int]],
         signers: dict[bytes, bytes] | None = None,
+        newest: tuple[int, list[Price]] | None = None,
     ) -> None:
         """`entries`: the inbox entries it consumes, with `kind`, `amount`, `owner` and `account` (None when unknown).
 
-        `signers`: who made a signature, by its bytes; owners need not be named.
+        `signers`: who made a signature, by its bytes; owners need not be named. `newest`: of a late batch, the time and
+        prices of the newest round.
         """
         trial = copy.deepcopy(self)
-        Run(trial, batch, now, prices, signers or {}).everything(entries, rates)
+        run = Run(trial, batch, now, prices, signers or {})
+        run.everything(entries, rates)
+        if newest is not None:
+            run.again_at(*newest)
         self.__dict__.update(trial.__dict__)
 
     def check_conservation(self) -> None:
@@ -81,6 +87,7 @@ class Run(Actions, Backstop):
         self.pairs = [(batch.accounts[index], market) for index, market in batch.pairs]
         self.used: dict[int, int] = {}  # row of slot 0 -> filled
         self.numerators: dict[int, int] = {}
+        self.built: dict[int, int] = {}  # the same of builders' fees
         self.traders: set[int] = set()
         self.targets: set[int] = set()
         self.changed: set[int] = set()
@@ -128,6 +135,15 @@ class Run(Actions, Backstop):
             market = vault.markets[number]
             need(market.open_interest <= max(market.open_interest_cap, interest[number]), "open interest")
 
+    def again_at(self, now: int, prices: list[Price]) -> None:
+        """A late batch: nothing but order fills, and everybody who traded passes at the newest round too."""
+        batch = self.batch
+        need(not (batch.inbox or batch.actions or batch.funding_hours or batch.triggers), "late")
+        need(not batch.withdrawals and all(fill.kind == 0 for fill in batch.fills), "late")
+        self.now, self.prices = now, prices
+        for account in sorted(self.changed):
+            self.closing(account)
+
     # sections 1 to 3
 
     def inbox(self, use: Any, entry: Any) -> None:
@@ -148,7 +164,7 @@ class Run(Actions, Backstop):
             return
         if entry.kind == 3:
             margin = self.margin(entry.account)
-            need(margin.fresh, "stale")
+            need(margin.fresh and not (self.vault.restarted and margin.notional), "stale")
             amount = min(entry.amount, self.withdrawable(margin))
             if amount:
                 account.collateral -= amount
@@ -219,6 +235,7 @@ class Run(Actions, Backstop):
         fee = ceil(Fraction(after, 10**6)) - ceil(Fraction(before, 10**6))
         account.collateral -= fee
         self.vault.accounts[FEES].collateral += fee
+        self.builder_fee(index, number, notional)
         need(number not in self.targets, "target trades")
         self.traders.add(number)
         self.changed.add(number)
@@ -327,6 +344,7 @@ class Run(Actions, Backstop):
         account.action_sequence = signed.action_sequence
         margin = self.margin(number)
         need(margin.fresh and signed.amount <= self.withdrawable(margin), "withdrawable")
+        need(not (self.vault.restarted and margin.notional), "outage")
         account.collateral -= signed.amount
         self.vault.accounts[FEES].collateral += entry.fee
         self.claim(number, signed.amount - entry.fee)

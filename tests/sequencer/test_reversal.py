@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sequencer_world import World
-from test_settlement_line import MAKER, TAKER, ChainModel, House
+from settling_house import MAKER, TAKER, ChainModel, House
 
 from evermark.protocol.batch import Batch, InboxUse, encode_batch
 from evermark.protocol.oracle import Round, aggregate, prices_hash

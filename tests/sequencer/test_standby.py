@@ -15,18 +15,21 @@ from postgres_cluster import PostgresCluster
 from sequencer_world import World
 from small_core import TAKER, SmallCore
 
+from evermark.protocol.orders import Signature, Transfer
 from evermark.protocol.units import USDC
 from sequencer.core import Core
-from sequencer.engine.commands import PlaceOrder, TriggerLiquidation
+from sequencer.engine.commands import PlaceOrder, TransferRequest, TriggerLiquidation
 from sequencer.engine.events import CommandRejected
 from sequencer.engine.snapshot import state_hash
 from sequencer.journal import JournalRefused, decode_command
 from sequencer.journal.postgres import PostgresJournal
-from sequencer.opening import WITHDRAWALS_HELD_S, Opening
+from sequencer.opening import LONG_STOP_S, WITHDRAWALS_HELD_S, Opening
 from sequencer.outside import create_outside
 from sequencer.standby import wait_for_turn
 
 pytestmark = pytest.mark.timeout(120)
+
+HELD = "withdrawals are held for 300 s after a fail-over or a long stop"
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +160,7 @@ async def test_opening_waits_for_prices_and_holds_withdrawals(tmp_path: Path) ->
 
         head = core.journal.head().sequence
         assert await refusal(trigger) == "no prices since the start yet"
-        assert await refusal(withdrawal()) == "withdrawals are held for 300 s after a fail-over"
+        assert await refusal(withdrawal()) == HELD
         assert core.journal.head().sequence == head
         assert not opening.has_prices
         world.now_s += 3
@@ -173,6 +176,36 @@ async def test_opening_waits_for_prices_and_holds_withdrawals(tmp_path: Path) ->
         assert await refusal(withdrawal()) == ""
         Opening(core.pipeline, lambda: world.now_s, taken_over=False)
         assert await refusal(withdrawal()) == ""
+
+
+@pytest.mark.safety("B17", "sequencer")
+async def test_after_a_long_stop_nothing_leaves_for_five_minutes(tmp_path: Path) -> None:
+    """Neither withdrawals nor transfers, when more than five minutes lie between the last command and the start."""
+    async with SmallCore(tmp_path) as small:
+        await small.fund()
+        world, core = small.world, small.core
+        signed = Transfer(
+            owner=b"o" * 20, sub_account=0, to_sub_account=1, amount=1, action_sequence=1, deadline=1
+        )
+        transfer = TransferRequest(account=4, transfer=signed, signature=Signature(1, 1, 0), signer=b"o" * 20)
+
+        async def refusals() -> set[str]:
+            number = core.state.accounts[4].action_sequence + 1
+            commands = (world.withdraw(TAKER, 4, USDC, number), transfer)
+            answers = [await core.pipeline.submit(command) for command in commands]
+            return {
+                one.reject.message for events in answers for one in events if isinstance(one, CommandRejected)
+            }
+
+        world.now_s += LONG_STOP_S
+        Opening(core.pipeline, lambda: world.now_s, taken_over=False)
+        assert HELD not in await refusals()
+        world.now_s += LONG_STOP_S + 1
+        Opening(core.pipeline, lambda: world.now_s, taken_over=False)
+        assert await refusals() == {HELD}
+        world.now_s += WITHDRAWALS_HELD_S
+        await core.pipeline.submit(world.round())
+        assert HELD not in await refusals()
 
 
 @pytest.mark.safety("G20", "ops")

@@ -26,9 +26,9 @@ from tests.simulation.strangers import overdue_batch
 BLOCK_S = 2
 LONGEST_OUTAGE_S = 40
 LONG_OUTAGE = 0.2  # chance that one lasts longer than a batch's window
-LONGEST_OF_ALL_S = 260
+LONGEST_OF_ALL_S = 320
 BETWEEN_OUTAGES_S = 60
-DUE_S = 45  # how long an entry waits in the inbox before anybody may execute it; an hour in reality
+DUE_S = 170  # how long an entry waits in the inbox before anybody may execute it; an hour in reality
 STRANGERS_LOOK_S = 20
 HOUR_OVERDUE_S = 60  # how long after its end anybody may apply a funding hour; an hour in reality
 NO_ROUND = Round(0, 0, ())
@@ -223,6 +223,17 @@ class SimulatedChain:
             block_number=ledger.settled_blocks[batch_id - 1],
         )
 
+    async def overdue_from_s(self, now_s: int) -> int:
+        """When a stranger may come, at the earliest."""
+        await self._ask()
+        ledger = self._seen()
+        waiting = ledger.entries[ledger.vault.entries :]
+        earliest = min([now_s, *(entry.created for entry in waiting)]) + DUE_S
+        hour = max(ledger.hours, default=0)
+        if ledger.vault.hours[0] < hour:
+            earliest = min(earliest, (hour + 1) * 3_600 + HOUR_OVERDUE_S)
+        return earliest
+
     async def past_time_s(self, now_s: int) -> int:
         """Time of the block that is deep enough."""
         await self._ask()
@@ -249,7 +260,7 @@ class SimulatedChain:
         await self._ask()
         return 0
 
-    async def post_round(self, reports: Any) -> Receipt:
+    async def start_round(self, reports: Any) -> "asyncio.Future[Receipt]":
         """PriceOracle.post_round."""
 
         def run(ledger: Ledger, _number: int, _time: int) -> None:
@@ -259,7 +270,7 @@ class SimulatedChain:
             ledger.lane = made
             ledger.ring[made.round] = made
 
-        return await self._send(run)
+        return await self._start(run)
 
     async def post_funding(self, reports: Any) -> Receipt:
         """PriceOracle.post_funding."""
@@ -270,16 +281,16 @@ class SimulatedChain:
                 raise Unreachable("oracle: hour already posted")
             ledger.hours[hour] = median_rates([item.report for item in reports], len(self._markets))
 
-        return await self._send(run)
+        return await (await self._start(run))
 
     async def simulate_settle(self, batch: bytes) -> None:
         """eth_call of settle on the newest block that the node shows."""
         await self._ask()
         self._settle(batch, self._seen().clone(), 0, self.now_s())
 
-    async def settle(self, batch: bytes) -> Receipt:
+    async def start_settle(self, batch: bytes) -> "asyncio.Future[Receipt]":
         """MarginVault.settle."""
-        return await self._send(lambda ledger, number, time: self._settle(batch, ledger, number, time))
+        return await self._start(lambda ledger, number, time: self._settle(batch, ledger, number, time))
 
     # ------------------------------------------------------------------------------------------------- contracts
 
@@ -369,15 +380,20 @@ class SimulatedChain:
         if away or self._happens(self.faults.unreachable):
             raise Unreachable("node is away")
 
-    async def _send(self, run: Callable[[Ledger, int, int], None]) -> Receipt:
+    async def _start(self, run: Callable[[Ledger, int, int], None]) -> "asyncio.Future[Receipt]":
         await self._ask()
         transaction = Transaction(run, numbered=True)
         self.mempool.append(transaction)
-        if self._happens(self.faults.lost_answer):
+        lost = self._happens(self.faults.lost_answer)
+
+        async def mined() -> Receipt:
+            if not lost:
+                return await asyncio.shield(transaction.mined)
             self.lost_answers += 1
             await asyncio.sleep(self._rng.uniform(0.0, 3 * BLOCK_S))
             raise Unreachable("connection reset before the receipt")
-        return await asyncio.shield(transaction.mined)
+
+        return asyncio.ensure_future(mined())
 
     def _happens(self, chance: float) -> bool:
         return asyncio.get_running_loop().time() < self.faults.until_s and self._rng.random() < chance

@@ -37,6 +37,7 @@ from tests.compiled_contracts import CONTRACTS
 MARKETS = load_markets()
 START_S = 1_800_000_000
 ROUND_S = 10
+NOBODY = "0x" + "00" * 20
 USDC = 1_000_000
 SELECTOR = keccak(b"settle()")[:4]
 ERROR_STRING = keccak(b"Error(string)")[:4]
@@ -83,6 +84,7 @@ class Row:
     signature: signing.Signature
     index: int = -1
     path: merkle.Path | None = None
+    builder: int = 0  # account that the batch names, when it is not the signed builder's
 
 
 @dataclass
@@ -98,7 +100,11 @@ class Exchange:
     """All contracts of an exchange, deployed on boa's current chain; time moves with `round`."""
 
     def __init__(
-        self, markets: tuple[Market, ...] = MARKETS, token: str = "TestUSDC", bond_gas_price: int = 0
+        self,
+        markets: tuple[Market, ...] = MARKETS,
+        token: str = "TestUSDC",
+        bond_gas_price: int = 0,
+        uptime_feed: str = NOBODY,
     ) -> None:
         self.markets = markets
         self.sequencer = boa.env.generate_address("sequencer")
@@ -110,7 +116,7 @@ class Exchange:
         funding_keeper = [Address(FUNDING_KEEPER.address)]
         self.jumps = [MAX_JUMP_PPM] * len(markets)  # tests crash prices from one round to the next
         self.oracle = deployer("PriceOracle").deploy(
-            ROUND_S, 1, self.jumps, keeper, 1, funding_keeper, self.sequencer, self.governor, "0x" + "00" * 20
+            ROUND_S, 1, self.jumps, keeper, 1, funding_keeper, self.sequencer, self.governor, uptime_feed
         )
         # Vault, exit and inbox name each other, so the vault's address is chosen first.
         self.vault_address = boa.env.generate_address("vault")
@@ -334,6 +340,12 @@ class Builder:
         self.name(1)
         self.fills.append((codec.FILL_DELEVERAGE, (account, market), (counterparty, market), size, None))
 
+    def force(self, account: int, market: int, counterparty: int, size: int) -> None:
+        self.fills.append((codec.FILL_FORCED, (account, market), (counterparty, market), size, None))
+
+    def force_on_book(self, account: int, market: int, maker: Row, size: int) -> None:
+        self.fills.append((codec.FILL_FORCED_ON_BOOK, (account, market), maker, size, None))
+
     def fill_fund(self, taker: Row, size: int) -> None:
         self.fills.append((codec.FILL_FUND, taker, (1, taker.market), size, None))
 
@@ -408,6 +420,7 @@ class Builder:
             for market in self.exchange.markets:
                 if account <= known and self.exchange.vault.position(account, market.market_id).size:
                     pairs.add((account, market.market_id))
+        accounts |= {row.builder or self._builder_of(row.order) for row in self.rows} - {0}
         ids = sorted(accounts)
         at = {account: index for index, account in enumerate(ids)}
         table = sorted((at[account], market) for account, market in pairs)
@@ -441,7 +454,15 @@ class Builder:
 
     def _row(self, row: Row, at: dict[int, int], table: list[tuple[int, int]]) -> codec.OrderRow:
         pair = table.index((at[row.account], row.market))
-        return codec.OrderRow(pair, row.fee_class, row.order, row.signature, row.path)
+        builder = row.builder or self._builder_of(row.order)
+        index = at[builder] if builder else codec.NO_INDEX
+        return codec.OrderRow(pair, row.fee_class, row.order, row.signature, row.path, index)
+
+    def _builder_of(self, order: Order) -> int:
+        """The account that the order's builder is paid on, 0 for none."""
+        if not order.max_builder_fee_ppm:
+            return 0
+        return int(self.exchange.vault.account_of(Address(order.builder), 0))
 
     def write_off(self, account: int) -> None:
         self.name(1)

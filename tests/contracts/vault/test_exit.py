@@ -158,6 +158,7 @@ def test_everybody_takes_equity_at_the_pinned_marks(exchange: Exchange, maker: P
             exchange.exit.take(account)
 
 
+@pytest.mark.safety("B17", "contract")
 @pytest.mark.safety("E11", "contract")
 def test_a_hole_is_shared_by_everybody(exchange: Exchange, maker: Party, taker: Party, keeper: Party) -> None:
     """With an account below zero that the fund cannot cover, each gets the same part, whoever comes first."""

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import boa
 import pytest
 from boa.util.abi import Address
-from builders import MARKETS, USDC, Builder, Exchange, Party, Refused, signer
+from builders import MARKETS, USDC, Builder, Exchange, Party, Refused, send, signer
 from model_actions import some_actions, some_triggers
 from msgspec import structs
 
@@ -52,6 +52,7 @@ class Twin:
         self.rates: dict[int, list[int]] = {}
         self.signers: dict[bytes, bytes] = {}  # of agents' signatures
         self.settled = self.refused = self.deleveraged = self.written_off = 0
+        self.tried = self.late = self.late_settled = 0
         self.exchange.round(self.marks)
         self.resting: list = []
 
@@ -99,22 +100,31 @@ class Twin:
 
     def settle(self, builder: Builder) -> bool:
         """Both settle, or both refuse; afterwards they are equal."""
-        batch = builder.build()
-        prices = [
-            state.Price(p.index_ticks, p.mark_ticks, p.updated_at, p.clamped) for p in self.exchange.last
-        ]
+        batch, data = builder.build(), builder.data()
+        now, prices, newest = self.exchange.clock, self.prices(), None
+        others = batch.inbox or batch.actions or batch.funding_hours or batch.triggers or batch.withdrawals
+        only_orders = not others and all(fill.kind == 0 for fill in batch.fills)
+        if batch.fills and not batch.inbox and self.tried % (2 if only_orders else 8) == 0:
+            # Withheld until the prices have moved; what holds nothing but order fills may still settle.
+            self.late += 1
+            self.exchange.round(
+                {0: self.exchange.last[0].mark_ticks * (998 + self.tried % 5) // 1_000}, seconds=130
+            )
+            newest = (self.exchange.clock, self.prices())
+        self.tried += 1
         try:
-            self.model.settle(batch, self.exchange.clock, prices, self.entries, self.rates, self.signers)
+            self.model.settle(batch, now, prices, self.entries, self.rates, self.signers, newest)
             expected = True
         except model.Refused as refusal:
             expected, why = False, refusal
         try:
-            builder.settle()
+            send(self.exchange, data)
             settled = True
         except Refused as refusal:
             settled, why = False, refusal
         assert settled == expected, why
         self.settled += settled
+        self.late_settled += settled and newest is not None
         self.refused += not settled
         self.deleveraged += settled and sum(fill.kind == FILL_DELEVERAGE for fill in batch.fills)
         self.written_off += settled and sum(isinstance(action, WriteOff) for action in batch.actions)
@@ -122,6 +132,9 @@ class Twin:
             self.entries = []
         self.compare()
         return settled
+
+    def prices(self) -> list[state.Price]:
+        return [state.Price(p.index_ticks, p.mark_ticks, p.updated_at, p.clamped) for p in self.exchange.last]
 
     def compare(self) -> None:
         vault = self.exchange.vault
@@ -187,17 +200,32 @@ def some_trades(twin: Twin, batch: Builder, parties: list[Party]) -> None:
         else:
             spare = 0 if mistake == "size" else pick.randint(0, size)
             more = {"slot": pick.randint(1, 3), "market": market, "amend": pick.random() < 0.1}
+            more |= built_by(parties, size)
             resting = batch.order(maker, side.opposite, size + spare, price, **more)
             twin.resting.append(resting)
         limit = price + side.sign * (-1 if mistake == "limit" else pick.choice((0, 5)))
         tif = pick.choice((TimeInForce.IOC, TimeInForce.FOK))
         reduce_only = (closing and pick.random() < 0.7) or mistake == "reduce"
         taking = batch.order(
-            taker, side, size, limit, time_in_force=tif, market=market, reduce_only=reduce_only
+            taker,
+            side,
+            size,
+            limit,
+            time_in_force=tif,
+            market=market,
+            reduce_only=reduce_only,
+            **built_by(parties, size),
         )
         for part in ((size,), (size // 3, size - size // 3))[pick.randint(0, 1)]:
             if part:
                 batch.fill(resting, taking, part + (mistake == "size"))
+
+
+def built_by(parties: list[Party], size: int) -> dict:
+    """One order in three has a builder, one of the traders."""
+    if size % 3:
+        return {}
+    return {"builder": parties[size % len(parties)].signer.address, "max_builder_fee_ppm": size % 900}
 
 
 def trade_size(twin: Twin, party: Party, market: int, side: Side, too_large: bool) -> int:
@@ -310,6 +338,7 @@ def test_vault_and_model_agree_on_random_batches(seed: int) -> None:
     twin = play(seed)
     assert twin.settled > 20
     assert twin.refused > 3
+    assert twin.late > twin.late_settled > 0
 
 
 @pytest.mark.safety("C02", "contract")

@@ -84,7 +84,7 @@ def test_anybody_settles_nothing_else(exchange: Exchange, maker: Party, taker: P
             settle_by_anybody(exchange, batch)
     alone = by_anybody(exchange)
     with_trade(alone)
-    with refused("vault: not the sequencer"):
+    with refused("vault: not only overdue work"):
         settle_by_anybody(exchange, alone)
     data = by_anybody(exchange, maker.account).data()
     for longer in (data + b"\0", data[:-1] + b"\1"):

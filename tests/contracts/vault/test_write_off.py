@@ -1,6 +1,7 @@
 """Write-off on chain: only of a user's debt without positions, only by what the insurance fund can spare."""
 
 import pytest
+from boa.util.abi import Address
 from builders import USDC, Exchange, Party, events, refused
 from test_deleveraging import keep_only
 
@@ -96,3 +97,18 @@ def test_the_funds_margin_and_prices_count(exchange: Exchange, debtor: Party, ma
     assert exchange.vault.account(debtor.account).collateral == 5 - debt
     margin = exchange.margin(1)
     assert margin.equity == margin.initial
+
+
+@pytest.mark.safety("B17", "contract")
+def test_an_account_below_zero_holds_up_nobody_in_the_inbox(
+    exchange: Exchange, debtor: Party, taker: Party
+) -> None:
+    """The vault lets forced withdrawals through whatever others owe; the debtor itself has nothing to withdraw."""
+    for party, claims in ((taker, 1), (debtor, 1)):
+        exchange.inbox.request_withdrawal(0, 40 * USDC, sender=Address(party.signer.address))
+        batch = exchange.batch()
+        batch.inbox(party.account)
+        batch.settle()
+        assert exchange.vault.totals().claims == claims
+    exchange.vault.pay(1)
+    assert exchange.token.balanceOf(Address(taker.signer.address)) == 40 * USDC
