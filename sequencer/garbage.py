@@ -12,8 +12,8 @@ import sys
 YOUNG = 10_000  # new containers between two collections of the youngest; the default of 700 runs too often
 NEVER = 2**31 - 1  # of the middle generation, between two full collections
 
-# A thread that comes back from a signature waits for the interpreter while the event loop has it; with the default of 5 ms for each
-# one the threads would check a few hundred signatures a second under load.
+# A thread that comes back from a signature waits for the interpreter while the event loop has it. With the default of
+# 5 ms for each one, the threads would check a few hundred signatures a second under load.
 SWITCH_INTERVAL_S = 0.0001
 
 HIDE_EVERY_S = 1.0
