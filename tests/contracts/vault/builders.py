@@ -129,9 +129,12 @@ class Exchange:
         self.vault_address = boa.env.generate_address("vault")
         self.exit = deployer("Exit").deploy(self.vault_address)
         self.inbox = deployer("Inbox").deploy(
-            self.token.address, self.vault_address, self.exit.address, bond_gas_price
+            self.token.address, self.vault_address, self.exit.address, self.governor, bond_gas_price
         )
         self.vault = self._deploy_vault()
+        self.proposer, self.guardian = (boa.env.generate_address(role) for role in ("proposer", "guardian"))
+        named = (self.vault_address, self.inbox.address, self.oracle.address, self.proposer, self.guardian)
+        self.governance = deployer("Governor").deploy(*named, override_address=self.governor)
         self.separator = bytes(self.vault.domain_separator())
         self.last = tuple(oracle.NO_PRICE for _ in markets)
         self.pinned: oracle.Round | None = None
@@ -148,6 +151,12 @@ class Exchange:
         configs = [market_config(market) for market in self.markets]
         vault = deployer("MarginVault").deploy(*arguments, configs, override_address=self.vault_address)
         return with_views(vault)
+
+    def list_market(self, market: Market) -> None:
+        """Learn of a market that the governor listed: from the next round on it may have a price."""
+        self.markets = (*self.markets, market)
+        self.last = (*self.last, oracle.NO_PRICE)
+        self.jumps = [*self.jumps, market.jump_ppm_per_s]
 
     def branch(self) -> Exchange:
         """The same exchange for one test: what it learns of the chain stays in this copy."""
@@ -506,9 +515,9 @@ class Builder:
     def data(self) -> bytes:
         return SELECTOR + codec.encode_batch(self.build())
 
-    def settle(self) -> Any:
-        """Sends the batch as the sequencer and returns the computation; a revert raises BoaError."""
-        return send(self.exchange, self.data())
+    def settle(self, sender: Any = None) -> Any:
+        """Sends the batch, as the sequencer unless `sender` is given, and returns the computation; a revert raises Refused."""
+        return send(self.exchange, self.data(), sender)
 
 
 class Refused(Exception):
