@@ -38,6 +38,8 @@ MARKETS = load_markets()
 START_S = 1_800_000_000
 ROUND_S = 10
 NOBODY = "0x" + "00" * 20
+DEPOSITS_WORD = 2**39 + 515  # what the outflow limits are shares of
+FROZEN_BATCH_ID = 2**48 - 1
 USDC = 1_000_000
 SELECTOR = keccak(b"settle()")[:4]
 ERROR_STRING = keccak(b"Error(string)")[:4]
@@ -94,6 +96,11 @@ class Party:
     signer: signing.Signer
     account: int
     sub_account: int = 0
+
+
+def signed_128(word: int) -> int:
+    """The lowest 128 bits as a signed integer."""
+    return (word & (2**128 - 1) ^ 2**127) - 2**127
 
 
 class Exchange:
@@ -259,6 +266,8 @@ class Exchange:
         collateral = sum(self.vault.account(account).collateral for account in accounts)
         claims = sum(self.vault.claim(claim).amount for claim in range(1, totals.claims + 1))
         assert collateral + totals.funding_pool + claims == totals.credited
+        if totals.batch_id != FROZEN_BATCH_ID:  # what an exit pays counts nowhere
+            assert signed_128(self.vault.word(DEPOSITS_WORD)) == collateral + totals.funding_pool
         assert totals.credited + self.inbox.unconsumed() <= self.token.balanceOf(self.vault.address)
         assert totals.dust < 10**12
         for market in self.markets:
