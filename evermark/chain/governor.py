@@ -4,6 +4,7 @@ import enum
 from typing import Any
 
 import msgspec
+from eth_utils.address import to_checksum_address
 from web3.types import BlockIdentifier, TxReceipt
 
 from evermark.chain.manifest import Manifest
@@ -70,7 +71,9 @@ class GovernorContract:
 
     def __init__(self, w3: Web3, manifest: Manifest) -> None:
         self.w3 = w3
-        self.contract = contract_of(w3, manifest, "governor")
+        # Without `decode_tuples`, which mixes up two structs that are returned together.
+        address = to_checksum_address(manifest.addresses["governor"])
+        self.contract = w3.eth.contract(address=address, abi=manifest.abis["governor"])
         self._inbox = contract_of(w3, manifest, "inbox")
 
     async def proposal(self, proposal_id: int, block: BlockIdentifier = "latest") -> Proposal:

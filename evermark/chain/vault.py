@@ -202,7 +202,8 @@ class ExchangeContracts:
     ) -> Round:
         """A posted round, decoded. Raises ContractLogicError when the ring does not hold it."""
         words = await self._read(self.oracle.functions.round_words(lane, round_), block)
-        return decode_round(words, len(self.manifest.markets))
+        listed = await self.market_count(block)
+        return decode_round(words, min(listed, 2 * (len(words) - 1)))  # an older round has fewer
 
     async def pinned_round(self, number: int, hash_: bytes) -> Round:
         """The round of either lane that has this number and hash of prices. Raises ContractLogicError when no ring holds it."""
