@@ -1,4 +1,4 @@
-"""A market is listed while the exchange runs: proposed, executed after the timelock, traded, settled and audited without a restart."""
+"""A market is listed while the exchange runs: proposed, executed after the timelock, traded, settled and audited."""
 
 from pathlib import Path
 
@@ -30,8 +30,8 @@ async def pass_time(running: RealExchange, seconds: int) -> None:
 
 
 async def test_a_market_is_listed_and_paused_without_a_restart(tmp_path: Path) -> None:
-    """The API names it once the entry is consumed, the first price opens it, its fills settle, and the audit of journal and chain covers it; a
-    guardian's halt is shown and refused by its code."""
+    """The API names it once the entry is consumed, the first price opens it, its fills settle, and the audit covers it;
+    a guardian's halt is shown and refused by its code."""
     async with RealExchange(tmp_path) as running:
         for trader in (0, 1):
             await running.deposit(trader, 10_000)
@@ -78,7 +78,7 @@ async def test_a_market_is_listed_and_paused_without_a_restart(tmp_path: Path) -
         )
         assert (await running.place(sell))[0] == 200
         code, answer = await running.place(buy)
-        assert code == 200 and answer["filled"] == 5_000, answer
+        assert (code, answer["filled"]) == (200, 5_000), answer
         await running.clock.sleep(3)
         await running.post_round(prices)
         await running.settled()
