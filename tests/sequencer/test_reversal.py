@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sequencer_world import World
-from settling_house import MAKER, TAKER, ChainModel, House
+from settling_house import MAKER, TAKER, ChainModel, House, trade
 
 from evermark.protocol.batch import Batch, InboxUse, encode_batch
 from evermark.protocol.oracle import Round, aggregate, prices_hash
@@ -348,3 +348,37 @@ async def test_orders_wait_for_the_reversal_and_follow_it(
         reverse = next(at for at, command in enumerate(journaled) if isinstance(command, Reverse))
         assert journaled.index(late) > reverse
         assert journaled[-1] == late
+
+
+async def test_a_late_batch_of_fills_settles_and_only_what_cannot_is_reversed(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """After ten minutes without the chain the fills still settle, at their own round and the newest one; a deposit among them
+    does not, and from it on everything is entered again."""
+    chain.now_s = lambda: world.now_s
+    async with House(tmp_path, world, chain) as house:
+        core, submit = house.core, house.core.pipeline.submit
+        await house.fund_and_trade(2)
+        await house.settle_all()
+        settled = core.state.confirmed_batch
+        await trade(core, world, 2)
+        world.now_s += 3
+        await submit(world.round())
+        fills = core.backlog.last_sealed
+        await submit(world.deposit(MAKER, 5))
+        await trade(core, world, 2)
+        assert core.backlog.last_sealed > fills > settled
+        world.now_s += 600
+        await submit(world.round())
+        await house.settle_all()
+        assert core.backlog.reversals == 1
+        told = core.backlog.last_reversal
+        assert told is not None
+        assert (told.batch_id, told.cause) == (fills, ReversalCause.MISSED_WINDOW)
+        assert core.state.entry_count == 3
+        world.now_s += 3
+        await submit(world.round())
+        await house.settle_all()
+        assert house.all_confirmed()
+        assert chain.posted == sorted(chain.posted)
+        await assert_replays_to_the_same(house)
