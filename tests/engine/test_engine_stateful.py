@@ -37,6 +37,9 @@ class Exchange(RuleBasedStateMachine):
         self.accounts += [self.world.trader(20 + number, 10**6) for number in range(2)]
         if fund:
             self.world.donate(fund)
+        for who, at, side, size in ((1, 0, BUY, 3_000), (3, 0, SELL, 90_000), (4, 1, BUY, 300_000)):
+            self.place(5, side.opposite, size, 0, at, GTC)
+            self.place(who, side, size, 0, at, IOC)
 
     @rule(
         who=TRADERS,
@@ -157,14 +160,20 @@ class Exchange(RuleBasedStateMachine):
             agent_expiry=self.world.now_s + 50,
         )
 
-    @rule(who=TRADERS, at=MARKETS, share=st.integers(1, 3), moved=OFFSETS)
-    def close(self, who, at, share, moved):
+    @rule(pick=st.integers(0, 20), share=st.integers(1, 3), moved=OFFSETS)
+    def close(self, pick, share, moved):
         """An owner's close of a part of a position, asked for at another mark; it goes on until it leaves or has to wait."""
-        state, account = self.world.state, self.accounts[who]
-        position = state.accounts[account].positions.get(at)
-        if self.goes_on() or position is None or abs(position.size) < share:
+        state = self.world.state
+        held = [
+            (who, at, position.size)
+            for who, account in enumerate(self.accounts)
+            for at, position in sorted(state.accounts[account].positions.items())
+            if abs(position.size) >= share
+        ]
+        if self.goes_on() or not held:
             return
-        size = position.size // share
+        who, at, size = held[pick % len(held)]
+        size = abs(size) // share * (1 if size > 0 else -1)
         number = 10 + who if who < 5 else 15 + who
         self.forced = (
             (InboxEntryKind.CLOSE, number),
