@@ -13,7 +13,7 @@ from evermark.chain.governor import GovernorContract
 from evermark.chain.rpc import rpc
 from evermark.devnet import dev_key
 from evermark.protocol.governance import DELAY_S
-from evermark.protocol.markets import Tier
+from evermark.protocol.markets import Market, Tier
 from evermark.protocol.orders import Side, TimeInForce
 
 pytestmark = pytest.mark.timeout(180)
@@ -29,6 +29,22 @@ async def pass_time(running: RealExchange, seconds: int) -> None:
     await running.post_round()
 
 
+def thin(market: Market) -> Market:
+    """A new market within the bounds of a listing."""
+    return replace(
+        market,
+        symbol="PEPE-PERP",
+        base="PEPE",
+        size_decimals=0,
+        price_decimals=6,
+        lot_tick_value=1,
+        tiers=(Tier(0, 100_000, 0),),
+        open_interest_cap_lots=400_000_000,
+        fund_position_cap_lots=40_000_000,
+        max_order_lots=100_000_000,
+    )
+
+
 async def test_a_market_is_listed_and_paused_without_a_restart(tmp_path: Path) -> None:
     """The API names it once the entry is consumed, the first price opens it, its fills settle, and the audit covers it;
     a guardian's halt is shown and refused by its code."""
@@ -39,20 +55,8 @@ async def test_a_market_is_listed_and_paused_without_a_restart(tmp_path: Path) -
         await running.post_round()
         await running.eventually(lambda: registered(running), "both accounts exist")
         governor = GovernorContract(running.w3, running.manifest)
-        market = replace(
-            running.manifest.markets[3],
-            symbol="PEPE-PERP",
-            base="PEPE",
-            size_decimals=0,
-            price_decimals=6,
-            lot_tick_value=1,
-            tiers=(Tier(0, 100_000, 0),),
-            open_interest_cap_lots=400_000_000,
-            fund_position_cap_lots=40_000_000,
-            max_order_lots=100_000_000,
-        )
         sender = TransactionSender(running.w3, dev_key(GOVERNOR))
-        proposal = await governor.propose_market(sender, market, PEPE_TICKS)
+        proposal = await governor.propose_market(sender, thin(running.manifest.markets[3]), PEPE_TICKS)
         await running.settled()
         await pass_time(running, DELAY_S + 60)
         await governor.execute(sender, proposal)
