@@ -44,7 +44,7 @@ def test_a_large_batch_has_its_hash_too(exchange: Exchange, maker: Party, taker:
 def test_only_the_sequencer_settles(exchange: Exchange, maker: Party, taker: Party) -> None:
     """The same bytes are refused from anybody else."""
     data = a_trade(exchange, maker, taker).data()
-    with refused("vault: not the sequencer"):
+    with refused("vault: not only overdue work"):
         send(exchange, data, sender=boa.env.generate_address())
     send(exchange, data)
 
