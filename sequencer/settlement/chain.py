@@ -15,7 +15,7 @@ from web3.types import EventData
 from evermark.chain import Manifest, TransactionReverted, TransactionSender
 from evermark.chain.batches import BatchHidden, batch_within, decode_outline
 from evermark.chain.rpc import UNREACHABLE, Web3
-from evermark.chain.vault import ExchangeContracts, InboxItem
+from evermark.chain.vault import PUBLIC_LANE, ExchangeContracts, InboxItem
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen
@@ -154,9 +154,14 @@ class ExchangeChain:
                 return LaneRound(0, 0)
             return LaneRound(number, (await self._contracts.round(number)).timestamp)
 
-    async def post_round(self, reports: Sequence[SignedPriceReport]) -> Receipt:
-        """Write a round into the sequencer's lane."""
-        return await self._send(self._oracle, self._contracts.post_round_calldata(reports))
+    async def post_round(self, reports: Sequence[SignedPriceReport], public: bool = False) -> Receipt:
+        """Write a round into the sequencer's lane, or into the public one."""
+        return await self._send(self._oracle, self._contracts.post_round_calldata(reports, public))
+
+    async def last_public_round(self) -> int:
+        """Number of the newest round in the public lane, 0 before the first."""
+        async with _asking():
+            return await self._contracts.last_round(PUBLIC_LANE)
 
     async def has_funding(self, hour: int) -> bool:
         """True when the hour's rates are on the chain, whoever posted them."""

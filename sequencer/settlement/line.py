@@ -21,6 +21,7 @@ from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.claims import ClaimPayer
 from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen, slipped_in
+from sequencer.settlement.lateness import Lateness
 from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import Settled
 
@@ -68,6 +69,7 @@ class SettlementLine:
         self._now_s = now_s
         self._way_out = way_out
         self._claims = ClaimPayer(chain, delayed_claims)
+        self._lateness = Lateness(chain, backlog)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
         self._alarm = ""
@@ -175,6 +177,7 @@ class SettlementLine:
         for hour in batch.funding_hours:
             if not await self._chain.has_funding(hour):
                 await self._chain.post_funding(self._backlog.funding_reports(hour))
+        await self._lateness.prepare(sealed, self._now_s())
         data = encode_batch(batch)
         try:
             await self._chain.simulate_settle(data)

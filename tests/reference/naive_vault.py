@@ -51,9 +51,13 @@ class NaiveVault:
     def position(self, account, market):
         return self.positions[account, market]
 
-    def settle(self, batch, round_, entries, funding_rates):
-        """Apply one batch; `entries` is the whole inbox, `funding_rates` the posted hours."""
-        Settlement(self, batch, round_, entries, funding_rates).run()
+    def settle(self, batch, round_, entries, funding_rates, newest=None):
+        """Apply one batch; `entries` is the whole inbox, `funding_rates` the posted hours, `newest` the last round where the
+        batch is late."""
+        settlement = Settlement(self, batch, round_, entries, funding_rates)
+        settlement.run()
+        if newest is not None:
+            settlement.again_at(newest)
 
     def margin(self, collateral, positions, prices):
         """Equity, initial, maintenance, notional of {market: (size, entry cumulative, entry mark)}."""

@@ -348,3 +348,29 @@ async def test_orders_wait_for_the_reversal_and_follow_it(
         reverse = next(at for at, command in enumerate(journaled) if isinstance(command, Reverse))
         assert journaled.index(late) > reverse
         assert journaled[-1] == late
+
+
+async def test_a_late_batch_of_fills_settles_beside_a_recent_round(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """Two minutes without the chain, but the vault takes the batch: the newest round is posted publicly first, nothing is
+    reversed, and the sequencer's lane goes on with the rounds between."""
+    async with House(tmp_path, world, chain) as house:
+        await house.fund_and_trade(2)
+        await house.settle_all()
+        core, submit = house.core, house.core.pipeline.submit
+        world.now_s += 3
+        await submit(world.round())
+        await submit(world.sign_order(MAKER, 3, Side.BUY, 700, 1_100_000, slot=40))
+        await submit(world.taker(TAKER, 4, Side.SELL, 700, 1_100_000))
+        for _ in range(41):
+            world.now_s += 3
+            await submit(world.round())
+        settled, posted = len(chain.settled), list(chain.posted)
+        assert await house.line.step()
+        assert chain.public == [core.state.round.round]
+        assert len(chain.settled) == settled + 1
+        assert core.backlog.reversals == 0
+        assert chain.posted[len(posted) :] == [core.backlog.sealed(settled + 1).batch.round]
+        await house.settle_all()
+        assert core.backlog.reversals == 0

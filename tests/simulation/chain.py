@@ -11,16 +11,26 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from naive_actions import Reverted
 from naive_vault import NaiveVault
 
 from evermark.chain.batches import decode_outline
 from evermark.protocol.batch import AccountOwner, decode_batch
 from evermark.protocol.markets import Market
-from evermark.protocol.oracle import MAX_BATCH_AGE_S, NO_PRICE, Round, aggregate, median_rates, prices_hash
+from evermark.protocol.oracle import (
+    MAX_BATCH_AGE_S,
+    MAX_LATE_S,
+    NO_PRICE,
+    Round,
+    aggregate,
+    median_rates,
+    prices_hash,
+)
 from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
 from sequencer.settlement.chain import LaneRound, Receipt, outline_of
 from sequencer.settlement.errors import Refused, Unreachable
 from sequencer.settlement.witness import Settled
+from tests.simulation.faults import Faults
 from tests.simulation.strangers import overdue_batch
 
 BLOCK_S = 2
@@ -65,19 +75,6 @@ class Ledger:
             if prices_hash(one) == hash_:
                 return one
         raise Refused("vault: prices hash differs")
-
-
-@dataclass
-class Faults:
-    """Chances per call or block; `until_s` ends them all."""
-
-    until_s: float
-    unreachable: float = 0.03
-    lost_answer: float = 0.05
-    stale: float = 0.05
-    reorg: float = 0.03
-    dropped: float = 0.1  # of a transaction in a reorganised block
-    poisoned: frozenset[int] = frozenset()  # accounts of which the vault takes no order
 
 
 class Transaction:
@@ -249,15 +246,21 @@ class SimulatedChain:
         await self._ask()
         return 0
 
-    async def post_round(self, reports: Any) -> Receipt:
-        """PriceOracle.post_round."""
+    async def last_public_round(self) -> int:
+        """PriceOracle.last_round of the public lane."""
+        await self._ask()
+        return self._seen().public.round
+
+    async def post_round(self, reports: Any, public: bool = False) -> Receipt:
+        """PriceOracle.post_round, or post_round_public."""
 
         def run(ledger: Ledger, _number: int, _time: int) -> None:
-            made = self._aggregate([item.report for item in reports], ledger.lane)
-            if made.round <= ledger.lane.round:
+            last, ring = (ledger.public, ledger.public_ring) if public else (ledger.lane, ledger.ring)
+            made = self._aggregate([item.report for item in reports], last)
+            if made.round <= last.round:
                 raise Unreachable("oracle: round not newer")
-            ledger.lane = made
-            ledger.ring[made.round] = made
+            ledger.public, ledger.lane = (made, ledger.lane) if public else (ledger.public, made)
+            ring[made.round] = made
 
         return await self._send(run)
 
@@ -296,11 +299,20 @@ class SimulatedChain:
         traders = {batch.accounts[batch.pairs[row.pair][0]] for row in batch.orders}
         if traders & self.faults.poisoned:
             raise Refused("vault: signature")
-        if time > pinned.timestamp + MAX_BATCH_AGE_S:
+        late = time > pinned.timestamp + MAX_BATCH_AGE_S
+        newest = max(ledger.lane, ledger.public, key=lambda round_: round_.round)
+        if time > pinned.timestamp + MAX_LATE_S:
             raise Refused("vault: round too old")
+        if late and time > newest.timestamp + MAX_BATCH_AGE_S:
+            raise Refused("vault: no recent round")
         if any(hour not in ledger.hours for hour in batch.funding_hours):
             raise Refused("oracle: hour not posted")
-        ledger.vault.settle(batch, pinned, ledger.entries, ledger.hours)
+        try:
+            ledger.vault.settle(batch, pinned, ledger.entries, ledger.hours, newest if late else None)
+        except Reverted as refusal:
+            if not late:
+                raise
+            raise Refused(f"vault: {refusal}") from refusal
         ledger.batches.append(data)
         ledger.settled_blocks.append(number)
 
