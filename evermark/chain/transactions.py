@@ -1,4 +1,4 @@
-"""Transactions of one key: one at a time, each sent until it is mined, at most one live per nonce."""
+"""Transactions of one key: each sent until it is mined, in the order of the calls, at most one live per nonce."""
 
 import asyncio
 import time
@@ -42,7 +42,7 @@ class TransactionTimeout(TimeoutError):
 
 
 class TransactionSender:
-    """Sends for one key. Calls wait for each other, so that nonces have no gaps and no rivals.
+    """Sends for one key. Calls made together are under way together, with ascending nonces that have no gaps and no rivals.
 
     Two processes must not share a key. After a crash the next call finds what the last process left pending
     and lets it be mined first, or outbids it when it is stuck.
@@ -53,6 +53,7 @@ class TransactionSender:
         self._account: LocalAccount = Account.from_key(private_key)
         self._timeout_s = receipt_timeout_s
         self._lock = asyncio.Lock()
+        self._under_way: set[int] = set()  # nonces
 
     @property
     def address(self) -> ChecksumAddress:
@@ -66,20 +67,62 @@ class TransactionSender:
 
         Raises TransactionReverted, TransactionRefused, TransactionTimeout, or one of `rpc.UNREACHABLE`.
         """
+        return await (await self.start(to, data, value=value, gas=gas))
+
+    async def start(
+        self, to: str | None, data: bytes | str = b"", *, value: int = 0, gas: int | None = None
+    ) -> "asyncio.Future[TxReceipt]":
+        """Send; the future is done when it is mined, and raises what `send` does. What is started after this is mined after it.
+
+        Raises what `send` does when nothing was sent.
+        """
+        call: dict[str, Any] = {"data": HexBytes(data), "value": value}
+        if to is not None:
+            call["to"] = to_checksum_address(to)
+        nonce, driving = await self._begin(call, gas)
+        return asyncio.ensure_future(self._finish(call, gas, nonce, driving))
+
+    async def _finish(
+        self, call: dict[str, Any], gas: int | None, nonce: int, driving: "asyncio.Future[TxReceipt | None]"
+    ) -> TxReceipt:
+        while True:
+            try:
+                receipt = await driving
+            finally:
+                driving.cancel()
+                self._under_way.discard(nonce)
+            if receipt is not None:
+                break
+            if any(other > nonce for other in self._under_way):  # it would come after them
+                raise TransactionRefused(f"chain: another transaction took nonce {nonce}")
+            nonce, driving = await self._begin(call, gas)
+        if receipt["status"] != 1:
+            raise TransactionReverted(await self._reason(call, receipt), receipt)
+        return receipt
+
+    async def _begin(
+        self, call: dict[str, Any], gas: int | None
+    ) -> "tuple[int, asyncio.Future[TxReceipt | None]]":
+        """Give the call the lowest free nonce and broadcast it; later calls come after it."""
         async with self._lock:
-            await self._settle_predecessor()
-            call: dict[str, Any] = {"data": HexBytes(data), "value": value}
-            if to is not None:
-                call["to"] = to_checksum_address(to)
+            if not self._under_way:
+                await self._settle_predecessor()
             call["gas"] = gas or await self._estimate(call)
-            while True:
-                nonce = await self._w3.eth.get_transaction_count(self.address, "latest")
-                receipt = await self._drive(call, nonce)
-                if receipt is not None:
-                    break
-            if receipt["status"] != 1:
-                raise TransactionReverted(await self._reason(call, receipt), receipt)
-            return receipt
+            nonce = int(await self._w3.eth.get_transaction_count(self.address, "latest"))
+            while nonce in self._under_way:
+                nonce += 1
+            sent = asyncio.Event()
+            driving = asyncio.ensure_future(self._drive(call, nonce, sent))
+            telling = asyncio.ensure_future(sent.wait())
+            try:
+                await asyncio.wait({driving, telling}, return_when=asyncio.FIRST_COMPLETED)
+            except BaseException:
+                driving.cancel()
+                raise
+            finally:
+                telling.cancel()
+            self._under_way.add(nonce)
+            return nonce, driving
 
     async def _settle_predecessor(self) -> None:
         """Wait for what an earlier process left pending; after the timeout go on, and thereby outbid it."""
@@ -92,7 +135,7 @@ class TransactionSender:
             await asyncio.sleep(poll_s)
             poll_s = min(2 * poll_s, LAST_POLL_S)
 
-    async def _drive(self, call: dict[str, Any], nonce: int) -> TxReceipt | None:
+    async def _drive(self, call: dict[str, Any], nonce: int, first_sent: asyncio.Event) -> TxReceipt | None:
         """One nonce until it is mined, with higher fees each time. None: somebody else's is mined there."""
         max_fee, tip = await self._fees()
         sent: list[HexBytes] = []
@@ -103,6 +146,7 @@ class TransactionSender:
             if outcome != "underpriced":
                 waits += 1
                 sent.append(HexBytes(signed.hash))
+                first_sent.set()
                 receipt = await self._wait(sent, 0.0 if outcome == "nonce used" else self._timeout_s)
                 if receipt is not None or outcome == "nonce used":
                     return receipt

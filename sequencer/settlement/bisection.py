@@ -1,8 +1,8 @@
 """Which operation makes the vault refuse a batch: shorter batches of the same records are simulated until the first command
 that makes one revert is found, and the account behind it.
 
-A fill has two sides and one command. The command's account is blamed, unless another party of its trades was one of the last
-refused operation too.
+A fill has two sides and one command. Where a command met several makers, each is left out in turn. Otherwise its own account is
+blamed, unless another party of its trades was one of the last refused operation too.
 """
 
 import asyncio
@@ -12,7 +12,8 @@ import msgspec
 import structlog
 
 from evermark.protocol.batch import FIRST_USER_ACCOUNT, encode_batch
-from sequencer.engine.commands import AnyCommand, TriggerLiquidation
+from sequencer.engine.apply import apply
+from sequencer.engine.commands import AnyCommand, HaltAccount, TriggerLiquidation
 from sequencer.engine.context import Context
 from sequencer.engine.events import BatchSealed, Trade
 from sequencer.engine.sealing import seal
@@ -47,34 +48,52 @@ class Bisection:
     async def find(self, sealed: SealedBatch, after: int, simulate: Simulate) -> Suspect | None:
         """Who is to blame for a batch that the vault refuses; `after` is the record that the batch before it ends with. None when
         no account's command makes the difference. Raises Unreachable."""
-        passes, fails = after, sealed.batch.journal_sequence
+        passes, fails, proof = after, sealed.batch.journal_sequence, False
         shorter = await asyncio.to_thread(_Shorter, self._earlier, sealed, after)
         while fails - passes > 1:
             middle = (passes + fails) // 2
-            if await _is_taken(await asyncio.to_thread(shorter.until, middle), simulate):
-                passes = middle
-                shorter.begin_here()
-            else:
+            taken = await _is_taken(await asyncio.to_thread(shorter.until, middle), simulate)
+            if taken is False:
                 fails = middle
+            else:
+                passes, proof = middle, proof or taken is True
+                shorter.begin_here()
         command, trades = await asyncio.to_thread(shorter.command, fails)
-        log.error("an operation is isolated", record=fails, kind=type(command).__name__)
-        return self._blame(command, trades, fails)
-
-    def _blame(self, command: AnyCommand, trades: list[Trade], sequence: int) -> Suspect | None:
         account = getattr(command, "account", 0)
+        log.error("an operation is isolated", record=fails, kind=type(command).__name__, account=account)
         if account < FIRST_USER_ACCOUNT:
             return None
-        parties = {account} | {side for trade in trades for side in (trade.maker, trade.taker)}
-        parties = {party for party in parties if party >= FIRST_USER_ACCOUNT}
+        parties = {side for trade in trades for side in (trade.maker, trade.taker)} - {account}
+        others = sorted(party for party in parties if party >= FIRST_USER_ACCOUNT)
+        last = sealed.batch.journal_sequence
+        rest = {
+            party: await _is_taken(await asyncio.to_thread(shorter.without, party, fails + 1, last), simulate)
+            for party in (account, *others)
+        }
+        cures = [party for party, taken in rest.items() if taken is not False]  # without it the rest passes
+        if not cures and not proof:
+            return None  # the vault takes nothing of the batch, whoever is left out: that is nobody's fault
+        blamed = self._seen_again(account, others)
+        if cures and account not in cures:
+            blamed = cures[0]
+        elif len(others) > 1:
+            for other in others:
+                if await _is_taken(await asyncio.to_thread(shorter.without, other, fails, fails), simulate):
+                    blamed = other
+                    break
+        return Suspect(blamed, fails, isinstance(command, TriggerLiquidation) and blamed == account)
+
+    def _seen_again(self, account: int, others: list[int]) -> int:
+        """Who was a party of the last refused operation too, if that is one; else the command's own account."""
+        parties = {account, *others}
         again, self._parties = sorted(parties & self._parties), parties
-        blamed = again[0] if len(again) == 1 else account
-        return Suspect(blamed, sequence, isinstance(command, TriggerLiquidation) and blamed == account)
+        return again[0] if len(again) == 1 else account
 
 
-async def _is_taken(batch: bytes | None, simulate: Simulate) -> bool:
-    """Whether the vault takes the shorter batch; one that there is not, or that it cannot judge, counts as taken."""
+async def _is_taken(batch: bytes | None, simulate: Simulate) -> bool | None:
+    """Whether the vault takes the shorter batch; None where there is none that it could judge."""
     if batch is None:
-        return True
+        return None
     try:
         await simulate(batch)
     except Refused:
@@ -96,6 +115,20 @@ class _Shorter:
         the vault cannot judge."""
         state, _ = self._state(sequence)
         self._last, self._last_at = snapshot(state), sequence
+        return self._sealed_at(state, sequence, self._earlier.journal.record(sequence).hash)
+
+    def without(self, account: int, first: int, last: int) -> bytes | None:
+        """The batch as if, after what the vault takes, the account had been halted and only the records `first` to `last` had
+        followed."""
+        state = restore(self._base)
+        follow: list[AnyCommand] = [HaltAccount(account=account, halted=True, reason="")]
+        records = [self._earlier.journal.record(number) for number in range(first, last + 1)]
+        commands = [*follow, *(decode_command(record.payload, record.sequence) for record in records)]
+        for command in commands:
+            apply(state, command, state.sequence + 1, state.stamp_ms)
+        return self._sealed_at(state, state.sequence, bytes(32))
+
+    def _sealed_at(self, state: EngineState, sequence: int, hash_: bytes) -> bytes | None:
         ctx = Context(state, sequence + 1, state.stamp_ms)
         if state.sealed_batch < self._sealed.batch.batch_id:
             seal(ctx, sequence)
@@ -103,7 +136,6 @@ class _Shorter:
         wanted = [one for one in made if one.batch_id == self._sealed.batch.batch_id]
         if not wanted or wanted[0].round != self._sealed.batch.round:
             return None
-        hash_ = self._earlier.journal.record(sequence).hash
         return encode_batch(msgspec.structs.replace(wanted[0], journal_hash=hash_))
 
     def begin_here(self) -> None:

@@ -3,6 +3,7 @@
 Every failure is one of two kinds. `Unreachable`: nobody knows, try again. `Refused`: the contract said no.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,12 +17,17 @@ from evermark.chain import Manifest, TransactionReverted, TransactionSender
 from evermark.chain.batches import BatchHidden, batch_within, decode_outline
 from evermark.chain.rpc import UNREACHABLE, Web3
 from evermark.chain.vault import PUBLIC_LANE, ExchangeContracts, InboxItem
+from evermark.protocol.funding import HOUR_S
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen
 from sequencer.settlement.reconciliation import MarketSums, Sums, VaultSums
 from sequencer.settlement.witness import Settled
 
+KEPT_SENT = 64
+SHORTEST_DUE_S = 600  # after which an inbox entry is overdue, at the earliest
+HOUR_OVERDUE_S = 3_600  # after the end of a funding hour: then anybody may apply it
+HOURS_LOOKED_AT = 24  # before the present one; older hours pay nothing
 MAX_GAS = 2**24  # the cap of EIP-7825; what is not used is not paid
 # Refusals that only say that the chain has moved on since it was read, or lags behind the reports.
 OVERTAKEN = (
@@ -57,9 +63,7 @@ class ExchangeChain:
         self._contracts = ExchangeContracts(w3, manifest)
         self._vault = self._contracts.vault.address
         self._oracle = self._contracts.oracle.address
-        self._sent: dict[
-            int, Settled
-        ] = {}  # the newest that this process sent, where blocks are final at once
+        self._sent: dict[int, Settled] = {}  # the last that this process sent, where blocks are final at once
         self._market_count = len(manifest.markets)
         self._open_claims: set[int] = set()
         self._claims_seen = 0
@@ -116,6 +120,24 @@ class ExchangeChain:
             head=head,
         )
 
+    async def overdue_from_s(self, now_s: int) -> int:
+        """From when on somebody else's batch may be valid, at the earliest: when the head of the inbox is overdue, or a funding
+        hour that was posted in time."""
+        async with _asking():
+            head, tail = await self._contracts.inbox_range()
+            earliest = now_s + SHORTEST_DUE_S
+            if head < tail:
+                earliest = min(earliest, (await self._contracts.inbox_entry(head)).due)
+            applied = [
+                (await self._contracts.market(number)).last_funding_hour
+                for number in range(self._market_count)
+            ]
+            first = max(max(applied) + 1, now_s // HOUR_S - HOURS_LOOKED_AT)
+            for hour in range(first, now_s // HOUR_S):
+                if await self._contracts.funding_posted_at(hour):
+                    return min(earliest, (hour + 1) * HOUR_S + HOUR_OVERDUE_S)
+        return earliest
+
     async def past_time_s(self, now_s: int) -> int:
         """A time before which no block comes any more, whatever is reorganised; `now_s` where nothing can be."""
         if not self._confirmations:
@@ -154,14 +176,17 @@ class ExchangeChain:
                 return LaneRound(0, 0)
             return LaneRound(number, (await self._contracts.round(number)).timestamp)
 
-    async def post_round(self, reports: Sequence[SignedPriceReport], public: bool = False) -> Receipt:
-        """Write a round into the sequencer's lane, or into the public one."""
-        return await self._send(self._oracle, self._contracts.post_round_calldata(reports, public))
-
     async def last_public_round(self) -> int:
         """Number of the newest round in the public lane, 0 before the first."""
         async with _asking():
             return await self._contracts.last_round(PUBLIC_LANE)
+
+    async def start_round(
+        self, reports: Sequence[SignedPriceReport], public: bool = False
+    ) -> "asyncio.Future[Receipt]":
+        """Write a round into the sequencer's lane, or the public one; the future is done when it is mined, before whatever is
+        started later."""
+        return await self._start(self._oracle, self._contracts.post_round_calldata(reports, public))
 
     async def has_funding(self, hour: int) -> bool:
         """True when the hour's rates are on the chain, whoever posted them."""
@@ -170,7 +195,7 @@ class ExchangeChain:
 
     async def post_funding(self, reports: Sequence[SignedFundingReport]) -> Receipt:
         """Post an hour's rates."""
-        return await self._send(self._oracle, self._contracts.post_funding_calldata(reports))
+        return await (await self._start(self._oracle, self._contracts.post_funding_calldata(reports)))
 
     async def simulate_settle(self, batch: bytes) -> None:
         """Run `settle` without sending it. Raises Refused with the vault's reason."""
@@ -180,13 +205,19 @@ class ExchangeChain:
                 {"from": self._sender.address, "to": self._vault, "data": data, "gas": MAX_GAS}
             )
 
-    async def settle(self, batch: bytes) -> Receipt:
-        """Send a batch and wait until it is mined. Raises Refused when it reverts there."""
-        receipt = await self._send(self._vault, self._contracts.settle_calldata(batch))
-        if not self._confirmations:  # nothing takes it back, so nobody has to ask for it
-            sent = outline_of(batch, receipt.block_number)
-            self._sent = {sent.batch_id: sent}
-        return receipt
+    async def start_settle(self, batch: bytes) -> "asyncio.Future[Receipt]":
+        """Send a batch; the future is done when it is mined. It raises Refused when it reverts there."""
+        started = await self._start(self._vault, self._contracts.settle_calldata(batch))
+
+        async def mined() -> Receipt:
+            receipt = await started
+            if not self._confirmations:  # nothing takes it back, so nobody has to ask for it
+                sent = outline_of(batch, receipt.block_number)
+                kept = {key: one for key, one in self._sent.items() if key > sent.batch_id - KEPT_SENT}
+                self._sent = kept | {sent.batch_id: sent}
+            return receipt
+
+        return asyncio.ensure_future(mined())
 
     async def claim_count(self) -> int:
         """Id of the newest claim."""
@@ -217,7 +248,7 @@ class ExchangeChain:
 
     async def pay(self, claim_id: int) -> Receipt:
         """Pay a claim out. Raises Refused when the token does not take it, or the claim is not due."""
-        return await self._send(self._vault, self._contracts.pay_calldata(claim_id))
+        return await (await self._start(self._vault, self._contracts.pay_calldata(claim_id)))
 
     async def inbox_entries(self, first_id: int, limit: int) -> list[InboxEntry]:
         """Confirmed entries from `first_id` on, in order."""
@@ -256,10 +287,16 @@ class ExchangeChain:
     async def _final_block(self) -> int:
         return max(0, int(await self._w3.eth.block_number) - self._confirmations)
 
-    async def _send(self, to: str, data: bytes) -> Receipt:
+    async def _start(self, to: str, data: bytes) -> "asyncio.Future[Receipt]":
         async with _asking():
-            receipt = await self._sender.send(to, data, gas=MAX_GAS)
-        return Receipt(int(receipt["blockNumber"]), int(receipt["gasUsed"]))
+            started = await self._sender.start(to, data, gas=MAX_GAS)
+
+        async def mined() -> Receipt:
+            async with _asking():
+                receipt = await started
+            return Receipt(int(receipt["blockNumber"]), int(receipt["gasUsed"]))
+
+        return asyncio.ensure_future(mined())
 
 
 def outline_of(batch: bytes, block_number: int) -> Settled:

@@ -39,7 +39,8 @@ class Lateness:
         if newest is not None and newest.round > known:
             log.warning("a batch is late", batch=sealed.batch.batch_id, age_s=now_s - sealed.round.timestamp)
             try:
-                await self._chain.post_round(self._backlog.price_reports(newest.round), public=True)
+                reports = self._backlog.price_reports(newest.round)
+                await (await self._chain.start_round(reports, public=True))
                 self._posted = newest.round
             except Refused as refusal:
                 log.warning("the oracle does not take the newest round", reason=str(refusal))

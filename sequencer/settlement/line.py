@@ -1,4 +1,4 @@
-"""The line to the vault: one batch after another, in order, each exactly once.
+"""The line to the vault: batches in order, each exactly once, several under way at a time.
 
 Every step starts from what the chain says. The vault takes only batch last + 1, so a crash at any point, a
 lost answer or a reorg is handled by asking for the last batch id again and going on from there; nothing is
@@ -7,24 +7,26 @@ stored. Where the line cannot go on, `way_out.py` knows what to do.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 import structlog
 
-from evermark.protocol.batch import encode_batch
-from evermark.protocol.oracle import Round
+from evermark.protocol.batch import Batch, encode_batch
+from evermark.protocol.oracle import MAX_BATCH_AGE_S, Round
 from sequencer import metrics
 from sequencer.engine.commands import AnyCommand, BatchConfirmed
 from sequencer.engine.events import Event
 from sequencer.settlement.backlog import Backlog, SealedBatch
-from sequencer.settlement.chain import ExchangeChain
+from sequencer.settlement.chain import ExchangeChain, Receipt
 from sequencer.settlement.claims import ClaimPayer
 from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen, slipped_in
 from sequencer.settlement.lateness import Lateness
 from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import Settled
 
+MOST_BEHIND = 8  # batches under way behind the oldest
+ALONE_S = MAX_BATCH_AGE_S + 30  # by then what is under way is mined, or never will be
 HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
 POLL_S = 0.5  # wall time between looks at the chain while nothing happens
 FIRST_RETRY_S, LAST_RETRY_S = 0.25, 15.0
@@ -170,21 +172,53 @@ class SettlementLine:
             await self._submit(BatchConfirmed(batch_id=batch_id, block_number=found.block_number))
         return final >= first
 
-    async def _settle(self, sealed: SealedBatch) -> None:
-        began = time.monotonic()
-        batch = sealed.batch
-        await self._post_round(sealed.round, (await self._chain.last_round()).round)
-        for hour in batch.funding_hours:
-            if not await self._chain.has_funding(hour):
-                await self._chain.post_funding(self._backlog.funding_reports(hour))
-        await self._lateness.prepare(sealed, self._now_s())
-        data = encode_batch(batch)
+    async def _settle(self, head: SealedBatch) -> None:
+        """Settle the oldest batch that waits, and with it those behind it, without waiting for each to be mined."""
+        lane_round = (await self._chain.last_round()).round
         try:
-            await self._chain.simulate_settle(data)
+            await self._post_round(head.round, lane_round)
+            await self._post_funding(head.batch)
+            await self._lateness.prepare(head, self._now_s())
+            await self._chain.simulate_settle(encode_batch(head.batch))
         except Refused as refusal:
-            await self._way_out.give_up(sealed, refusal)
+            await self._way_out.give_up(head, refusal)
             return
-        receipt = await self._chain.settle(data)
+        began, sent = time.monotonic(), [(head, await self._chain.start_settle(encode_batch(head.batch)))]
+        try:
+            async for sealed, settling in self._start_behind(head, max(lane_round, head.round.round)):
+                sent.append((sealed, settling))
+        except Refused as refusal:
+            raise Unreachable(f"a batch behind batch {head.batch.batch_id}: {refusal}") from refusal
+        finally:  # whatever is under way is waited for
+            await asyncio.gather(*(settling for _, settling in sent), return_exceptions=True)
+        for sealed, settling in sent:
+            try:
+                self._tell_settled(sealed, settling.result(), began)
+            except Refused as refusal:  # nobody has simulated it; the next step does
+                raise Unreachable(f"batch {sealed.batch.batch_id}: {refusal}") from refusal
+
+    async def _start_behind(
+        self, head: SealedBatch, lane_round: int
+    ) -> "AsyncIterator[tuple[SealedBatch, asyncio.Future[Receipt]]]":
+        """Start the batches that follow on `head`, each behind the rounds that the lane lacks after `lane_round`; what is
+        started later is mined later. Only while nobody else's batch can come between, for one in the place of a batch would
+        let the next one follow on it."""
+        last, now_s = head, self._now_s()
+        for _ in range(MOST_BEHIND):
+            sealed = self._backlog.sealed(last.batch.batch_id + 1)
+            if sealed is None:
+                return
+            if last is head and await self._chain.overdue_from_s(now_s) <= now_s + ALONE_S:
+                return
+            await self._post_funding(sealed.batch)
+            for number in self._backlog.rounds_to_post(sealed.round, lane_round):
+                posting = await self._chain.start_round(self._backlog.price_reports(number))
+                posting.add_done_callback(_look_at)  # the batch behind it fails where it has
+            yield sealed, await self._chain.start_settle(encode_batch(sealed.batch))
+            last, lane_round = sealed, max(lane_round, sealed.round.round)
+
+    def _tell_settled(self, sealed: SealedBatch, receipt: Receipt, began: float) -> None:
+        batch = sealed.batch
         self._gas, self._seconds = receipt.gas_used, time.monotonic() - began
         metrics.SETTLE_GAS.inc(receipt.gas_used)
         metrics.SETTLE_SECONDS.observe(self._seconds)
@@ -196,14 +230,18 @@ class SettlementLine:
             fills=len(batch.fills),
             orders=len(batch.orders),
             inbox=len(batch.inbox),
-            bytes=len(data),
             seconds=round(self._seconds, 3),
             age_s=self._now_s() - sealed.round.timestamp,
         )
 
+    async def _post_funding(self, batch: Batch) -> None:
+        for hour in batch.funding_hours:
+            if not await self._chain.has_funding(hour):
+                await self._chain.post_funding(self._backlog.funding_reports(hour))
+
     async def _post_round(self, round_: Round, lane_round: int) -> None:
         for number in self._backlog.rounds_to_post(round_, lane_round):
-            await self._chain.post_round(self._backlog.price_reports(number))
+            await (await self._chain.start_round(self._backlog.price_reports(number)))
 
     async def _heartbeat(self) -> bool:
         """Post the newest round when the lane's last one is old; only with nothing waiting that pins an
@@ -244,3 +282,9 @@ def _check_journal(found: Settled, sealed: SealedBatch | None) -> None:
         raise Refused(
             f"batch {found.batch_id} on the chain names record {found.journal_sequence} of another journal"
         )
+
+
+def _look_at(done: "asyncio.Future[Receipt]") -> None:
+    """Nobody else asks for its error."""
+    if not done.cancelled() and done.exception() is not None:
+        log.warning("a round was not posted", reason=str(done.exception()))

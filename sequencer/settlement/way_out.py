@@ -18,6 +18,8 @@ from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.errors import Refused, Unreachable
 from sequencer.settlement.reversal import ReversalPlan
 
+# Refusals that no operation causes. Some of them pass by themselves, with a node that lags behind.
+NOBODYS = ("oracle: ", "vault: prices hash differs", "vault: round too old", "vault: only the sequencer")
 FRESH_S = 30  # a reversal waits for a round no older than this: what stands is matched at it
 
 log = structlog.get_logger("reversal")
@@ -75,6 +77,8 @@ class WayOut:
             raise Unreachable(f"its window is over, but not yet for good: {refusal}")
         if not self._is_priced():
             raise Refused(f"{refusal}; a reversal waits for prices")
+        if not missed and str(refusal).startswith(NOBODYS):
+            raise refusal
         if missed:
             log.error("A BATCH HAS MISSED ITS WINDOW: reversing", batch=sealed.batch.batch_id)
             await self._turn_back(self._plan(ReversalCause.MISSED_WINDOW))

@@ -27,6 +27,14 @@ async def mine_when(w3, devnet, pending):
         await asyncio.sleep(0.01)
 
 
+async def both_under_way(sender):
+    """The nonces 0 and 1 are taken."""
+    while True:
+        if sender._under_way == {0, 1}:
+            return
+        await asyncio.sleep(0.01)
+
+
 async def test_transactions_follow_each_other(w3):
     """Calls made together are mined with ascending nonces, none lost."""
     sender = TransactionSender(w3, dev_key(0))
@@ -34,6 +42,36 @@ async def test_transactions_follow_each_other(w3):
     assert all(receipt["status"] == 1 for receipt in receipts)
     assert sorted(receipt["blockNumber"] for receipt in receipts) == [1, 2, 3, 4, 5]
     assert await w3.eth.get_transaction_count(sender.address) == 5
+
+
+@pytest.mark.safety("E07", "sequencer")
+async def test_calls_made_together_wait_together(slow_devnet):
+    """Each has its nonce before the first is mined, in the order of the calls; one block may take them all."""
+    async with connect(slow_devnet.url) as w3:
+        sender = TransactionSender(w3, dev_key(0), receipt_timeout_s=30.0)
+        sending = [asyncio.create_task(sender.send(TO, value=value, gas=21_000)) for value in (5, 6, 7)]
+        await mine_when(w3, slow_devnet, lambda waiting: waiting.value == 7)
+        receipts = await asyncio.gather(*sending)
+        mined = [await w3.eth.get_transaction(receipt["transactionHash"]) for receipt in receipts]
+        assert [(one["nonce"], one["value"]) for one in mined] == [(0, 5), (1, 6), (2, 7)]
+
+
+async def test_the_next_call_takes_the_nonce_of_one_that_failed(slow_devnet, monkeypatch):
+    """Otherwise those behind it would wait for ever."""
+    async with connect(slow_devnet.url) as w3:
+        sender = TransactionSender(w3, dev_key(0), receipt_timeout_s=30.0)
+        first = asyncio.create_task(sender.send(TO, value=5, gas=21_000))
+        second = asyncio.create_task(sender.send(TO, value=6, gas=21_000))
+        await both_under_way(sender)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        third = asyncio.create_task(sender.send(TO, value=7, gas=21_000))
+        await both_under_way(sender)
+        await rpc(w3, "evm_mine")
+        receipts = await asyncio.gather(second, third)
+        mined = [await w3.eth.get_transaction(receipt["transactionHash"]) for receipt in receipts]
+        assert mined[0]["nonce"] == 1
+        assert await w3.eth.get_transaction_count(sender.address) == 2
 
 
 async def test_a_revert_has_its_reason(w3):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from sequencer_world import World, key
+from settling_house import MAKER, TAKER, ChainModel, House
 from test_reversal import assert_replays_to_the_same
-from test_settlement_line import MAKER, TAKER, ChainModel, House
 
 from evermark.protocol.orders import Side
 from evermark.protocol.reject import RejectCode
@@ -21,7 +21,10 @@ def world() -> World:
 
 @pytest.fixture
 def chain(world: World) -> ChainModel:
-    return ChainModel(len(world.markets))
+    """Each batch is simulated before it is sent: none is sent behind another."""
+    chain = ChainModel(len(world.markets))
+    chain.overdue_in_s = 0
+    return chain
 
 
 @pytest.mark.safety("E01", "sequencer")
@@ -89,6 +92,8 @@ async def test_a_maker_whose_orders_revert_is_found_by_the_second_taker(
         await submit(world.round())
         await submit(world.sign_order(MAKER, 3, Side.BUY, 1_500, 1_100_000, slot=1))
         await submit(world.taker(TAKER, 4, Side.SELL, 500, 1_100_000))
+        world.now_s += 3
+        await submit(world.round())
         await submit(world.taker(third, 5, Side.SELL, 500, 1_100_000))
         world.now_s += 3
         await submit(world.round())
@@ -100,6 +105,49 @@ async def test_a_maker_whose_orders_revert_is_found_by_the_second_taker(
         assert set(house.core.state.halted) == {3, 4}
         assert house.core.backlog.reversals == 2
         assert house.core.state.accounts[3].open_positions == 0
+        await assert_replays_to_the_same(house)
+
+
+async def test_a_maker_with_two_takers_in_one_batch_is_found_at_once(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """Without the first taker the rest is still refused; without the maker it is not."""
+    async with House(tmp_path, world, chain) as house:
+        submit, third = house.core.pipeline.submit, key(13)
+        await submit(world.round())
+        for signer in (MAKER, TAKER, third):
+            await submit(world.deposit(signer, 100_000))
+        world.now_s += 3
+        await submit(world.round())
+        await submit(world.sign_order(MAKER, 3, Side.BUY, 1_500, 1_100_000, slot=1))
+        await submit(world.taker(TAKER, 4, Side.SELL, 500, 1_100_000))
+        await submit(world.taker(third, 5, Side.SELL, 500, 1_100_000))
+        world.now_s += 3
+        await submit(world.round())
+        chain.poisoned = {3}
+        await house.settle_all()
+        assert set(house.core.state.halted) == {3}
+
+
+async def test_of_several_makers_the_one_whose_order_reverts_is_halted(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """The taker and the other makers have done nothing; the taker's order is left out with it."""
+    async with House(tmp_path, world, chain) as house:
+        submit, third = house.core.pipeline.submit, key(13)
+        await submit(world.round())
+        for signer in (MAKER, TAKER, third):
+            await submit(world.deposit(signer, 100_000))
+        world.now_s += 3
+        await submit(world.round())
+        await submit(world.sign_order(MAKER, 3, Side.BUY, 300, 1_100_000, slot=1))
+        await submit(world.sign_order(third, 5, Side.BUY, 300, 1_100_000, slot=1))
+        await submit(world.taker(TAKER, 4, Side.SELL, 600, 1_100_000))
+        world.now_s += 3
+        await submit(world.round())
+        chain.poisoned = {5}
+        await house.settle_all()
+        assert house.core.state.halted == {5: False}
         await assert_replays_to_the_same(house)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from sequencer_world import World
-from test_settlement_line import ChainModel, House
+from settling_house import ChainModel, House
 
 from sequencer.settlement.errors import Unreachable
 

@@ -5,9 +5,7 @@ whose answer was lost may still be mined.
 """
 
 import asyncio
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -24,57 +22,23 @@ from evermark.protocol.oracle import (
     Round,
     aggregate,
     median_rates,
-    prices_hash,
 )
 from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
 from sequencer.settlement.chain import LaneRound, Receipt, outline_of
 from sequencer.settlement.errors import Refused, Unreachable
 from sequencer.settlement.witness import Settled
 from tests.simulation.faults import Faults
+from tests.simulation.ledger import Ledger
 from tests.simulation.strangers import overdue_batch
 
 BLOCK_S = 2
 LONGEST_OUTAGE_S = 40
 LONG_OUTAGE = 0.2  # chance that one lasts longer than a batch's window
-LONGEST_OF_ALL_S = 260
+LONGEST_OF_ALL_S = 320
 BETWEEN_OUTAGES_S = 60
-DUE_S = 45  # how long an entry waits in the inbox before anybody may execute it; an hour in reality
+DUE_S = 170  # how long an entry waits in the inbox before anybody may execute it; an hour in reality
 STRANGERS_LOOK_S = 20
 HOUR_OVERDUE_S = 60  # how long after its end anybody may apply a funding hour; an hour in reality
-NO_ROUND = Round(0, 0, ())
-
-
-@dataclass
-class Ledger:
-    """Everything that the contracts store; a block is a copy of it."""
-
-    vault: NaiveVault
-    lane: Round
-    ring: dict[int, Round] = field(default_factory=dict)
-    public: Round = NO_ROUND
-    public_ring: dict[int, Round] = field(default_factory=dict)
-    hours: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    entries: list[InboxEntry] = field(default_factory=list)
-    batches: list[bytes] = field(default_factory=list)
-    settled_blocks: list[int] = field(default_factory=list)
-    time_s: int = 0
-
-    def clone(self) -> "Ledger":
-        """A copy that shares only what never changes: markets, prices, entries, bytes."""
-        vault = copy.deepcopy(self.vault, {id(self.vault.markets): self.vault.markets})
-        lists = list(self.entries), list(self.batches), list(self.settled_blocks)
-        rings = self.lane, dict(self.ring), self.public, dict(self.public_ring)
-        return Ledger(vault, *rings, dict(self.hours), *lists, self.time_s)
-
-    def pinned(self, round_: int, hash_: bytes) -> Round:
-        """The round of either lane with these prices. Raises Refused."""
-        found = [ring[round_] for ring in (self.ring, self.public_ring) if round_ in ring]
-        if not found:
-            raise Refused("oracle: no such round")
-        for one in found:
-            if prices_hash(one) == hash_:
-                return one
-        raise Refused("vault: prices hash differs")
 
 
 class Transaction:
@@ -220,6 +184,17 @@ class SimulatedChain:
             block_number=ledger.settled_blocks[batch_id - 1],
         )
 
+    async def overdue_from_s(self, now_s: int) -> int:
+        """When a stranger may come, at the earliest."""
+        await self._ask()
+        ledger = self._seen()
+        waiting = ledger.entries[ledger.vault.entries :]
+        earliest = min([now_s, *(entry.created for entry in waiting)]) + DUE_S
+        hour = max(ledger.hours, default=0)
+        if ledger.vault.hours[0] < hour:
+            earliest = min(earliest, (hour + 1) * 3_600 + HOUR_OVERDUE_S)
+        return earliest
+
     async def past_time_s(self, now_s: int) -> int:
         """Time of the block that is deep enough."""
         await self._ask()
@@ -251,7 +226,7 @@ class SimulatedChain:
         await self._ask()
         return self._seen().public.round
 
-    async def post_round(self, reports: Any, public: bool = False) -> Receipt:
+    async def start_round(self, reports: Any, public: bool = False) -> "asyncio.Future[Receipt]":
         """PriceOracle.post_round, or post_round_public."""
 
         def run(ledger: Ledger, _number: int, _time: int) -> None:
@@ -262,7 +237,7 @@ class SimulatedChain:
             ledger.public, ledger.lane = (made, ledger.lane) if public else (ledger.public, made)
             ring[made.round] = made
 
-        return await self._send(run)
+        return await self._start(run)
 
     async def post_funding(self, reports: Any) -> Receipt:
         """PriceOracle.post_funding."""
@@ -273,16 +248,16 @@ class SimulatedChain:
                 raise Unreachable("oracle: hour already posted")
             ledger.hours[hour] = median_rates([item.report for item in reports], len(self._markets))
 
-        return await self._send(run)
+        return await (await self._start(run))
 
     async def simulate_settle(self, batch: bytes) -> None:
         """eth_call of settle on the newest block that the node shows."""
         await self._ask()
         self._settle(batch, self._seen().clone(), 0, self.now_s())
 
-    async def settle(self, batch: bytes) -> Receipt:
+    async def start_settle(self, batch: bytes) -> "asyncio.Future[Receipt]":
         """MarginVault.settle."""
-        return await self._send(lambda ledger, number, time: self._settle(batch, ledger, number, time))
+        return await self._start(lambda ledger, number, time: self._settle(batch, ledger, number, time))
 
     # ------------------------------------------------------------------------------------------------- contracts
 
@@ -381,15 +356,20 @@ class SimulatedChain:
         if away or self._happens(self.faults.unreachable):
             raise Unreachable("node is away")
 
-    async def _send(self, run: Callable[[Ledger, int, int], None]) -> Receipt:
+    async def _start(self, run: Callable[[Ledger, int, int], None]) -> "asyncio.Future[Receipt]":
         await self._ask()
         transaction = Transaction(run, numbered=True)
         self.mempool.append(transaction)
-        if self._happens(self.faults.lost_answer):
+        lost = self._happens(self.faults.lost_answer)
+
+        async def mined() -> Receipt:
+            if not lost:
+                return await asyncio.shield(transaction.mined)
             self.lost_answers += 1
             await asyncio.sleep(self._rng.uniform(0.0, 3 * BLOCK_S))
             raise Unreachable("connection reset before the receipt")
-        return await asyncio.shield(transaction.mined)
+
+        return asyncio.ensure_future(mined())
 
     def _happens(self, chance: float) -> bool:
         return asyncio.get_running_loop().time() < self.faults.until_s and self._rng.random() < chance
