@@ -231,7 +231,7 @@ class SimulatedChain:
 
         def run(ledger: Ledger, _number: int, _time: int) -> None:
             last, ring = (ledger.public, ledger.public_ring) if public else (ledger.lane, ledger.ring)
-            made = self._aggregate([item.report for item in reports], last)
+            made = self._aggregate([item.report for item in reports], last if last.prices else self._unpriced)
             if made.round <= last.round:
                 raise Unreachable("oracle: round not newer")
             ledger.public, ledger.lane = (made, ledger.lane) if public else (ledger.public, made)
