@@ -205,6 +205,10 @@ def _compare_totals(report: VerifyReport, state: EngineState, facts: ChainFacts)
     report.differ("accounts", max(len(state.accounts), 2), facts.totals.accounts)
     report.differ("inbox entries consumed", state.entry_count, facts.totals.inbox_head - 1)
     report.differ("claims", state.claim_count, facts.totals.claims)
+    report.differ("outflow", tuple(state.outflow), tuple(facts.outflow))
+    for due, claim, _, _ in state.delayed_claims:
+        promised = facts.claim_dues[claim - 1] if claim <= len(facts.claim_dues) else None
+        report.differ(f"claim {claim} due", due, promised)
     paid = state.claimed - facts.unpaid_claims  # what it must be; the logs tell when they were read whole
     if not facts.partial:
         report.differ("claimed", state.claimed, facts.unpaid_claims + facts.paid_claims)

@@ -11,6 +11,7 @@ from evermark.chain import Manifest
 from evermark.chain.batches import BatchHidden, batch_within
 from evermark.chain.rpc import Web3, connect
 from evermark.chain.vault import ExchangeContracts, VaultAccount, VaultMarket, VaultPosition, VaultTotals
+from evermark.protocol.outflow import Outflow
 
 PARALLEL = 16  # calls under way at once
 SELECTOR_BYTES = 4
@@ -40,6 +41,8 @@ class ChainFacts(msgspec.Struct, frozen=True, kw_only=True):
     block: int
     settled: Sequence[SettledBatch]  # in the order of the chain
     totals: VaultTotals
+    outflow: Outflow
+    claim_dues: tuple[int, ...]  # of each claim, from the first on
     unpaid_claims: int
     paid_claims: int
     unconsumed: int  # in the inbox
@@ -85,6 +88,8 @@ async def read_chain(
             block=block,
             settled=settled,
             totals=totals,
+            outflow=await contracts.outflow(block),
+            claim_dues=tuple(claim.due for claim in claims),
             unpaid_claims=sum(claim.amount for claim in claims),
             paid_claims=sum(int(log["args"]["amount"]) for log in paid),
             unconsumed=unconsumed,

@@ -95,6 +95,7 @@ class VerifyReplay:
             if isinstance(event, BatchSealed) and not self._is_void(event.batch.journal_sequence):
                 self._compare(event.batch.batch_id)
             elif isinstance(event, ForeignBatchApplied):
+                self.findings.fills_settled += event.fills
                 self._compare_foreign(applied)
         self._states.pass_by(record.sequence, self._state)
         self.findings.fills_voided = self._backlog.fills_voided

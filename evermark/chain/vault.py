@@ -20,8 +20,10 @@ from evermark.protocol.oracle import (
     SignedPriceReport,
     prices_hash,
 )
+from evermark.protocol.outflow import Outflow
 
 SEQUENCER_LANE, PUBLIC_LANE = 0, 1
+OUTFLOW_WORD = 2**39 + 516  # in the vault; contracts/modules/ledger.vy numbers them
 MAX_UINT256 = 2**256 - 1
 
 
@@ -159,6 +161,11 @@ class ExchangeContracts:
     async def claim(self, claim: int, block: BlockIdentifier = "latest") -> VaultClaim:
         """A claim by id."""
         return _struct(VaultClaim, await self._read(self.vault.functions.claim(claim), block))
+
+    async def outflow(self, block: BlockIdentifier = "latest") -> Outflow:
+        """What left lately, as the outflow limits count it."""
+        word = int(await self._read(self.vault.functions.word(OUTFLOW_WORD), block))
+        return Outflow(word >> 40 & (2**104 - 1), word >> 144, word & (2**40 - 1))
 
     async def totals(self, block: BlockIdentifier = "latest") -> VaultTotals:
         """The exchange's sums and counters."""

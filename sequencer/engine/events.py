@@ -333,6 +333,7 @@ class ForeignBatchApplied(Event, frozen=True):
     batch_id: int
     entries: int
     funding_hours: int
+    fills: int = 0  # of a close or a liquidation that the inbox asks for
 
 
 class AccountHalted(Event, frozen=True):

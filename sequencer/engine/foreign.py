@@ -57,7 +57,10 @@ def apply_foreign(ctx: Context, command: ForeignBatch) -> None:
     state.price_by(own_prices)
     ctx.emit(
         ForeignBatchApplied(
-            batch_id=command.batch_id, entries=len(batch.inbox), funding_hours=len(batch.funding_hours)
+            batch_id=command.batch_id,
+            entries=len(batch.inbox),
+            funding_hours=len(batch.funding_hours),
+            fills=len(batch.fills),
         )
     )
 

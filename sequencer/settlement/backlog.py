@@ -60,6 +60,7 @@ class BacklogMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reversals: int
     fills_voided: int
     last_reversal: Reversed | None
+    reversed_sequence: int
 
 
 class Backlog:
@@ -85,6 +86,7 @@ class Backlog:
         self.entries_settled = 0  # inbox entries that confirmed batches consumed
         self.reversals = self.fills_voided = 0
         self.last_reversal: Reversed | None = None
+        self.reversed_sequence = 0  # the record of the last reversal
         self.changed = asyncio.Event()
 
     def observe(self, applied: Applied) -> None:
@@ -105,7 +107,7 @@ class Backlog:
                 if isinstance(applied.command, FundingHour):
                     self._hour_records[event.hour] = applied.sequence
             elif isinstance(event, Reversed):
-                self._reverse(event)
+                self._reverse(event, applied.sequence)
             elif isinstance(event, ForeignBatchApplied):
                 self._batch_of_others(event, applied.sequence)
         if isinstance(applied.command, BatchConfirmed) and not _refused(applied):
@@ -129,6 +131,7 @@ class Backlog:
             self.reversals,
             self.fills_voided,
             self.last_reversal,
+            self.reversed_sequence,
         )
 
     def recall(self, memory: BacklogMemory) -> None:
@@ -142,7 +145,7 @@ class Backlog:
         self.confirmed_sequence = memory.confirmed_sequence
         self.entries_settled = memory.entries_settled
         self.reversals, self.last_reversal = memory.reversals, memory.last_reversal
-        self.fills_voided = memory.fills_voided
+        self.fills_voided, self.reversed_sequence = memory.fills_voided, memory.reversed_sequence
         self.changed.set()
 
     def sealed(self, batch_id: int) -> SealedBatch | None:
@@ -163,6 +166,15 @@ class Backlog:
         """
         waiting = self.last_sealed - self.last_confirmed - CALM_BATCHES
         return min(MAX_SPACING_S, max(0, waiting * SPACING_S))
+
+    @property
+    def base_sequence(self) -> int:
+        """The record after which everything that waits for the chain was done, none of it void."""
+        return max(self.confirmed_sequence, self.reversed_sequence)
+
+    def waiting(self) -> list[SealedBatch]:
+        """Every batch that is sealed and not confirmed, in order."""
+        return list(self._batches.values())
 
     def price_reports(self, round_: int) -> tuple[SignedPriceReport, ...]:
         """The reports that made a round."""
@@ -212,14 +224,14 @@ class Backlog:
         self.last_confirmed = max(self.last_confirmed, batch_id)
         metrics.BATCHES_SETTLED.set(self.last_confirmed)
 
-    def _reverse(self, event: Reversed) -> None:
+    def _reverse(self, event: Reversed, sequence: int) -> None:
         """Nothing waits any more. Rounds stay: their reports are in the journal, and prices are not taken back."""
         self._confirm(event.batch_id)  # its confirmation may be among what is void
         self._batches, self._sealed_at, self._hour_records = {}, {}, {}
         self.last_sealed = event.batch_id
         self.reversals += 1
         self.fills_voided += event.last_trade + 1 - event.first_trade
-        self.last_reversal = event
+        self.last_reversal, self.reversed_sequence = event, sequence
         metrics.REVERSALS.inc()
         self.changed.set()
 
@@ -227,6 +239,7 @@ class Backlog:
         self.last_sealed = self.last_confirmed = event.batch_id
         self.settled_sequence = self.confirmed_sequence = sequence
         self.entries_settled += event.entries
+        self.fills_settled += event.fills
         metrics.BATCHES_SETTLED.set(event.batch_id)
 
     def _command(self, sequence: int) -> object:

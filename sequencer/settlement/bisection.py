@@ -1,8 +1,9 @@
 """Which operation makes the vault refuse a batch: shorter batches of the same records are simulated until the first command
 that makes one revert is found, and the account behind it.
 
-A fill has two sides and one command. Where a command met several makers, each is left out in turn. Otherwise its own account is
-blamed, unless another party of its trades was one of the last refused operation too.
+A fill has two sides and one command. Whoever has another order in the shorter batch that the vault takes is cleared; of the
+others each is left out in turn. What that does not tell, the last refused operation may: a party of both is blamed, and
+else the command's own account.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 
+from evermark.chain.batches import decode_outline
 from evermark.protocol.batch import FIRST_USER_ACCOUNT, encode_batch
 from sequencer.engine.apply import apply
 from sequencer.engine.commands import AnyCommand, HaltAccount, TriggerLiquidation
@@ -46,32 +48,34 @@ class Bisection:
         self._parties: set[int] = set()  # of the last refused operation
 
     async def find(self, sealed: SealedBatch, after: int, simulate: Simulate) -> Suspect | None:
-        """Who is to blame for a batch that the vault refuses; `after` is the record that the batch before it ends with. None when
+        """Who is to blame for a batch that the vault refuses; `after` is the record that it begins after. None when
         no account's command makes the difference. Raises Unreachable."""
-        passes, fails, proof = after, sealed.batch.journal_sequence, False
+        passes, fails = after, sealed.batch.journal_sequence
+        taken: bytes | None = None  # the longest batch that the vault takes
         shorter = await asyncio.to_thread(_Shorter, self._earlier, sealed, after)
         while fails - passes > 1:
             middle = (passes + fails) // 2
-            taken = await _is_taken(await asyncio.to_thread(shorter.until, middle), simulate)
-            if taken is False:
+            batch = await asyncio.to_thread(shorter.until, middle)
+            verdict = await _is_taken(batch, simulate)
+            if verdict is False:
                 fails = middle
             else:
-                passes, proof = middle, proof or taken is True
+                passes, taken = middle, batch or taken
                 shorter.begin_here()
         command, trades = await asyncio.to_thread(shorter.command, fails)
         account = getattr(command, "account", 0)
         log.error("an operation is isolated", record=fails, kind=type(command).__name__, account=account)
         if account < FIRST_USER_ACCOUNT:
             return None
-        parties = {side for trade in trades for side in (trade.maker, trade.taker)} - {account}
-        others = sorted(party for party in parties if party >= FIRST_USER_ACCOUNT)
+        others = _others(account, trades, taken)
         last = sealed.batch.journal_sequence
-        rest = {
-            party: await _is_taken(await asyncio.to_thread(shorter.without, party, fails + 1, last), simulate)
+        cures = [  # without whom the vault takes the rest
+            party
             for party in (account, *others)
-        }
-        cures = [party for party, taken in rest.items() if taken is not False]  # without it the rest passes
-        if not cures and not proof:
+            if await _is_taken(await asyncio.to_thread(shorter.without, party, fails + 1, last), simulate)
+            is not False
+        ]
+        if not cures and taken is None:
             return None  # the vault takes nothing of the batch, whoever is left out: that is nobody's fault
         blamed = self._seen_again(account, others)
         if cures and account not in cures:
@@ -88,6 +92,16 @@ class Bisection:
         parties = {account, *others}
         again, self._parties = sorted(parties & self._parties), parties
         return again[0] if len(again) == 1 else account
+
+
+def _others(account: int, trades: list[Trade], taken: bytes | None) -> list[int]:
+    """Who traded with the account, but for those of whom the vault takes another order."""
+    cleared = {account}
+    if taken is not None:
+        batch = decode_outline(taken)
+        cleared |= {batch.accounts[batch.pairs[row.pair][0]] for row in batch.orders}
+    parties = {side for trade in trades for side in (trade.maker, trade.taker)} - cleared
+    return sorted(party for party in parties if party >= FIRST_USER_ACCOUNT)
 
 
 async def _is_taken(batch: bytes | None, simulate: Simulate) -> bool | None:

@@ -16,7 +16,7 @@ from web3.types import EventData
 from evermark.chain import Manifest, TransactionReverted, TransactionSender
 from evermark.chain.batches import BatchHidden, batch_within, decode_outline
 from evermark.chain.rpc import UNREACHABLE, Web3
-from evermark.chain.vault import PUBLIC_LANE, ExchangeContracts, InboxItem
+from evermark.chain.vault import ExchangeContracts, InboxItem
 from evermark.protocol.funding import HOUR_S
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
@@ -176,17 +176,9 @@ class ExchangeChain:
                 return LaneRound(0, 0)
             return LaneRound(number, (await self._contracts.round(number)).timestamp)
 
-    async def last_public_round(self) -> int:
-        """Number of the newest round in the public lane, 0 before the first."""
-        async with _asking():
-            return await self._contracts.last_round(PUBLIC_LANE)
-
-    async def start_round(
-        self, reports: Sequence[SignedPriceReport], public: bool = False
-    ) -> "asyncio.Future[Receipt]":
-        """Write a round into the sequencer's lane, or the public one; the future is done when it is mined, before whatever is
-        started later."""
-        return await self._start(self._oracle, self._contracts.post_round_calldata(reports, public))
+    async def start_round(self, reports: Sequence[SignedPriceReport]) -> "asyncio.Future[Receipt]":
+        """Write a round into the sequencer's lane; the future is done when it is mined, before whatever is started later."""
+        return await self._start(self._oracle, self._contracts.post_round_calldata(reports))
 
     async def has_funding(self, hour: int) -> bool:
         """True when the hour's rates are on the chain, whoever posted them."""

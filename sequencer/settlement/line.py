@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 import structlog
 
-from evermark.protocol.batch import Batch, encode_batch
+from evermark.protocol.batch import FILL_ORDERS, Batch, encode_batch
 from evermark.protocol.oracle import MAX_BATCH_AGE_S, Round
 from sequencer import metrics
 from sequencer.engine.commands import AnyCommand, BatchConfirmed
@@ -21,7 +21,6 @@ from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.chain import ExchangeChain, Receipt
 from sequencer.settlement.claims import ClaimPayer
 from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen, slipped_in
-from sequencer.settlement.lateness import Lateness
 from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import Settled
 
@@ -71,7 +70,6 @@ class SettlementLine:
         self._now_s = now_s
         self._way_out = way_out
         self._claims = ClaimPayer(chain, delayed_claims)
-        self._lateness = Lateness(chain, backlog)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
         self._alarm = ""
@@ -175,17 +173,20 @@ class SettlementLine:
     async def _settle(self, head: SealedBatch) -> None:
         """Settle the oldest batch that waits, and with it those behind it, without waiting for each to be mined."""
         lane_round = (await self._chain.last_round()).round
+        late = self._now_s() > head.round.timestamp + MAX_BATCH_AGE_S
         try:
             await self._post_round(head.round, lane_round)
+            if late and may_be_late(head.batch):
+                await self._post_newest()
             await self._post_funding(head.batch)
-            await self._lateness.prepare(head, self._now_s())
             await self._chain.simulate_settle(encode_batch(head.batch))
         except Refused as refusal:
             await self._way_out.give_up(head, refusal)
             return
         began, sent = time.monotonic(), [(head, await self._chain.start_settle(encode_batch(head.batch)))]
+        behind = 0 if late else MOST_BEHIND
         try:
-            async for sealed, settling in self._start_behind(head, max(lane_round, head.round.round)):
+            async for sealed, settling in self._start_behind(head, behind, max(lane_round, head.round.round)):
                 sent.append((sealed, settling))
         except Refused as refusal:
             raise Unreachable(f"a batch behind batch {head.batch.batch_id}: {refusal}") from refusal
@@ -198,13 +199,13 @@ class SettlementLine:
                 raise Unreachable(f"batch {sealed.batch.batch_id}: {refusal}") from refusal
 
     async def _start_behind(
-        self, head: SealedBatch, lane_round: int
+        self, head: SealedBatch, most: int, lane_round: int
     ) -> "AsyncIterator[tuple[SealedBatch, asyncio.Future[Receipt]]]":
-        """Start the batches that follow on `head`, each behind the rounds that the lane lacks after `lane_round`; what is
+        """Start `most` batches that follow on `head`, each behind the rounds that the lane lacks after `lane_round`; what is
         started later is mined later. Only while nobody else's batch can come between, for one in the place of a batch would
         let the next one follow on it."""
         last, now_s = head, self._now_s()
-        for _ in range(MOST_BEHIND):
+        for _ in range(most):
             sealed = self._backlog.sealed(last.batch.batch_id + 1)
             if sealed is None:
                 return
@@ -242,6 +243,14 @@ class SettlementLine:
     async def _post_round(self, round_: Round, lane_round: int) -> None:
         for number in self._backlog.rounds_to_post(round_, lane_round):
             await (await self._chain.start_round(self._backlog.price_reports(number)))
+
+    async def _post_newest(self) -> None:
+        """A late batch is judged at the newest round too. Those that waiting batches pin go before it: the lane only grows."""
+        rounds = [sealed.round for sealed in self._backlog.waiting()]
+        if self._backlog.newest_round is not None:
+            rounds.append(self._backlog.newest_round)
+        for round_ in rounds:
+            await self._post_round(round_, (await self._chain.last_round()).round)
 
     async def _heartbeat(self) -> bool:
         """Post the newest round when the lane's last one is old; only with nothing waiting that pins an
@@ -282,6 +291,12 @@ def _check_journal(found: Settled, sealed: SealedBatch | None) -> None:
         raise Refused(
             f"batch {found.batch_id} on the chain names record {found.journal_sequence} of another journal"
         )
+
+
+def may_be_late(batch: Batch) -> bool:
+    """The vault takes it up to an hour after its round: it holds nothing but fills of orders against orders."""
+    other = batch.inbox or batch.actions or batch.funding_hours or batch.triggers or batch.withdrawals
+    return not other and all(fill.kind == FILL_ORDERS for fill in batch.fills)
 
 
 def _look_at(done: "asyncio.Future[Receipt]") -> None:

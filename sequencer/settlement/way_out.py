@@ -87,7 +87,7 @@ class WayOut:
 
     async def _isolate(self, sealed: SealedBatch, refusal: Refused) -> None:
         """Go on without the operation that makes the vault refuse a batch, and without its account."""
-        after = self._backlog.confirmed_sequence
+        after = self._backlog.base_sequence
         suspect = await self._bisection.find(sealed, after, self._chain.simulate_settle)
         if suspect is None:
             raise refusal

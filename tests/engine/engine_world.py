@@ -342,6 +342,8 @@ class World:
             assert vault.agents[key] == (expiry, cap)
         assert (vault.pool, vault.dust) == (state.funding_pool, state.dust)
         assert vault.claimed == state.claimed
+        assert (*vault.levels.values(), vault.last_claim) == state.outflow
+        assert all(vault.dues[claim - 1] == due for due, claim, _, _ in state.delayed_claims)
         live = {key for key, (expiry, _) in vault.agents.items() if expiry}
         assert live == set(state.agents)
         for at in state.markets:

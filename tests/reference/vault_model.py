@@ -13,6 +13,7 @@ from math import ceil, floor
 from typing import Any
 
 from backstop_model import FEES, FUND, NO_INDEX, Backstop
+from forced_model import Forced
 from vault_actions import Actions, Refused, need
 from vault_state import Account, Margin, Market, Position, Price
 
@@ -40,6 +41,10 @@ class Vault:
     waiting: dict[int, int] = field(
         default_factory=dict
     )  # account -> when its oldest waiting deposit was made
+    head: Any = None  # the inbox entry behind those that a batch consumes, where it is a close
+    closing: tuple[int, int] = (0, 0)  # entry, lots closed for it
+    # market -> hour, lots closed in it, cap
+    forced: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def settle(
         self,
@@ -77,7 +82,7 @@ class Vault:
             assert sum(size for size in sizes if size > 0) == market.open_interest
 
 
-class Run(Actions, Backstop):
+class Run(Actions, Backstop, Forced):
     """One batch being applied."""
 
     def __init__(
@@ -91,6 +96,7 @@ class Run(Actions, Backstop):
         self.traders: set[int] = set()
         self.targets: set[int] = set()
         self.changed: set[int] = set()
+        self.interest: list[int] = []
 
     def everything(self, entries: list[Any], rates: dict[int, list[int]]) -> None:
         batch, vault = self.batch, self.vault
@@ -110,7 +116,7 @@ class Run(Actions, Backstop):
         for row in batch.orders:
             self.row(row)
         self.before = copy.deepcopy(vault.accounts)
-        interest = [market.open_interest for market in vault.markets]
+        interest = self.interest = [market.open_interest for market in vault.markets]
         for fill in batch.fills:
             kind = {
                 0: self.orders,
@@ -118,6 +124,8 @@ class Run(Actions, Backstop):
                 2: self.take_over,
                 3: self.deleverage,
                 4: self.against_fund,
+                5: self.close_on_book,
+                6: self.close_against,
             }.get(fill.kind)
             need(kind is not None, "kind")
             need(0 < fill.size < 2**62, "size")
@@ -169,6 +177,8 @@ class Run(Actions, Backstop):
             if amount:
                 account.collateral -= amount
                 self.claim(entry.account, amount)
+        elif entry.kind == 4:
+            self.leave_close(entry)
         elif entry.kind == 5:
             self.void(account, entry.slot == 65_535, entry.slot, entry.sequence)
             if entry.slot == 65_535:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 from eth_hash.auto import keccak
-from sequencer_world import PRICES, World, key
+from sequencer_world import PRICES, ROUND_SECONDS, World, key
 
 from evermark.chain.batches import decode_outline
-from evermark.protocol.batch import encode_batch
+from evermark.protocol.batch import Batch, encode_batch
 from evermark.protocol.oracle import (
     NO_PRICE,
     Round,
@@ -64,7 +64,7 @@ class ChainModel:
         self.refusal = ""
         self.overdue_in_s = 600
         self.foreign: dict[int, ForeignBatch] = {}
-        self.public: list[int] = []  # rounds that were posted for late batches
+        self.now_s: Callable[[], int] | None = None  # where ages are checked
         self.poisoned: set[int] = set()  # accounts of which the vault takes no order
         self.depth_lag = 0  # batches that are mined but not yet deep enough
 
@@ -107,17 +107,8 @@ class ChainModel:
     async def last_round(self) -> LaneRound:
         return LaneRound(self.lane.round, self.lane.timestamp)
 
-    async def last_public_round(self) -> int:
-        return self.public[-1] if self.public else 0
-
-    async def start_round(
-        self, reports: Sequence[SignedPriceReport], public: bool = False
-    ) -> "asyncio.Future[Receipt]":
+    async def start_round(self, reports: Sequence[SignedPriceReport]) -> "asyncio.Future[Receipt]":
         self.point()
-        if public:
-            assert reports[0].report.round > await self.last_public_round(), "oracle: round not newer"
-            self.public.append(reports[0].report.round)
-            return mined()
         assert reports[0].report.round > self.lane.round, "oracle: round not newer"
         jumps = [0] * len(self.lane.prices)
         self.lane = aggregate([item.report for item in reports], 3, self.lane.prices, jumps)
@@ -144,8 +135,17 @@ class ChainModel:
             raise Refused("vault: signature")
         if int.from_bytes(batch[:6], "big") != len(self.settled) + 1:
             raise Unreachable("vault: batch id not next")
+        if self.now_s is not None:
+            self._check_age(outline)
         pinned = self.ring[int.from_bytes(batch[6:11], "big")]
         assert batch[11:43] == prices_hash(pinned), "vault: prices hash differs"
+
+    def _check_age(self, batch: Batch) -> None:
+        assert self.now_s is not None
+        age_s = self.now_s() - batch.round * ROUND_SECONDS
+        late = age_s > 120 + ROUND_SECONDS
+        if late and (batch.inbox or age_s > 3_600 or self.now_s() > self.lane.timestamp + 120):
+            raise Refused("vault: round too old")
 
     async def start_settle(self, batch: bytes) -> "asyncio.Future[Receipt]":
         self.point()

@@ -108,6 +108,34 @@ async def test_a_maker_whose_orders_revert_is_found_by_the_second_taker(
         await assert_replays_to_the_same(house)
 
 
+async def test_two_operations_in_one_batch_are_isolated_one_after_the_other(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """What the first reversal made void is not looked at again; whoever has done nothing trades on."""
+    poisons = [key(13), key(14)]
+    async with House(tmp_path, world, chain) as house:
+        submit = house.core.pipeline.submit
+        await submit(world.round())
+        for signer in (MAKER, TAKER, *poisons):
+            await submit(world.deposit(signer, 100_000))
+        world.now_s += 3
+        await submit(world.round())
+        for slot in range(1, 7):
+            await submit(world.sign_order(MAKER, 3, Side.BUY, 300, 1_100_000, slot=slot))
+        for signer, account in ((TAKER, 4), (poisons[0], 5), (TAKER, 4), (poisons[1], 6), (TAKER, 4)):
+            await submit(world.taker(signer, account, Side.SELL, 300, 1_100_000))
+        chain.poisoned = {5, 6}
+        for _ in range(4):
+            world.now_s += 3
+            await submit(world.round())
+            await house.settle_all()
+        assert house.core.state.halted == {5: False, 6: False}
+        assert house.core.backlog.reversals == 2
+        assert house.core.state.accounts[4].positions[0].size == -900
+        assert house.all_confirmed()
+        await assert_replays_to_the_same(house)
+
+
 async def test_a_maker_with_two_takers_in_one_batch_is_found_at_once(
     tmp_path: Path, world: World, chain: ChainModel
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sequencer_world import World
-from settling_house import MAKER, TAKER, ChainModel, House
+from settling_house import MAKER, TAKER, ChainModel, House, trade
 
 from evermark.protocol.batch import Batch, InboxUse, encode_batch
 from evermark.protocol.oracle import Round, aggregate, prices_hash
@@ -350,27 +350,35 @@ async def test_orders_wait_for_the_reversal_and_follow_it(
         assert journaled[-1] == late
 
 
-async def test_a_late_batch_of_fills_settles_beside_a_recent_round(
+async def test_a_late_batch_of_fills_settles_and_only_what_cannot_is_reversed(
     tmp_path: Path, world: World, chain: ChainModel
 ) -> None:
-    """Two minutes without the chain, but the vault takes the batch: the newest round is posted publicly first, nothing is
-    reversed, and the sequencer's lane goes on with the rounds between."""
+    """After ten minutes without the chain the fills still settle, at their own round and the newest one; a deposit among them
+    does not, and from it on everything is entered again."""
+    chain.now_s = lambda: world.now_s
     async with House(tmp_path, world, chain) as house:
+        core, submit = house.core, house.core.pipeline.submit
         await house.fund_and_trade(2)
         await house.settle_all()
-        core, submit = house.core, house.core.pipeline.submit
+        settled = core.state.confirmed_batch
+        await trade(core, world, 2)
         world.now_s += 3
         await submit(world.round())
-        await submit(world.sign_order(MAKER, 3, Side.BUY, 700, 1_100_000, slot=40))
-        await submit(world.taker(TAKER, 4, Side.SELL, 700, 1_100_000))
-        for _ in range(41):
-            world.now_s += 3
-            await submit(world.round())
-        settled, posted = len(chain.settled), list(chain.posted)
-        assert await house.line.step()
-        assert chain.public == [core.state.round.round]
-        assert len(chain.settled) > settled
-        assert core.backlog.reversals == 0
-        assert chain.posted[len(posted)] == core.backlog.sealed(settled + 1).batch.round
+        fills = core.backlog.last_sealed
+        await submit(world.deposit(MAKER, 5))
+        await trade(core, world, 2)
+        assert core.backlog.last_sealed > fills > settled
+        world.now_s += 600
+        await submit(world.round())
         await house.settle_all()
-        assert core.backlog.reversals == 0
+        assert core.backlog.reversals == 1
+        told = core.backlog.last_reversal
+        assert told is not None
+        assert (told.batch_id, told.cause) == (fills, ReversalCause.MISSED_WINDOW)
+        assert core.state.entry_count == 3
+        world.now_s += 3
+        await submit(world.round())
+        await house.settle_all()
+        assert house.all_confirmed()
+        assert chain.posted == sorted(chain.posted)
+        await assert_replays_to_the_same(house)

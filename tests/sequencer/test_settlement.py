@@ -48,20 +48,25 @@ async def trade(running: RealExchange, slot: int) -> list[bytes]:
 
 
 async def test_deposits_trades_and_withdrawals_settle(exchange: RealExchange) -> None:
-    """Deposit, trades, a withdrawal: matched, settled, paid out, and every number equal on both sides."""
+    """Deposit, trades, withdrawals, one of them above an hour's outflow limit: matched, settled, paid out, and every number equal
+    on both sides."""
     for slot in range(1, 6):
         await exchange.post_round()
         await trade(exchange, slot)
         await exchange.clock.sleep(3)
-    withdrawal = exchange.world.withdraw(exchange.traders[1], 4, 1_000 * USDC)
-    status, answer = await exchange.post("/v1/withdrawals", withdraw_body(withdrawal))
-    assert status == 200, answer
+    delays = []
+    for trader, account, usdc in ((0, 3, 98_000), (1, 4, 2_050)):
+        withdrawal = exchange.world.withdraw(exchange.traders[trader], account, usdc * USDC)
+        status, answer = await exchange.post("/v1/withdrawals", withdraw_body(withdrawal))
+        assert status == 200, answer
+        delays.append(answer["payable_at"])
+    assert delays[0] == 0 < delays[1]
     await exchange.settled()
 
     async def paid() -> bool:
-        return await exchange.tokens_of(1) == 1_000 * USDC
+        return [await exchange.tokens_of(trader) for trader in (0, 1)] == [98_000 * USDC, 2_050 * USDC]
 
-    await exchange.eventually(paid, "the withdrawal is paid")
+    await exchange.eventually(paid, "the withdrawals are paid, each when it is due")
     assert (await exchange.get("/v1/status"))["reconciled_batch"] > 0
     assert (await exchange.get("/v1/status"))["reconciliation_alarm"] == ""
     report = await exchange.verify()

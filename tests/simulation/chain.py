@@ -221,21 +221,15 @@ class SimulatedChain:
         await self._ask()
         return 0
 
-    async def last_public_round(self) -> int:
-        """PriceOracle.last_round of the public lane."""
-        await self._ask()
-        return self._seen().public.round
-
-    async def start_round(self, reports: Any, public: bool = False) -> "asyncio.Future[Receipt]":
-        """PriceOracle.post_round, or post_round_public."""
+    async def start_round(self, reports: Any) -> "asyncio.Future[Receipt]":
+        """PriceOracle.post_round."""
 
         def run(ledger: Ledger, _number: int, _time: int) -> None:
-            last, ring = (ledger.public, ledger.public_ring) if public else (ledger.lane, ledger.ring)
-            made = self._aggregate([item.report for item in reports], last if last.prices else self._unpriced)
-            if made.round <= last.round:
+            made = self._aggregate([item.report for item in reports], ledger.lane)
+            if made.round <= ledger.lane.round:
                 raise Unreachable("oracle: round not newer")
-            ledger.public, ledger.lane = (made, ledger.lane) if public else (ledger.public, made)
-            ring[made.round] = made
+            ledger.lane = made
+            ledger.ring[made.round] = made
 
         return await self._start(run)
 

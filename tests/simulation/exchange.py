@@ -375,6 +375,7 @@ class Exchange:
                 require(size == held.size, f"position of {account_id} in {market_id} agrees")
         require((vault.pool, vault.dust) == (state.funding_pool, state.dust), "funding pool and dust agree")
         require(vault.claimed == state.claimed, "claims agree")
+        require((*vault.levels.values(), vault.last_claim) == state.outflow, "outflow levels agree")
 
 
 def _note_ends(ends: dict[int, int], applied: Applied) -> None:

@@ -3,7 +3,7 @@
 import boa
 import pytest
 from boa.util.abi import Address
-from builders import MARKETS, USDC, Exchange, Party, events, refused, send, signer
+from builders import MARKETS, USDC, Builder, Exchange, Party, events, refused, send, signer
 from msgspec.structs import replace
 
 from evermark.protocol.orders import Side
@@ -191,9 +191,14 @@ def test_the_sequencer_earns_the_bonds_of_its_batches(bonded: Exchange) -> None:
 
 
 def transaction_gas(exchange: Exchange, account: int) -> int:
-    """What a batch of one entry costs its sender: on cold storage, calldata and the base of every transaction included."""
+    """What a batch of one entry costs its sender."""
     batch = exchange.batch()
     batch.inbox(account)
+    return batch_gas(exchange, batch)
+
+
+def batch_gas(exchange: Exchange, batch: Builder) -> int:
+    """On cold storage, calldata and the base of every transaction included."""
     data = batch.data()
     state = boa.env.evm.vm.state
     state.lock_changes()
@@ -204,7 +209,8 @@ def transaction_gas(exchange: Exchange, account: int) -> int:
 
 
 def test_a_bond_covers_the_worst_case_of_its_entry() -> None:
-    """A first deposit, an approval, a cancel of everything, a revoke, a withdrawal with 16 open positions."""
+    """A first deposit, an approval, a cancel of everything, a revoke; with 16 open positions on both sides a withdrawal, a close
+    in two batches, a liquidation that is not needed."""
     markets = tuple(replace(MARKETS[0], market_id=number, symbol=f"M{number}-PERP") for number in range(16))
     with boa.swap_env(boa.Env()):  # committing its state, as cold gas wants it, spoils the anchors of another
         exchange = Exchange(markets, bond_gas_price=1)
@@ -229,6 +235,15 @@ def test_a_bond_covers_the_worst_case_of_its_entry() -> None:
         for kind, (call, *arguments) in requests.items():
             funded_request(exchange, party, kind, call, *arguments)
             used[kind] = transaction_gas(exchange, 3)
+        funded_request(exchange, party, 4, inbox.request_close, 0, 0, 10)
+        close = exchange.batch()
+        close.force(3, 0, 4, 10)
+        used[4] = batch_gas(exchange, close)
+        used[4] += transaction_gas(exchange, 3)
+        funded_request(exchange, party, 8, inbox.request_liquidation, 4)
+        used[8] = transaction_gas(exchange, 4)
+        assert inbox.head() == inbox.tail()
         for kind, gas in used.items():
             assert gas < inbox.bond(kind), used
         assert used[3] > inbox.bond(1), "the bond of a withdrawal is not idle"
+        assert used[4] > inbox.bond(3), "nor is that of a close"
