@@ -31,6 +31,7 @@ from sequencer.config import ConfigRefused, SequencerConfig, open_key, validate
 from sequencer.core import Core
 from sequencer.engine.commands import Genesis, HaltAccount
 from sequencer.engine.events import Reversed
+from sequencer.garbage import let_threads_in
 from sequencer.gateway.app import create_app, create_runner
 from sequencer.gateway.services import ExchangeFacts, Services
 from sequencer.inbox import InboxWatcher
@@ -307,6 +308,7 @@ async def _listen(runner: web.AppRunner, config: SequencerConfig) -> int:
 def run(config: SequencerConfig) -> int:
     """Run in a new event loop; exit code 0 after a graceful stop, 1 with one line on stderr for a refusal."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    let_threads_in()
     try:
         uvloop.run(run_sequencer(config))
     except REFUSALS as error:

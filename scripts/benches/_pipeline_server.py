@@ -13,12 +13,22 @@ import structlog
 import uvloop
 from aiohttp import web
 
+from evermark.protocol.batch import FIRST_USER_ACCOUNT
 from evermark.protocol.markets import load_markets
 from evermark.protocol.oracle import SignedPriceReport, pack_price
+from evermark.protocol.orders import ApproveAgent
 from evermark.protocol.signing import PriceReport, Signer, digest, domain_separator
 from evermark.protocol.units import USDC
 from sequencer.core import Core
-from sequencer.engine.commands import BatchConfirmed, Genesis, InboxEntry, InboxEntryKind, OracleRound
+from sequencer.engine.commands import (
+    AgentApproval,
+    BatchConfirmed,
+    Genesis,
+    InboxEntry,
+    InboxEntryKind,
+    OracleRound,
+)
+from sequencer.garbage import let_threads_in
 from sequencer.gateway.app import create_app, create_runner
 from sequencer.gateway.limits import Limits, Rate
 from sequencer.gateway.services import ExchangeFacts, GatewaySettings, Services
@@ -26,12 +36,33 @@ from sequencer.gateway.services import ExchangeFacts, GatewaySettings, Services
 CHAIN_ID, VAULT, ORACLE = 31337, b"\x11" * 20, b"\x22" * 20
 ROUND_SECONDS = 3
 MARK = 1_100_000  # ticks of BTC-PERP
-ACCOUNTS = 200
+ACCOUNTS = 400
 
 
 def key(number: int) -> Signer:
     """Deterministic keys: 1 to 3 are keepers, traders follow from 100."""
     return Signer(number.to_bytes(32, "big"))
+
+
+def agent_key(account: int) -> Signer:
+    """The key that signs order batches for trader `account`, who approves it at the start."""
+    return key(100_000 + account)
+
+
+def approval(account: int, now_s: int) -> AgentApproval:
+    """The trader's approval of that key."""
+    owner = key(100 + account)
+    approve = ApproveAgent(
+        owner=owner.address,
+        sub_account=0,
+        agent=agent_key(account).address,
+        agent_expiry=now_s + 86_400,
+        transfer_cap=0,
+        action_sequence=now_s * 1000,
+        deadline=now_s + 3_600,
+    )
+    signature = owner.sign(digest(domain_separator(CHAIN_ID, VAULT), approve))
+    return AgentApproval(account=FIRST_USER_ACCOUNT + account, approval=approve, signature=signature)
 
 
 def genesis() -> Genesis:
@@ -64,12 +95,16 @@ def price_round(now_s: int, markets: int) -> OracleRound:
 
 
 async def keep_rounds(core: Core) -> None:
-    """Prices every few seconds, and a chain that confirms every batch at once."""
+    """Prices every few seconds, and a chain that confirms every batch within a second."""
+    last = 0
     while True:
-        await core.pipeline.submit(price_round(int(time.time()), len(core.genesis.markets)))
+        now_s = int(time.time())
+        if now_s // ROUND_SECONDS > last:
+            last = now_s // ROUND_SECONDS
+            await core.pipeline.submit(price_round(now_s, len(core.genesis.markets)))
         if core.state.sealed_batch > core.state.confirmed_batch:
             await core.pipeline.submit(BatchConfirmed(batch_id=core.state.sealed_batch, block_number=1))
-        await asyncio.sleep(ROUND_SECONDS)
+        await asyncio.sleep(0.5)
 
 
 async def serve(directory: Path) -> None:
@@ -87,8 +122,12 @@ async def serve(directory: Path) -> None:
             amount=10_000_000 * USDC,
         )
         await core.pipeline.submit(entry)
+    for number in range(ACCOUNTS):
+        await core.pipeline.submit(approval(number, int(time.time())))
     much = Rate(1e6, 1_000_000)
-    limits = Limits(requests_per_ip=much, orders_per_account=much, cancels_per_account=much)
+    limits = Limits(
+        requests_per_ip=much, orders_per_account=much, cancels_per_account=much, sockets_per_ip=1_000
+    )
     services = Services(
         submit=core.pipeline.submit,
         state=core.state,
@@ -139,6 +178,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path, nargs="?")
     directory = parser.parse_args().directory
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    let_threads_in()
     uvloop.run(serve(directory) if directory else serve_echo())
 
 

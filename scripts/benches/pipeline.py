@@ -9,169 +9,33 @@ recovery, a bare durable commit.
 
 import argparse
 import asyncio
-import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
-
-import aiohttp
 import msgspec
-from _pipeline_server import ACCOUNTS, CHAIN_ID, MARK, VAULT, key
+from _pipeline_client import (
+    DOMAIN,
+    Load,
+    Server,
+    batch_messages,
+    percentile,
+    signed_messages,
+    with_sockets,
+)
+from _pipeline_server import key
 
-from evermark.protocol.orders import Order, Side, TimeInForce
-from evermark.protocol.signing import ORDER_FIELDS, digest, domain_separator, order_values, recover
+from evermark.protocol.orders import Order, Side
+from evermark.protocol.signing import digest, recover
 from sequencer.journal import Appended, SqliteJournal
 
-SOCKETS = 8
-WINDOW = 64  # orders under way on one socket at full load
-TAKER_SHARE = 7  # every seventh order trades
-
-
-def signed_messages(count: int) -> list[str]:
-    """Distinct signed orders of all accounts: most wait on either side of the mark, every seventh trades."""
-    domain = domain_separator(CHAIN_ID, VAULT)
-    signers = [key(100 + number) for number in range(ACCOUNTS)]
-    now_s = int(time.time())
-    messages = []
-    for number in range(count):
-        taker = number % TAKER_SHARE == TAKER_SHARE - 1
-        side = Side(number // ACCOUNTS % 2)
-        distance = -400 if taker else 50 + number * 37 % 300
-        order = Order(
-            owner=signers[number % ACCOUNTS].address,
-            sub_account=0,
-            market="BTC-PERP",
-            side=side,
-            size=100 + number % 50,
-            limit_price=MARK - side.sign * distance,
-            max_fee_ppm=1_000,
-            slot=0 if taker else 1 + number // ACCOUNTS,
-            sequence=now_s * 1000 + number,
-            expiry=now_s + 3_600,
-            time_in_force=TimeInForce.IOC if taker else TimeInForce.GTC,
-        )
-        signature = signers[number % ACCOUNTS].sign(digest(domain, order))
-        fields = {name: value for (_, name), value in zip(ORDER_FIELDS, order_values(order), strict=True)}
-        fields |= {"owner": "0x" + order.owner.hex(), "builder": "0x" + order.builder.hex()}
-        body = {"op": "order", "id": number, "order": fields, "signature": "0x" + signature.to_bytes().hex()}
-        messages.append(json.dumps(body))
-    return messages
-
-
-class Load:
-    """Sockets to one server; counts answers, and refusals by name."""
-
-    def __init__(self, sockets: Sequence[aiohttp.ClientWebSocketResponse]) -> None:
-        self.sockets = sockets
-        self.refused: dict[str, int] = {}
-
-    async def full(self, messages: Sequence[str]) -> float:
-        """Send everything, a window of each socket under way; answers per second."""
-        began = time.perf_counter()
-        await asyncio.gather(
-            *(
-                self._window(socket, messages[at :: len(self.sockets)])
-                for at, socket in enumerate(self.sockets)
-            )
-        )
-        return len(messages) / (time.perf_counter() - began)
-
-    async def paced(self, messages: Sequence[str], per_second: float) -> list[float]:
-        """Send at a fixed pace whatever comes back; seconds from the planned moment to each answer."""
-        planned: dict[int, float] = {}
-        latencies: list[float] = []
-        readers = [
-            asyncio.ensure_future(
-                self._read(socket, len(messages[at :: len(self.sockets)]), planned, latencies)
-            )
-            for at, socket in enumerate(self.sockets)
-        ]
-        began = time.perf_counter() + 0.05
-        for at, message in enumerate(messages):
-            moment = began + at / per_second
-            wait = moment - time.perf_counter()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            planned[json_id(message)] = moment
-            await self.sockets[at % len(self.sockets)].send_str(message)
-        await asyncio.gather(*readers)
-        return latencies
-
-    async def _window(self, socket: aiohttp.ClientWebSocketResponse, messages: Sequence[str]) -> None:
-        waiting = iter(messages)
-        under_way = 0
-        for message in itertools.islice(waiting, WINDOW):
-            await socket.send_str(message)
-            under_way += 1
-        while under_way:
-            self._count(await socket.receive_str())
-            under_way -= 1
-            for message in itertools.islice(waiting, 1):
-                await socket.send_str(message)
-                under_way += 1
-
-    async def _read(
-        self,
-        socket: aiohttp.ClientWebSocketResponse,
-        count: int,
-        planned: dict[int, float],
-        latencies: list[float],
-    ) -> None:
-        for _ in range(count):
-            text = await socket.receive_str()
-            latencies.append(time.perf_counter() - planned[json_id(text)])
-            self._count(text)
-
-    def _count(self, text: str) -> None:
-        if '"error"' in text:
-            name = json.loads(text)["error"]["name"]
-            self.refused[name] = self.refused.get(name, 0) + 1
-
-
-def json_id(text: str) -> int:
-    """The request id, without parsing the rest."""
-    at = text.index('"id":') + 5
-    return int(text[at : text.index(",", at)])
-
-
-class Server:
-    """One of the server modes in a process of its own."""
-
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("_pipeline_server.py")), *arguments]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
-
-    def cpu_s(self) -> float:
-        """CPU seconds used so far, all threads."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def stop(self) -> None:
-        """Close its stdin and wait."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(30)
-
-
-async def with_sockets(port: int, work: Callable[[Load], Awaitable[Any]]) -> Any:
-    """Run `work` with open sockets."""
-    async with aiohttp.ClientSession() as session:
-        url = f"http://127.0.0.1:{port}/v1/ws"
-        sockets = [await session.ws_connect(url, compress=0) for _ in range(SOCKETS)]
-        result = await work(Load(sockets))
-        for socket in sockets:
-            await socket.close()
-        return result
+BATCH = 20  # orders of one signature
+BATCHES_AT_ONCE = 8  # under way on one socket: all of them are far fewer orders than the sequencer lets wait
 
 
 # --- the measurements
@@ -196,10 +60,9 @@ def measure_exchange(orders: int, seconds: float) -> dict[str, Any]:
                 "server_cpu_us_per_order": round(cpu / (orders - orders // 4) * 1e6, 1),
                 "half_load_per_s": round(throughput / 2),
                 "half_load_orders": len(latencies),
-                **{
-                    name: round(latencies[min(len(latencies) - 1, int(len(latencies) * part))] * 1000, 2)
-                    for name, part in (("p50_ms", 0.5), ("p99_ms", 0.99), ("p999_ms", 0.999))
-                },
+                "p50_ms": percentile(latencies, 0.5),
+                "p99_ms": percentile(latencies, 0.99),
+                "p999_ms": percentile(latencies, 0.999),
                 "refused": load.refused,
             }
 
@@ -208,6 +71,29 @@ def measure_exchange(orders: int, seconds: float) -> dict[str, Any]:
         journal = SqliteJournal(Path(directory) / "journal.db")
         result["journal_records"] = sum(1 for _ in journal.read())
         journal.close()
+        return result
+
+
+def measure_batches(orders: int) -> dict[str, Any]:
+    """Full load of order batches, one agent's signature each."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server(directory)
+        messages = batch_messages(orders // BATCH, BATCH)
+        warm = len(messages) // 4
+
+        async def work(load: Load) -> dict[str, Any]:
+            await load.full(messages[:warm], BATCHES_AT_ONCE)
+            before = server.cpu_s()
+            throughput = await load.full(messages[warm:], BATCHES_AT_ONCE) * BATCH
+            cpu_us = (server.cpu_s() - before) / ((len(messages) - warm) * BATCH) * 1e6
+            return {
+                "batch20_orders_per_s": round(throughput),
+                "batch20_server_cpu_us_per_order": round(cpu_us, 1),
+                "batch20_refused": load.refused,
+            }
+
+        result: dict[str, Any] = asyncio.run(with_sockets(server.port, work))
+        server.stop()
         return result
 
 
@@ -222,7 +108,6 @@ def measure_echo(count: int) -> float:
 
 def measure_recovery(count: int) -> float:
     """Signatures recovered a CPU second by one thread, digest included."""
-    domain = domain_separator(CHAIN_ID, VAULT)
     order = Order(
         owner=key(100).address, sub_account=0, market="BTC-PERP", side=Side.BUY, size=1, limit_price=1,
         max_fee_ppm=1, slot=1, sequence=1, expiry=1,
@@ -230,10 +115,10 @@ def measure_recovery(count: int) -> float:
     signed = []
     for number in range(count):
         each = msgspec.structs.replace(order, sequence=number)
-        signed.append((each, key(100).sign(digest(domain, each))))
+        signed.append((each, key(100).sign(digest(DOMAIN, each))))
     began = time.process_time()
     for each, signature in signed:
-        if recover(digest(domain, each), signature) != each.owner:
+        if recover(digest(DOMAIN, each), signature) != each.owner:
             raise SystemExit("recovery gave another signer")
     return count / (time.process_time() - began)
 
@@ -266,10 +151,12 @@ def main() -> None:
     """Measure and print."""
     options = arguments()
     subprocess.run([sys.executable, "-m", "evermark.compile_engine"], check=False)
+    recover_us = round(1e6 / measure_recovery(4_000), 1)
     result = measure_exchange(options.orders, options.seconds)
+    result["cpu_per_recovery"] = round(result["server_cpu_us_per_order"] / recover_us, 2)
+    result |= measure_batches(options.orders)
     result |= {
-        "batch20_orders_per_s": None,  # the gateway takes no OrderBatch yet
-        "recover_us": round(1e6 / measure_recovery(4_000), 1),
+        "recover_us": recover_us,
         "commit_ms": round(1e3 / measure_commits(500, 1), 3),
         "group_of_256_commit_ms": round(256e3 / measure_commits(60, 256), 3),
         "echo_per_s": round(measure_echo(20_000)),

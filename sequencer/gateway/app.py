@@ -64,7 +64,9 @@ class _Gateway:
         self._metrics = GatewayMetrics(services.registry)
         self._limiter = Limiter(services.settings.limits)
         self._threads = SignatureThreads(
-            services.settings.signature_threads, services.history.store.first_answers
+            services.settings.signature_threads,
+            services.history.store.first_answers,
+            services.settings.signatures_waiting,
         )
         signers = Signers(services, self._threads)
         self._desk = Desk(services, self._limiter, signers)

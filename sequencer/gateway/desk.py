@@ -68,6 +68,11 @@ class Desk:
         self._signers = signers
         self._under_way: dict[bytes, asyncio.Future[Answer]] = {}
 
+    @property
+    def overload(self) -> Refusal | None:
+        """Why no order is taken at the moment, None when orders are."""
+        return self._signers.overload
+
     async def order(self, request: wire.OrderRequest) -> Answer:
         """Place an order; a repetition of one seen before gets the first answer again."""
         order, signature = parse.order_of(request.order), parse.signature_of(request)

@@ -69,6 +69,23 @@ class Parser:
         return request
 
 
+class _Head(msgspec.Struct, frozen=True):
+    op: str
+    id: int
+
+
+_head = msgspec.json.Decoder(_Head)
+
+
+def order_id(raw: bytes | str) -> int | None:
+    """The id of a message that places orders, without reading what it holds; None for every other one."""
+    try:
+        head = _head.decode(raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return head.id if head.op in ("order", "orders") else None
+
+
 def _invalid(text: str) -> Reject:
     """msgspec's sentence -> a Reject; the sentence names the place as "... - at `$.order.size`"."""
     message, _, place = text.partition(" - at `")

@@ -39,7 +39,9 @@ class Signers:
         """The message's signer, who may act for `account`. Raises Refusal (WRONG_CHAIN, BAD_SIGNATURE,
         NOT_AUTHORISED) with digest and recovered address."""
         self._require_domain(request, self._services.facts.vault)
-        recovered = await self._threads.recover(message, self._vault, signature)
+        recovered = await self._threads.recover(
+            message, self._vault, signature, account.account_id, urgent=isinstance(message, Cancel)
+        )
         if recovered.signer == account.owner:
             return recovered
         if agents and recovered.signer is not None and self._is_agent(account, recovered.signer):
@@ -50,13 +52,18 @@ class Signers:
             raise self._wrong_chain(chain, recovered)
         raise self._refuse(account, recovered, agents)
 
+    @property
+    def overload(self) -> Refusal | None:
+        """Why no order's signature is checked at the moment; None when there is room."""
+        return self._threads.overload
+
     async def order_batch(
         self, orders: Sequence[Order], signature: Signature, request: wire.Signed, account: Account
     ) -> RecoveredOrders:
         """A live agent's signature of an `OrderBatch`. An owner's is refused: nobody sees what such a root stands for, so
         an owner's key must never sign one."""
         self._require_domain(request, self._services.facts.vault)
-        recovered = await self._threads.recover_orders(orders, self._vault, signature)
+        recovered = await self._threads.recover_orders(orders, self._vault, signature, account.account_id)
         signer = recovered.signer
         if signer is not None and signer != account.owner and self._is_agent(account, signer):
             return recovered
@@ -73,7 +80,7 @@ class Signers:
         is_trigger = isinstance(message, Liquidate)
         self._require_domain(request, facts.vault if is_trigger else facts.oracle)
         separator = self._vault if is_trigger else self._oracle
-        recovered = await self._threads.recover(message, separator, signature)
+        recovered = await self._threads.recover(message, separator, signature, urgent=True)
         if recovered.signer is None:
             message_text = "no key recovers from the signature"
             raise refuse(RejectCode.BAD_SIGNATURE, message_text, "signature", **evidence(recovered))

@@ -140,6 +140,9 @@ class Sockets:
             async for message in connection.socket:
                 if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY) or connection.slow.is_set():
                     break
+                if self._refused_early(connection, message.data):
+                    await asyncio.sleep(0)  # the socket may hold many more
+                    continue
                 await room.acquire()
                 task = asyncio.create_task(self._answer(connection, ip, message.data))
                 requests.add(task)
@@ -153,6 +156,19 @@ class Sockets:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
+
+    def _refused_early(self, connection: Connection, data: str | bytes) -> bool:
+        """An order that comes while no more are taken costs next to nothing, so that a crowd holds up neither cancels nor what
+        was taken before."""
+        refusal = self._desk.overload
+        if refusal is None:
+            return False
+        number = parse.order_id(data)
+        if number is None:
+            return False
+        self._metrics.refused(refusal)
+        connection.offer(_result(number, Answer.refused(refusal)))
+        return True
 
     async def _answer(self, connection: Connection, ip: str, data: str | bytes) -> None:
         number: int | None = None
