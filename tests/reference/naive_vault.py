@@ -288,19 +288,6 @@ class Settlement(Actions, Backstop, Forced, Governance):
         self.traded.add(account)
         return account, order
 
-    def pay_builder(self, index, notional):
-        """The signed rate of the row's whole notional, rounded up, to sub-account 0 of the signed builder."""
-        row = self.batch.orders[index]
-        rate = row.order.max_builder_fee_ppm
-        if rate == 0:
-            return
-        builder = self.batch.accounts[row.builder_index]
-        require(self.vault.ids.get((row.order.builder, 0)) == builder, "not the builder's account")
-        self.built[index] += notional
-        fee = ceil(self.built[index] * rate, PPM) - ceil((self.built[index] - notional) * rate, PPM)
-        self.vault.collaterals[self.pair(row.pair)[0]] -= fee
-        self.vault.collaterals[builder] += fee
-
     def trade(self, account, market_id, lots, price):
         """Change a position for cash, after its funding."""
         vault = self.vault
