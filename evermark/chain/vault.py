@@ -91,7 +91,7 @@ class VaultTotals(msgspec.Struct, frozen=True):
 
 
 class InboxKind(enum.IntEnum):
-    """Kinds of inbox entries that owners add, as the Inbox contract numbers them."""
+    """Kinds of inbox entries, as the Inbox contract numbers them; the last two are the Governor contract's."""
 
     DEPOSIT = 1
     DONATION = 2
@@ -101,6 +101,8 @@ class InboxKind(enum.IntEnum):
     APPROVE_AGENT = 6
     REVOKE_AGENT = 7
     LIQUIDATE = 8
+    GOVERNOR = 9
+    GUARDIAN = 10
 
 
 class InboxItem(msgspec.Struct, frozen=True):
