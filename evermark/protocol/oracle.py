@@ -15,6 +15,7 @@ from evermark.protocol.signing import FundingReport, PriceReport
 from evermark.protocol.units import PPM, mul_div_up
 
 MAX_BATCH_AGE_S = 120  # block time minus the pinned round's time, at most
+MAX_LATE_S = 3_600  # the same of a late batch, which holds order fills alone
 CALM_ROUNDS = 3  # a price that jumped is held to be uncertain until it kept its band for so many rounds
 
 

@@ -111,6 +111,9 @@ async def test_anybody_executes_what_is_overdue(devnet, w3, manifest):
     bonds = sum([(await contracts.inbox_entry(entry)).bond for entry in range(1, 7)])
     assert await door.bonds(stranger.address) == bonds > 0
     assert "nothing is overdue" in await done(devnet, manifest, "execute", "--dev", "8")
+    assert f"{bonds} wei" in await done(devnet, manifest, "bonds", "--dev", "8")
+    assert await door.bonds(stranger.address) == 0
+    assert "nothing is owed" in await done(devnet, manifest, "bonds", "--dev", "8")
 
 
 async def pass_time(w3, seconds):

@@ -10,6 +10,7 @@ from collections import defaultdict
 from naive_actions import OUTFLOW, Actions, ceil, count_claim, require
 from naive_backstop import FEES, FUND, NO_INDEX, PPM, Backstop
 from naive_forced import Forced
+from naive_governance import Governance
 from naive_oracle import words_hash
 
 MARK_TRIGGERS = (1, 2)  # above, below
@@ -36,6 +37,8 @@ class NaiveVault:
         self.cumulative = defaultdict(int)
         self.open_interest = defaultdict(int)
         self.hours = defaultdict(int)
+        self.pauses = {}  # market -> the guardian's mode and its end
+        self.endings, self.settled_at = {}, {}  # market -> the mode that a delisting leaves, and its price
         self.pool = self.dust = self.claimed = self.credited = 0
         self.batch_id = self.entries = 0
         self.restarted = False  # the chain was down within the last hour
@@ -51,9 +54,13 @@ class NaiveVault:
     def position(self, account, market):
         return self.positions[account, market]
 
-    def settle(self, batch, round_, entries, funding_rates):
-        """Apply one batch; `entries` is the whole inbox, `funding_rates` the posted hours."""
-        Settlement(self, batch, round_, entries, funding_rates).run()
+    def settle(self, batch, round_, entries, funding_rates, newest=None):
+        """Apply one batch; `entries` is the whole inbox, `funding_rates` the posted hours, `newest` the last round where the
+        batch is late."""
+        settlement = Settlement(self, batch, round_, entries, funding_rates)
+        settlement.run()
+        if newest is not None:
+            settlement.again_at(newest)
 
     def margin(self, collateral, positions, prices):
         """Equity, initial, maintenance, notional of {market: (size, entry cumulative, entry mark)}."""
@@ -75,7 +82,7 @@ class NaiveVault:
         return ceil(notional * reached[-1].initial_fraction_ppm, PPM) - reached[-1].deduction
 
 
-class Settlement(Actions, Backstop, Forced):
+class Settlement(Actions, Backstop, Forced, Governance):
     """One batch being applied."""
 
     def __init__(self, vault, batch, round_, entries, funding_rates):
@@ -186,6 +193,10 @@ class Settlement(Actions, Backstop, Forced):
         entry = self.entries[vault.entries]
         vault.entries += 1
         key = (entry.owner, entry.sub_account)
+        if entry.entry_kind in (9, 10):
+            require(use.account_index == NO_INDEX, "nobody's entry")
+            self.change(entry.change)
+            return
         if entry.entry_kind == 2:
             account = FUND
         elif entry.entry_kind == 1:
@@ -205,6 +216,8 @@ class Settlement(Actions, Backstop, Forced):
         vault, agent = self.vault, (account, entry.agent)
         if entry.entry_kind == 3:
             equity, initial, _, notional = self.margin(account)
+            if not self.all_fresh(account) and entry.due and self.now > entry.due + 3_600:
+                return
             require(self.all_fresh(account), "stale price")
             self.after_outage(account)
             amount = min(entry.amount, max(0, equity - max(initial, ceil(notional, 5))))
@@ -275,19 +288,6 @@ class Settlement(Actions, Backstop, Forced):
         self.traded.add(account)
         return account, order
 
-    def pay_builder(self, index, notional):
-        """The signed rate of the row's whole notional, rounded up, to sub-account 0 of the signed builder."""
-        row = self.batch.orders[index]
-        rate = row.order.max_builder_fee_ppm
-        if rate == 0:
-            return
-        builder = self.batch.accounts[row.builder_index]
-        require(self.vault.ids.get((row.order.builder, 0)) == builder, "not the builder's account")
-        self.built[index] += notional
-        fee = ceil(self.built[index] * rate, PPM) - ceil((self.built[index] - notional) * rate, PPM)
-        self.vault.collaterals[self.pair(row.pair)[0]] -= fee
-        self.vault.collaterals[builder] += fee
-
     def trade(self, account, market_id, lots, price):
         """Change a position for cash, after its funding."""
         vault = self.vault
@@ -321,6 +321,8 @@ class Settlement(Actions, Backstop, Forced):
         require(sign * (taker.limit_price - price) >= 0 and not taker.post_only, "taker's limit")
         _, market_id = self.pair(self.batch.orders[fill.first].pair)
         self.check_band(market_id, price)
+        self.check_mode(market_id, self.pair(self.batch.orders[fill.first].pair)[0], -sign * fill.size)
+        self.check_mode(market_id, self.pair(self.batch.orders[fill.second].pair)[0], sign * fill.size)
         maker_account, _ = self.use_row(fill.first, fill.size, price, True)
         taker_account, _ = self.use_row(fill.second, fill.size, price, False)
         require(maker_account != taker_account, "self-trade")
@@ -333,6 +335,7 @@ class Settlement(Actions, Backstop, Forced):
         size = self.vault.positions[FUND, market_id][0]
         require(fund == FUND and size * sign >= fill.size, "fund does not shrink")
         require(sign * (taker.limit_price - mark) >= 0 and self.is_fresh(market_id), "taker's limit")
+        self.check_mode(market_id, self.pair(self.batch.orders[fill.first].pair)[0], sign * fill.size)
         account, _ = self.use_row(fill.first, fill.size, mark, False)
         self.trade(account, market_id, sign * fill.size, mark)
         self.trade(FUND, market_id, -sign * fill.size, mark)
