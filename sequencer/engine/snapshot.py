@@ -21,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserv
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 10  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 11  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -55,7 +55,6 @@ SLOT_FIELDS = ("sequence", "used_sequence", "filled")
 MODE_FIELDS = ("mode", "set_by_operator", "paused", "mode_for_good")
 MARKET_FIELDS = (
     "paused_until",
-    "settled_at",
     "cumulative",
     "funding_hour",
     "open_interest",
