@@ -13,6 +13,7 @@ from evermark.cli import (  # noqa: E402
     agent,
     checks,
     exit,
+    govern,
     journal,
     money,
     output,
@@ -46,6 +47,7 @@ app.add_typer(agent.app, name="agent", rich_help_panel=TRADING)
 app.add_typer(exit.app, name="exit", rich_help_panel=TRADING)
 app.command(rich_help_panel=PARTS)(services.devnet)
 app.command(rich_help_panel=PARTS)(checks.deploy)
+app.add_typer(govern.app, name="govern", rich_help_panel=RUNNING)
 app.command(rich_help_panel=PARTS)(services.sequencer)
 app.add_typer(journal.app, name="journal", rich_help_panel=RUNNING)
 app.add_typer(services.keeper_app, name="keeper", rich_help_panel=PARTS)

@@ -38,7 +38,7 @@ class NaiveVault:
         self.open_interest = defaultdict(int)
         self.hours = defaultdict(int)
         self.pauses = {}  # market -> the guardian's mode and its end
-        self.endings, self.settled_at = {}, {}  # market -> the mode that a delisting leaves, and its price
+        self.endings = {}  # market -> the mode that a delisting leaves
         self.pool = self.dust = self.claimed = self.credited = 0
         self.batch_id = self.entries = 0
         self.restarted = False  # the chain was down within the last hour
