@@ -5,6 +5,7 @@ pins.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 from eth_hash.auto import keccak
@@ -129,6 +130,7 @@ def round_words(round_: Round) -> tuple[int, ...]:
     return tuple(words)
 
 
+@lru_cache(maxsize=4)  # every batch of a round has the same
 def prices_hash(round_: Round) -> bytes:
     """keccak256 over the round's words, as a batch header pins it."""
     return keccak(b"".join(word.to_bytes(32, "big") for word in round_words(round_)))
