@@ -91,7 +91,9 @@ class TransactionSender:
         `send` does.
         """
         first = await self._mined_count()
-        wanted = max(first + 1, self._beyond, await self._w3.eth.get_transaction_count(self.address, "pending"))
+        wanted = max(
+            first + 1, self._beyond, await self._w3.eth.get_transaction_count(self.address, "pending")
+        )
         while await self._mined_count() < wanted:
             await self.send(self.address)
         return wanted

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from web3.exceptions import TransactionNotFound
 from chain_cases import FaultyNode, address
 from eth_account import Account
+from web3.exceptions import TransactionNotFound
 
 from evermark.chain import TransactionRefused, TransactionReverted, TransactionSender, TransactionTimeout
 from evermark.chain.artifacts import load_artifact

@@ -44,7 +44,9 @@ HOUR_OVERDUE_S = 60  # how long after its end anybody may apply a funding hour; 
 class Transaction:
     """One call that waits to be mined: `run` raises Refused, or changes the ledger."""
 
-    def __init__(self, run: Callable[[Ledger, int, int], None], numbered: bool = False, settles: bool = False) -> None:
+    def __init__(
+        self, run: Callable[[Ledger, int, int], None], numbered: bool = False, settles: bool = False
+    ) -> None:
         self.run = run
         self.numbered = numbered  # of the sequencer's key: nothing with a higher nonce is mined before it
         self.settles = settles
