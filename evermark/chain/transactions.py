@@ -84,8 +84,8 @@ class TransactionSender:
         return asyncio.ensure_future(self._finish(call, gas, nonce, driving))
 
     async def clear(self) -> int:
-        """Leave nothing in flight: what is not mined yet is waited for or outbid by transactions to itself that do nothing. One of
-        them is sent in any case, for a node may have forgotten what another one still holds.
+        """Leave nothing in flight: what is not mined yet is waited for or outbid by transactions to itself that do nothing. One
+        of them is sent in any case, for a node may have forgotten what another one still holds.
 
         Returns how many nonces are used up then: once as many are mined for good, nothing sent before can be mined. Raises what
         `send` does.
