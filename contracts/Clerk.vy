@@ -15,6 +15,7 @@ from .interfaces import IPriceOracle
 from .modules import codec
 from .modules import door
 from .modules import forced
+from .modules import governance
 from .modules import signed_actions
 from .modules import ledger
 from .modules import outflow
@@ -23,12 +24,19 @@ from .modules import trigger_bits
 from .modules import units
 
 
+# What the clerk calls of IGovernor.
+interface IGovernor:
+    def words(kind: uint8, topic: uint16, data: uint256) -> DynArray[uint256, 16]: view
+
+
 DEPOSIT: constant(uint8) = 1
 DONATION: constant(uint8) = 2
 WITHDRAWAL: constant(uint8) = 3
 CANCEL_ENTRY: constant(uint8) = 5
 APPROVE_ENTRY: constant(uint8) = 6
 REVOKE_ENTRY: constant(uint8) = 7
+GOVERNOR_ENTRY: constant(uint8) = 9
+GUARDIAN_ENTRY: constant(uint8) = 10
 APPROVE_AGENT: constant(uint256) = 1
 CANCEL: constant(uint256) = 2
 TRANSFER: constant(uint256) = 3
@@ -44,6 +52,8 @@ FORCED_FILL: constant(uint256) = 6
 SKIPPED_UNKNOWN_ACCOUNT: constant(uint256) = 1
 SKIPPED_NOTHING_WITHDRAWABLE: constant(uint256) = 3
 SKIPPED_UNKNOWN_KIND: constant(uint256) = 4
+SKIPPED_PRICE_LONG_STALE: constant(uint256) = 10
+SKIPPED_NO_LONGER_APPLIES: constant(uint256) = 9
 
 HOUR_S: constant(uint256) = 3_600
 AGENT_DAYS: constant(uint256) = 365  # longest life of a session key
@@ -98,7 +108,7 @@ def settle() -> uint256:
     count: uint256 = codec.word(at) & units.U16
     if packed >> 176 & 1 == 1:
         return self._withdrawals(task, at, count)
-    first: uint256 = door.word(vault, ledger.COUNTERS) >> 48 & units.U64
+    first: uint256 = door.word(vault, ledger.COUNTERS) >> 48 & units.U63
     overdue: bool = packed >> 177 & 1 == 1
     if overdue:
         self._only_overdue(task, inbox, first, at, count, packed >> 152 & units.U16)
@@ -231,6 +241,14 @@ def _inbox(task: Task, inbox: address, first: uint256, start: uint256, count: ui
             self._close(task, id, entry, index)
         elif entry.kind == forced.LIQUIDATE:
             self._liquidate(task, inbox, id, entry.data, index)
+        elif entry.kind == GOVERNOR_ENTRY or entry.kind == GUARDIAN_ENTRY:
+            # The inbox takes these kinds from the governor alone, which is therefore the entry's owner.
+            words: DynArray[uint256, 16] = staticcall IGovernor(entry.owner).words(
+                entry.kind, entry.sub_account, entry.data
+            )
+            if len(words) == 0:
+                self._skip(task, id, SKIPPED_NO_LONGER_APPLIES)
+            governance.write(task.vault, words)
         else:
             self._skip(task, id, SKIPPED_UNKNOWN_KIND)
 
@@ -348,13 +366,17 @@ def _liquidate(task: Task, inbox: address, entry_id: uint256, account: uint256, 
 @internal
 def _forced_withdrawal(task: Task, entry_id: uint256, entry: IInbox.Entry, account: uint256, index: uint256):
     """
-    @dev A claim of min(requested, withdrawable). On a stale price it is not consumable: it waits, and its clock runs.
+    @dev A claim of min(requested, withdrawable). On a stale price it is not consumable: it waits, and its clock runs. An hour after
+         it was due it is skipped, so that one dead market holds up nobody else; its owner may ask again.
     """
     withdrawable: uint256 = 0
     fresh: bool = False
     withdrawable, fresh = self._withdrawable(task, index)
     if not fresh:
-        units.fail("vault: stale price")
+        if task.now <= convert(entry.due, uint256) + HOUR_S:
+            units.fail("vault: stale price")
+        self._skip(task, entry_id, SKIPPED_PRICE_LONG_STALE)
+        return
     amount: uint256 = min(convert(entry.amount, uint256), withdrawable)
     if amount == 0:
         self._skip(task, entry_id, SKIPPED_NOTHING_WITHDRAWABLE)

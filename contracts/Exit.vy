@@ -24,6 +24,8 @@ interface IQueue:
 
 
 DAY_S: constant(uint256) = 86_400
+DEAD_S: constant(uint256) = 604_800  # a market without a price for a week: longer than the governor needs to delist it
+SETTLED: constant(uint256) = 5  # mode of a delisted market
 MOST: constant(uint256) = 1_000  # accounts counted at once; gas bounds it below that when they hold positions
 FROZEN: constant(uint256) = units.U48  # as last batch id: no batch can follow it
 CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256,uint256)")
@@ -66,6 +68,32 @@ def freeze():
         # A close that goes on in parts is not ignored.
         due = max(due, part >> 128 & units.U64)
     assert block.timestamp > due + DAY_S, "exit: not a day overdue"
+    self._freeze(oracle, head)
+
+
+@external
+def freeze_dead_market(market: uint256):
+    assert self.frozen_at == 0, "exit: frozen already"
+    assert market < 64, "exit: no such market"
+    s: uint256 = staticcall door.IVault(VAULT).word(ledger.MARKET_S | market)
+    assert s >> ledger.S_OPEN_INTEREST & units.U64 != 0, "exit: nobody is in it"
+    p: uint256 = staticcall door.IVault(VAULT).word(ledger.MARKET_P | market)
+    assert p >> ledger.P_MODE != SETTLED, "exit: settled"
+    oracle: address = self._contracts()[2]
+    for lane: uint8 in range(2):
+        round: uint256 = staticcall IPriceOracle(oracle).last_round(lane)
+        if round == 0:
+            continue
+        words: DynArray[uint256, 33] = staticcall IPriceOracle(oracle).round_words(lane, round)
+        if (market >> 1) + 1 >= len(words):
+            continue  # from before it was listed
+        at: uint256 = words[(market >> 1) + 1] >> ((market & 1) << 7) >> 64 & units.U40
+        assert block.timestamp > at + DEAD_S, "exit: not a week without a price"
+    self._freeze(oracle, 0)
+
+
+@internal
+def _freeze(oracle: address, entry: uint256):
     counters: uint256 = staticcall door.IVault(VAULT).word(ledger.COUNTERS)
     self.frozen_at = block.timestamp
     self.last_batch = counters & units.U48
@@ -73,7 +101,7 @@ def freeze():
     self.cursor = 1
     extcall door.IVault(VAULT).write(ledger.COUNTERS, counters | FROZEN)
     self._pin(oracle)
-    log IExit.Frozen(entry=head, last_batch=self.last_batch, accounts=self.accounts)
+    log IExit.Frozen(entry=entry, last_batch=self.last_batch, accounts=self.accounts)
 
 
 @external

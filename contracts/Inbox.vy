@@ -20,6 +20,10 @@ interface Vault:
     def word(key: uint256) -> uint256: view
 
 
+interface Governor:
+    def took_effect(proposal_id: uint256): nonpayable
+
+
 DEPOSIT: constant(uint8) = 1
 DONATION: constant(uint8) = 2
 WITHDRAWAL: constant(uint8) = 3
@@ -28,6 +32,7 @@ CANCEL: constant(uint8) = 5
 APPROVE_AGENT: constant(uint8) = 6
 REVOKE_AGENT: constant(uint8) = 7
 LIQUIDATE: constant(uint8) = 8
+GOVERNOR_CHANGE: constant(uint8) = 9
 GUARDIAN: constant(uint8) = 10
 SHORT_DELAY: constant(uint256) = 600  # seconds until a deposit, donation or guardian's change is overdue
 DELAY: constant(uint256) = 3600  # any other entry
@@ -52,6 +57,7 @@ BOND: constant(uint256) = 152
 TOKEN: public(immutable(address))
 VAULT: public(immutable(address))
 EXIT: public(immutable(address))
+GOVERNOR: public(immutable(address))
 BOND_GAS_PRICE: public(immutable(uint256))  # wei a unit of gas
 
 head: public(uint256)
@@ -72,14 +78,15 @@ _next: HashMap[uint256, uint256]
 
 
 @deploy
-def __init__(token: address, vault: address, exit: address, bond_gas_price: uint256):
+def __init__(token: address, vault: address, exit: address, governor: address, bond_gas_price: uint256):
     """
-    @param vault May not exist yet: the vault and the inbox name each other.
+    @param vault May not exist yet: the vault and the inbox name each other; nor may the governor.
     @param bond_gas_price Wei for each unit of gas that an entry's execution may need.
     """
     TOKEN = token
     VAULT = vault
     EXIT = exit
+    GOVERNOR = governor
     BOND_GAS_PRICE = bond_gas_price
     self.head = 1
     self.tail = 1
@@ -186,6 +193,19 @@ def add_bond(entry_id: uint256):
     self._when[entry_id] = when + (msg.value << BOND)
 
 
+@payable
+@nonreentrant
+@external
+def queue_change(kind: uint8, topic: uint16, data: uint256) -> uint256:
+    assert msg.sender == GOVERNOR, "inbox: only the governor"
+    assert kind == GOVERNOR_CHANGE or kind == GUARDIAN, "inbox: not a change"
+    assert self.open_entry[msg.sender][topic][kind] == 0, "inbox: one of this kind is open"
+    entry_id: uint256 = self._add(kind, topic, 0, data)
+    self._data[entry_id] = data
+    self.open_entry[msg.sender][topic][kind] = entry_id
+    return entry_id
+
+
 # ---------------------------------------------------------------------------------------------------------------- execution
 
 
@@ -212,6 +232,8 @@ def consume(count: uint256, submitter: address):
         if kind == DEPOSIT:
             last: uint256 = self._waiting[owner][sub_account] >> 64
             self._waiting[owner][sub_account] = self._next[first + i] | last << 64
+        elif kind == GOVERNOR_CHANGE:
+            extcall Governor(GOVERNOR).took_effect(self._data[first + i])
     self.unconsumed = waiting
     self.head = first + count
     self.bonds[submitter] += bond
@@ -306,8 +328,8 @@ def _bond(kind: uint8) -> uint256:
     @dev Wei for the worst case of a batch that executes the entry alone; tests/contracts/vault/test_requests_in_batches.py measures the gas.
     """
     gas: uint256 = 350_000  # the account's 16 open positions are named and read
-    if kind == WITHDRAWAL:
-        gas = 700_000  # 16 open positions
+    if kind == WITHDRAWAL or kind == GOVERNOR_CHANGE:
+        gas = 700_000  # 16 open positions; a market's words, twice looked at
     if kind == CLOSE or kind == LIQUIDATE:
         gas = 2_500_000  # two batches: the fills, with 16 open positions on both sides, and then the entry
     return gas * BOND_GAS_PRICE

@@ -127,7 +127,7 @@ def totals() -> ILens.Totals:
         funding_pool=units.signed(pool, 128),
         dust=pool >> 128,
         batch_id=counters & units.U48,
-        inbox_head=counters >> 48 & units.U64,
+        inbox_head=counters >> 48 & units.U63,
         accounts=counters >> 112 & units.U32,
         claims=counters >> 144 & units.U40,
         credited=self._word(ledger.CREDITED),

@@ -15,6 +15,9 @@ FUNCTION_LINES = 70
 LONGER: dict[str, str] = {
     "contracts/MarginVault.vy": "external functions and events stand in the deployed contract's own file",
     "contracts/Clerk.vy": "one contract: its sections share the batch's context and the signed types of all actions",
+    "contracts/Inbox.vy": "one contract: external functions for every kind of entry, over one queue",
+    "sequencer/engine/events.py": "every event of the engine, for their one union",
+    "contracts/Governor.vy": "one contract: proposals, pauses and delistings share its roles and its storage",
     "tests/contracts/vault/builders.py": "one world for all vault tests: parties, rounds and the batch builder",
 }
 

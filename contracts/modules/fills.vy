@@ -59,7 +59,6 @@ KIND: constant(uint256) = 248
 FIRST: constant(uint256) = 232
 SECOND: constant(uint256) = 216
 
-REDUCE_ONLY_MODE: constant(uint256) = 2
 
 @internal
 def apply(start: uint256, count: uint256, context: uint256) -> (uint256, int256):
@@ -177,19 +176,23 @@ def _market(market: uint256, context: uint256) -> uint256:
     word: uint256 = (
         p & units.U32 | unsafe_sub(mark, distance) << BAND_LOW | unsafe_mul(distance, 2) << BAND_WIDTH | market << MARKET_ID
     )
-    # Mode, a clamped price and a stale price in one test: none of them is the usual case.
     stale: bool = unsafe_add(price >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < context & units.U40
-    if p >> ledger.P_MODE | price & tables.CLAMPED != 0 or stale:
-        self._check_open(p)
+    if self._restricted(p, market, context) or price & tables.CLAMPED != 0 or stale:
         word |= REDUCING
     return word
 
 
 @view
 @internal
-def _check_open(p: uint256):
-    if p >> ledger.P_MODE != 0 and p >> ledger.P_MODE != REDUCE_ONLY_MODE:
+def _restricted(p: uint256, market: uint256, context: uint256) -> bool:
+    mode: uint256 = p >> ledger.P_MODE  # whose end, when a guardian set it, comes by itself
+    if mode != 0:
+        m: uint256 = ledger.words[ledger.MARKET_M | market]
+        if unsafe_sub(m & units.U40, 1) < context & units.U40:
+            mode = m >> ledger.M_AFTER & units.U8
+    if mode != 0 and mode != ledger.REDUCE_ONLY:
         reasons.fail(reasons.MARKET_CLOSED)
+    return mode != 0
 
 
 @view
@@ -284,8 +287,7 @@ def _against_fund(first: uint256, second: uint256, size: uint256, context: uint2
     self._check_limit(taking, mark)
     if unsafe_add(price >> 64 & units.U40, p >> ledger.P_MAX_PRICE_AGE & units.U16) < context & units.U40:
         reasons.fail(reasons.STALE_PRICE)
-    if p >> ledger.P_MODE | price & tables.CLAMPED != 0:
-        self._check_open(p)
+    if self._restricted(p, market, context) or price & tables.CLAMPED != 0:
         orders.check_shrinks(pair, sells, size)
     orders.check_shrinks(fund, not sells, size)
     notional: int256 = self._notional(size, mark, p)

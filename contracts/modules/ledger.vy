@@ -27,12 +27,17 @@ P_OPEN_INTEREST_CAP: constant(uint256) = 88
 P_FUND_CAP: constant(uint256) = 152
 P_THIRD_TIER: constant(uint256) = 216
 P_MODE: constant(uint256) = 248
+REDUCE_ONLY: constant(uint256) = 2  # a mode
+# Word M: when the mode of word P ends u40 (0: never), the mode after it u8, and of a settled market its price u32.
+M_AFTER: constant(uint256) = 40
+M_SETTLED_AT: constant(uint256) = 48
 S_OPEN_INTEREST: constant(uint256) = 128
 S_LAST_HOUR: constant(uint256) = 192
 # The first tier, for a notional of less than 2^bits that no other tier can apply to: spares reading the tiers' word.
 S_FIRST_FRACTION: constant(uint256) = 225  # u20
 S_FIRST_BITS: constant(uint256) = 245  # u7, 0: read the tiers' word
 COUNTERS_FEES: constant(uint256) = 184
+ROTATED: constant(uint256) = 1 << 111  # in the counters: the sequencer is no longer the vault's first one
 SLOT_TRIGGERED: constant(uint256) = 110
 
 # Tables in `words`, which is one array so that a word is named by one number; account word A is at the account's id.
@@ -41,8 +46,10 @@ MARKET_T0: constant(uint256) = MARKET_P + 64
 MARKET_T1: constant(uint256) = MARKET_P + 128
 MARKET_H: constant(uint256) = MARKET_P + 192
 MARKET_S: constant(uint256) = MARKET_P + 256
+MARKET_M: constant(uint256) = MARKET_P + 320
 FORCED: constant(uint256) = MARKET_P + 384  # forced closes of the hour; modules/forced.vy
-# Last batch id u48, inbox head u64, account count u32, claim count u40, the fee account's collateral u72: rebates never exceed the taker's
+SEQUENCER: constant(uint256) = MARKET_P + 448  # who settles since the first rotation; `ROTATED` says that there was one
+# Last batch id u48, inbox head u63, rotated u1, account count u32, claim count u40, the fee account's collateral u72: rebates never exceed the taker's
 # fee, so it is never negative, and it costs no word of its own.
 COUNTERS: constant(uint256) = MARKET_P + 512
 POOL: constant(uint256) = MARKET_P + 513  # funding pool int128, dust u64

@@ -2,73 +2,27 @@
 """
 @title listing
 @license Apache-2.0
-@notice Checks a market's parameters against hard bounds and packs them; the mirror of `evermark/protocol/markets.py`.
+@notice The markets that a vault begins with; later ones come through the inbox (modules/governance.vy).
 """
 
 from . import ledger
-from . import units
+from . import market_terms
 from ..interfaces import IMarginVault
 
 uses: ledger
-
-MAX_LIQUIDATION_FEE_PPM: constant(uint256) = 10_000  # 1 %
-MAX_PRICE_BAND_PPM: constant(uint256) = 250_000  # a fill a quarter away from the mark is no market price
-MAX_PRICE_AGE_S: constant(uint256) = 3_600
 
 
 @internal
 def add(market: uint256, config: IMarginVault.MarketConfig):
     """
-    @dev Lists a market under the next id, `market`. Tiers ascend from 0; deductions keep the requirement continuous.
+    @dev Lists a market under the next id, `market`.
     """
-    assert len(config.symbol) != 0, "vault: empty symbol"
+    words: market_terms.Words = market_terms.pack(config)
     symbol_hash: bytes32 = keccak256(config.symbol)
     for other: uint256 in range(market, bound=64):
         assert ledger.words[ledger.MARKET_H | other] != convert(symbol_hash, uint256), "vault: symbol listed twice"
-    assert 0 < config.lot_tick_value and config.lot_tick_value <= units.U32, "vault: lot tick value"
-    assert 0 < config.price_band_ppm and config.price_band_ppm <= MAX_PRICE_BAND_PPM, "vault: price band"
-    assert config.liquidation_fee_ppm <= MAX_LIQUIDATION_FEE_PPM, "vault: liquidation fee"
-    assert 0 < config.max_price_age_s and config.max_price_age_s <= MAX_PRICE_AGE_S, "vault: price age"
-    assert 0 < config.open_interest_cap_lots, "vault: open interest cap"
-    assert config.open_interest_cap_lots <= units.MAX_SIZE_LOTS, "vault: open interest cap"
-    assert config.fund_position_cap_lots <= config.open_interest_cap_lots, "vault: fund position cap"
-    tiers: uint256[4] = self._tiers(config.tiers)
-    third_tier: uint256 = 0
-    if len(config.tiers) > 2:
-        third_tier = config.tiers[2].lower_usdc
-    ledger.words[ledger.MARKET_P | market] = (
-        config.lot_tick_value
-        | config.price_band_ppm << ledger.P_PRICE_BAND
-        | config.liquidation_fee_ppm << ledger.P_LIQUIDATION_FEE
-        | config.max_price_age_s << ledger.P_MAX_PRICE_AGE
-        | config.open_interest_cap_lots << ledger.P_OPEN_INTEREST_CAP
-        | config.fund_position_cap_lots << ledger.P_FUND_CAP
-        | third_tier << ledger.P_THIRD_TIER
-    )
-    ledger.words[ledger.MARKET_T0 | market] = tiers[0] | tiers[1] << 128
-    ledger.words[ledger.MARKET_T1 | market] = tiers[2] | tiers[3] << 128
+    ledger.words[ledger.MARKET_P | market] = words.p
+    ledger.words[ledger.MARKET_T0 | market] = words.t0
+    ledger.words[ledger.MARKET_T1 | market] = words.t1
     ledger.words[ledger.MARKET_H | market] = convert(symbol_hash, uint256)
-    # A spare bit keeps the running word from ever being zero, so that no first trade pays for a fresh word.
-    ledger.words[ledger.MARKET_S | market] = 1 << 224 | ledger.first_tier(tiers[0] | tiers[1] << 128)
-
-
-@pure
-@internal
-def _tiers(tiers: DynArray[IMarginVault.Tier, 4]) -> uint256[4]:
-    assert len(tiers) != 0 and tiers[0].lower_usdc == 0, "vault: first tier from 0"
-    packed: uint256[4] = empty(uint256[4])
-    lower: uint256 = 0
-    fraction: uint256 = 0
-    deduction: uint256 = 0
-    for i: uint256 in range(len(tiers), bound=4):
-        tier: IMarginVault.Tier = tiers[i]
-        assert i == 0 or tier.lower_usdc > lower, "vault: tiers ascend"
-        assert tier.lower_usdc <= units.U32, "vault: tier too high"
-        assert tier.initial_fraction_ppm >= max(fraction, 1), "vault: fractions ascend"
-        assert tier.initial_fraction_ppm <= units.PPM, "vault: fraction above 1"
-        lower = tier.lower_usdc
-        if i != 0:
-            deduction += lower * units.USDC * (tier.initial_fraction_ppm - fraction) // units.PPM
-        fraction = tier.initial_fraction_ppm
-        packed[i] = lower | fraction << 48 | deduction << 72
-    return packed
+    ledger.words[ledger.MARKET_S | market] = market_terms.running_word(words.t0)

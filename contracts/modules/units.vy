@@ -27,6 +27,7 @@ U38: constant(uint256) = 2**38 - 1  # key of a position: account id << 6 | marke
 U40: constant(uint256) = 2**40 - 1
 U48: constant(uint256) = 2**48 - 1
 U62: constant(uint256) = 2**62 - 1
+U63: constant(uint256) = 2**63 - 1
 U64: constant(uint256) = 2**64 - 1
 U72: constant(uint256) = 2**72 - 1
 U96: constant(uint256) = 2**96 - 1

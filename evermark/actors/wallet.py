@@ -15,6 +15,7 @@ from evermark.protocol.units import USDC
 
 POLL_S = 0.5
 TRIES = 60
+LONGEST_HOLD_LOOK_S = 5.0  # wall time; a hold may end before what it says
 
 
 class PayoutMissing(EvermarkError):
@@ -88,8 +89,16 @@ class Wallet:
     async def _withdraw(self) -> int:
         self._actor.status.facts["step"] = "withdrawing"
         units = self._config.withdraw_usdc * USDC
-        receipt = await self._client.withdraw(amount_units=units)
-        return receipt.amount - receipt.fee
+        while True:
+            try:
+                receipt = await self._client.withdraw(amount_units=units)
+            except Refused as held:
+                if held.name != "WITHDRAWALS_HELD":
+                    raise
+                self._actor.note(held)
+                await asyncio.sleep(min(held.retry_after_s or POLL_S, LONGEST_HOLD_LOOK_S))
+            else:
+                return receipt.amount - receipt.fee
 
     async def _wait_for(self, tokens: int) -> None:
         self._actor.status.facts["step"] = "waiting for the payout"

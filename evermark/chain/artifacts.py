@@ -19,6 +19,7 @@ CONTRACTS = {
     "exit": "Exit",
     "inbox": "Inbox",
     "vault": "MarginVault",
+    "governor": "Governor",
 }
 
 

@@ -19,7 +19,9 @@ from evermark.protocol.units import USDC
 
 # Of the bonds that inbox entries post. Fixed, so that a bond can be quoted; what gas costs beyond it anybody may add.
 BOND_GAS_PRICE_WEI = 10**9
-NO_GOVERNOR = "0x" + "00" * 19 + "01"  # nobody has this address: the oracle stays as it was deployed
+# Nobody has these addresses: without a governor the exchange stays as it was deployed.
+NO_GOVERNOR = "0x" + "00" * 19 + "01"
+NO_GUARDIAN = "0x" + "00" * 19 + "02"
 NO_UPTIME_FEED = "0x" + "00" * 20
 DEFAULT_PARAMETERS = Parameters(round_seconds=3, oracle_quorum=3, funding_quorum=3)
 
@@ -122,6 +124,9 @@ async def _create(
     genesis_block = await w3.eth.block_number
     if token is None:
         token = await _create_one(sender, "token")
+    # Oracle, inbox and governor name each other, as do exit, inbox and vault: addresses follow from the deployer's nonces.
+    nonce = await w3.eth.get_transaction_count(sender.address, "latest")
+    vault, governor = (create_address(sender.address, nonce + ahead) for ahead in (8, 9))
     oracle = await _create_one(
         sender,
         "oracle",
@@ -132,22 +137,23 @@ async def _create(
         parameters.funding_quorum,
         list(roles.funding_keepers),
         roles.sequencer,
-        NO_GOVERNOR,
+        governor,
         to_checksum_address(uptime_feed),
     )
     cold = ("clerk", "backstop", "reasons", "verifier", "lens")
     helpers = {name: await _create_one(sender, name) for name in cold}
-    # Exit, inbox and vault name each other: the vault's address follows from the deployer's third nonce from here.
-    nonce = await w3.eth.get_transaction_count(sender.address, "latest")
-    predicted = create_address(sender.address, nonce + 2)
-    helpers["exit"] = await _create_one(sender, "exit", predicted)
-    inbox = await _create_one(sender, "inbox", token, predicted, helpers["exit"], BOND_GAS_PRICE_WEI)
+    helpers["exit"] = await _create_one(sender, "exit", vault)
+    inbox = await _create_one(sender, "inbox", token, vault, helpers["exit"], governor, BOND_GAS_PRICE_WEI)
     configs = [market_config(market) for market in markets]
-    vault = await _create_one(
+    found = await _create_one(
         sender, "vault", token, oracle, inbox, *helpers.values(), roles.sequencer, configs
     )
-    if vault != predicted:
-        raise DeployRefused(f"deploy: the vault is at {vault}, but the inbox expects it at {predicted}")
+    governing = (roles.governor or NO_GOVERNOR, roles.guardian or NO_GUARDIAN)
+    founds = (found, await _create_one(sender, "governor", vault, inbox, oracle, *governing))
+    if founds != (vault, governor):
+        raise DeployRefused(
+            f"deploy: vault and governor are at {founds}, but expected at {(vault, governor)}"
+        )
     return Manifest(
         chain_id=await w3.eth.chain_id,
         genesis_block=genesis_block,
@@ -157,12 +163,15 @@ async def _create(
             **helpers,
             "inbox": inbox,
             "vault": vault,
+            "governor": governor,
         },
         roles=Roles(
             sequencer=to_checksum_address(roles.sequencer),
             oracle_keepers=tuple(map(to_checksum_address, roles.oracle_keepers)),
             funding_keepers=tuple(map(to_checksum_address, roles.funding_keepers)),
             deployer=sender.address,
+            governor=to_checksum_address(governing[0]),
+            guardian=to_checksum_address(governing[1]),
         ),
         parameters=parameters,
         markets=markets,

@@ -19,6 +19,7 @@ CONTRACT_NAMES = (
     "exit",
     "inbox",
     "vault",
+    "governor",
 )
 
 
@@ -33,6 +34,8 @@ class Roles(msgspec.Struct, frozen=True, kw_only=True):
     oracle_keepers: tuple[str, ...]
     funding_keepers: tuple[str, ...]
     deployer: str = ""
+    governor: str = ""  # who proposes; empty: nobody ever
+    guardian: str = ""
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):

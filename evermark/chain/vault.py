@@ -193,6 +193,10 @@ class ExchangeContracts:
         """Number of a lane's newest round, 0 before the first."""
         return int(await self._read(self.oracle.functions.last_round(lane), block))
 
+    async def market_count(self, block: BlockIdentifier = "latest") -> int:
+        """How many markets the vault has, ids from 0."""
+        return int(await self._read(self.vault.functions.market_count(), block))
+
     async def round(
         self, round_: int, lane: int = SEQUENCER_LANE, block: BlockIdentifier = "latest"
     ) -> Round:

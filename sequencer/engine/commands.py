@@ -7,6 +7,7 @@ import enum
 
 import msgspec
 
+from evermark.protocol.governance import AnyChange
 from evermark.protocol.markets import Market
 from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import Round, SignedFundingReport, SignedPriceReport
@@ -29,6 +30,7 @@ class MarketMode(enum.IntEnum):
     REDUCE_ONLY = 2
     CANCEL_ONLY = 3
     HALTED = 4
+    SETTLED = 5  # delisted: its positions are paid out in cash
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -72,6 +74,8 @@ class InboxEntryKind(enum.IntEnum):
     APPROVE_AGENT = 6
     REVOKE_AGENT = 7
     LIQUIDATE = 8
+    GOVERNOR = 9
+    GUARDIAN = 10
 
 
 class InboxEntry(Command, frozen=True):
@@ -91,6 +95,8 @@ class InboxEntry(Command, frozen=True):
     size: int = 0  # of a close: lots to close, with the position's sign
     mark: int = 0  # of a close: the mark when it was made, in ticks
     target: int = 0  # of a liquidation: the account
+    due: int = 0  # unix seconds; anybody may execute it after that
+    change: AnyChange | None = None  # of governor and guardian
 
 
 class DepositWaits(Command, frozen=True):

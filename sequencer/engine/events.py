@@ -2,6 +2,7 @@
 them."""
 
 from evermark.protocol.batch import Batch
+from evermark.protocol.markets import Market
 from evermark.protocol.oracle import Round
 from evermark.protocol.orders import Side
 from evermark.protocol.reject import Reject
@@ -207,6 +208,27 @@ class MarketModeChanged(Event, frozen=True):
     reason: str
 
 
+class MarketListed(Event, frozen=True):
+    """A further market; it trades from its first price on."""
+
+    market: Market
+
+
+class MarketTuned(Event, frozen=True):
+    """A market's parameters, all of them, after a change."""
+
+    market: Market
+
+
+class KeepersChanged(Event, frozen=True):
+    """Who reports from now on, and how many reports it takes."""
+
+    oracle_keepers: tuple[bytes, ...]
+    funding_keepers: tuple[bytes, ...]
+    oracle_quorum: int
+    funding_quorum: int
+
+
 class AgentChanged(Event, frozen=True):
     """An agent was approved (expiry > 0) or revoked."""
 
@@ -363,6 +385,9 @@ AnyEvent = (
     | FundingApplied
     | RoundApplied
     | MarketModeChanged
+    | MarketListed
+    | MarketTuned
+    | KeepersChanged
     | AgentChanged
     | Liquidated
     | Deleveraged

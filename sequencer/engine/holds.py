@@ -66,4 +66,5 @@ def hold(state: EngineState, account: Account) -> Reject | None:
         "an account is below zero: withdrawals and transfers wait, at most five minutes",
         until=until,
         now=state.now,
+        retry_after_ms=(until - state.now) * 1000,
     )

@@ -14,6 +14,7 @@ from sequencer.engine.commands import DepositWaits, InboxEntry, InboxEntryKind
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, EntryApplied, EntrySkipped
 from sequencer.engine.forced import CLOSED, leaves_queue, work
+from sequencer.engine.governance import apply_change
 from sequencer.engine.holds import chain_hold
 from sequencer.engine.ledger import change_collateral, claim, register
 from sequencer.engine.open_orders import cancel, live_order, live_orders
@@ -22,6 +23,7 @@ from sequencer.engine.sealing import enter, round_is_old, seal, touch, touch_pos
 from sequencer.engine.state import Account, EngineState, SlotState
 
 ALL_SLOTS = 0xFFFF
+LONG_STALE_S = 3_600  # after its due time: a withdrawal that waits for a price holds up nobody for longer
 VOIDED_LOTS = 2**62 - 1  # what the vault counts as filled of a voided slot
 
 
@@ -41,7 +43,8 @@ def consume_entry(ctx: Context, entry: InboxEntry) -> None:
     pairs = priced.open_positions if priced is not None else 0
     if len(batch.inbox) >= MAX_INBOX or not batch.has_room_for_account(pairs):
         seal(ctx)
-    enter(ctx, STAGE_INBOX, priced=priced is not None)
+    # What changes markets or keepers pins the round before it: the next one is made by the new rules.
+    enter(ctx, STAGE_INBOX, priced=entry.change is not None or priced is not None)
     execute_entry(ctx, entry)
 
 
@@ -55,6 +58,8 @@ def execute_entry(ctx: Context, entry: InboxEntry) -> None:
         _deposit(ctx, entry, account or register(ctx, entry.owner, entry.sub_account))
     elif entry.entry_kind is InboxEntryKind.DONATION:
         _deposit(ctx, entry, state.accounts[INSURANCE_FUND])
+    elif entry.entry_kind in (InboxEntryKind.GOVERNOR, InboxEntryKind.GUARDIAN):
+        _change(ctx, entry)
     elif account is None:
         state.batch.inbox.append(0)
         ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="unknown account"))
@@ -93,13 +98,15 @@ def _check(ctx: Context, entry: InboxEntry, priced: Account | None) -> Reject | 
         return no(RejectCode.OUT_OF_RANGE, "amount is out of range", "amount", entry=entry.entry_id)
     if entry.entry_kind is InboxEntryKind.DEPOSIT and entry.owner == NO_ADDRESS:
         return no(RejectCode.OUT_OF_RANGE, "a deposit needs an owner", "owner", entry=entry.entry_id)
-    if priced is not None and round_is_old(state, ctx.stamp_ms):
+    if (priced is not None or entry.change is not None) and round_is_old(state, ctx.stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round: try again", round_s=state.now)
     withdrawing = priced if entry.entry_kind is InboxEntryKind.WITHDRAWAL else None
     refusal = chain_hold(state, withdrawing) if withdrawing is not None else None
     if refusal is not None:
         return refusal
-    if withdrawing is not None and not prices_fresh(state, withdrawing):
+    # An hour after it was due the vault skips it, and so do we; entries of old journals do not say when.
+    waits = not entry.due or state.now <= entry.due + LONG_STALE_S
+    if withdrawing is not None and waits and not prices_fresh(state, withdrawing):
         return no(
             RejectCode.STALE_PRICE, "the price of an open position is stale: try again", entry=entry.entry_id
         )
@@ -119,9 +126,21 @@ def _deposit(ctx: Context, entry: InboxEntry, account: Account) -> None:
     ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=entry.amount))
 
 
+def _change(ctx: Context, entry: InboxEntry) -> None:
+    """Governor's or guardian's: no account's entry."""
+    ctx.state.batch.inbox.append(0)
+    if entry.change is not None and apply_change(ctx, entry.change):
+        ctx.emit(EntryApplied(entry_id=entry.entry_id, account=0, amount=0))
+    else:
+        ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="no longer applies"))
+
+
 def _withdraw(ctx: Context, entry: InboxEntry, account: Account) -> None:
     state: EngineState = ctx.state
     touch_positions(state, account)
+    if not prices_fresh(state, account):
+        ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="price stale for too long"))
+        return
     amount = min(entry.amount, margin_of(state, account).withdrawable)
     if amount == 0:
         ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="nothing withdrawable"))

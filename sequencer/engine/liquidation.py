@@ -101,7 +101,7 @@ def _check(ctx: Context, command: TriggerLiquidation) -> Reject | None:
             account=keeper,
         )
     at = state.markets[command.market_id]
-    if at.mode == MarketMode.HALTED:
+    if at.mode >= MarketMode.HALTED:
         return no(RejectCode.MARKET_HALTED, "the market is halted", "market")
     if state.chain_restarted:
         return chain_was_down()

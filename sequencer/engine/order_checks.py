@@ -290,7 +290,7 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
         return no(RejectCode.STALE_PRICE, "no recent price round", stamp_ms=stamp_ms, round_s=state.now)
     mode = at.effective_mode
     if mode >= MarketMode.CANCEL_ONLY:
-        halted = mode == MarketMode.HALTED
+        halted = mode >= MarketMode.HALTED
         code = RejectCode.MARKET_HALTED if halted else RejectCode.MARKET_CANCEL_ONLY
         return no(code, "the market takes no orders", "market", mode=int(mode))
     if mode == MarketMode.POST_ONLY and not order.order.post_only:

@@ -9,7 +9,8 @@ from evermark.protocol.units import MAX_PRICE_TICKS
 from sequencer.engine.commands import OracleRound
 from sequencer.engine.context import Context, no
 from sequencer.engine.debts import write_off_debts
-from sequencer.engine.events import CancelReason, MarketModeChanged, RoundApplied
+from sequencer.engine.events import CancelReason, RoundApplied
+from sequencer.engine.modes import end_pauses, update_staleness
 from sequencer.engine.open_orders import cancel, live_order
 from sequencer.engine.sealing import seal
 from sequencer.engine.state import EngineState
@@ -39,7 +40,8 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
     ctx.emit(RoundApplied(round=state.round, jumps_ppm=jumps_ppm))
     for at, price in zip(state.markets, state.round.prices, strict=True):
         at.price = price
-        _update_staleness(ctx, at.market.market_id)
+        update_staleness(ctx, at)
+    end_pauses(ctx)
     write_off_debts(ctx)
     ctx.ends_batch = True
     expire_orders(ctx)
@@ -79,21 +81,6 @@ def _well_formed(state: EngineState, signed: SignedPriceReport, round_: int, rou
             for price in report.prices
         )
     )
-
-
-def _update_staleness(ctx: Context, market_id: int) -> None:
-    state = ctx.state
-    at = state.markets[market_id]
-    stale = not at.price.is_fresh(state.now, at.market.max_price_age_s)
-    if stale == at.stale:
-        return
-    before = at.effective_mode
-    at.stale = stale
-    state.stale_markets += 1 if stale else -1
-    if at.effective_mode != before:
-        uncertain = "price jumped" if at.price.clamped else "price is stale"
-        reason = uncertain if stale else "price is fresh"
-        ctx.emit(MarketModeChanged(market_id=market_id, mode=at.effective_mode, reason=reason))
 
 
 def expire_orders(ctx: Context) -> None:

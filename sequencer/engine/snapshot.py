@@ -11,7 +11,7 @@ import msgspec
 
 from evermark.protocol.batch import FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK
 from evermark.protocol.merkle import Path
-from evermark.protocol.oracle import Round
+from evermark.protocol.oracle import NO_PRICE, Round
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import check
@@ -21,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserv
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 9  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 10  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -52,8 +52,10 @@ ACCOUNT_FIELDS = (
 )
 POSITION_FIELDS = ("size", "entry_cumulative", "entry_mark", "entry_notional")
 SLOT_FIELDS = ("sequence", "used_sequence", "filled")
+MODE_FIELDS = ("mode", "set_by_operator", "paused", "mode_for_good")
 MARKET_FIELDS = (
-    "mode",
+    "paused_until",
+    "settled_at",
     "cumulative",
     "funding_hour",
     "open_interest",
@@ -100,7 +102,7 @@ def _dump(state: EngineState) -> list[Any]:
         state.round,
         state.unsettled,
         [[*key, *value] for key, value in sorted(state.agents.items())],
-        [_fields(at, MARKET_FIELDS) for at in state.markets],
+        [_fields(at, MODE_FIELDS + MARKET_FIELDS) for at in state.markets],
         [_dump_account(account) for _, account in sorted(state.accounts.items())],
         [_dump_book(at) for at in state.markets],
         [
@@ -136,10 +138,11 @@ def _load(fields: list[Any]) -> EngineState:
     state.unsettled_sealed = sum(notional for _, notional in state.unsettled)
     state.agents = {(account, agent): (expiry, cap) for account, agent, expiry, cap in agents}
     listed = state.genesis.markets if state.genesis is not None else ()
-    for market, price, values in zip(listed, state.round.prices, markets, strict=True):
+    unpriced = [NO_PRICE] * (len(listed) - len(state.round.prices))  # listed since the round
+    for market, price, values in zip(listed, (*state.round.prices, *unpriced), markets, strict=True):
         at = MarketState(market, price)
-        _set(at, MARKET_FIELDS, values)
-        at.mode = MarketMode(at.mode)
+        modes = [MarketMode(value) for value in values[: len(MODE_FIELDS)]]
+        _set(at, MODE_FIELDS + MARKET_FIELDS, modes + values[len(MODE_FIELDS) :])
         at.stale = not price.is_fresh(state.now, market.max_price_age_s)
         state.stale_markets += at.stale
         state.markets.append(at)

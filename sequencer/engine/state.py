@@ -29,6 +29,22 @@ MAX_OPEN_BATCH_AGE_MS = 20_000
 LEAST_EXPIRY_ROOM = 1_024  # expiries kept before the ones of ended orders are looked for
 
 
+_MEETINGS = {(MarketMode.POST_ONLY, MarketMode.REDUCE_ONLY), (MarketMode.REDUCE_ONLY, MarketMode.POST_ONLY)}
+_WHILE_STALE = (
+    MarketMode.REDUCE_ONLY,
+    MarketMode.CANCEL_ONLY,
+    MarketMode.REDUCE_ONLY,
+    MarketMode.CANCEL_ONLY,
+    MarketMode.HALTED,
+    MarketMode.SETTLED,
+)  # by mode
+
+
+def stricter(one: MarketMode, other: MarketMode) -> MarketMode:
+    """What two modes together allow; what post-only leaves of reduce-only is cancelling."""
+    return MarketMode.CANCEL_ONLY if (one, other) in _MEETINGS else max(one, other)
+
+
 @mypyc_attr(acyclic=True)
 class SlotState:
     """A slot's nonce: the highest sequence seen, and what the last order that traded left on the chain."""
@@ -152,7 +168,12 @@ class MarketState:
         "mark",
         "market_id",
         "mode",
+        "mode_for_good",
         "open_interest",
+        "paused",
+        "paused_until",
+        "set_by_operator",
+        "settled_at",
         "stale",
         "triggers",
     )
@@ -164,7 +185,12 @@ class MarketState:
         self.margin = MarginTable(market)
         self.market = market
         self.price = price
-        self.mode = MarketMode.NORMAL  # as commanded; `stale` restricts it further
+        self.mode = MarketMode.NORMAL  # the strictest of the next three; `stale` restricts it further
+        self.set_by_operator = MarketMode.NORMAL
+        self.paused = MarketMode.NORMAL  # the guardian's, in force before `paused_until`
+        self.mode_for_good = MarketMode.NORMAL  # reduce-only or settled in a market that is delisted
+        self.paused_until = 0
+        self.settled_at = 0  # price in ticks of a settled market
         self.stale = True
         self.cumulative = 0
         self.funding_hour = 0
@@ -205,8 +231,8 @@ class MarketState:
 
     @property
     def effective_mode(self) -> MarketMode:
-        """The commanded mode, at least reduce-only while the price is stale."""
-        return max(self.mode, MarketMode.REDUCE_ONLY) if self.stale else self.mode
+        """The mode, at least reduce-only while the price is stale."""
+        return _WHILE_STALE[self.mode] if self.stale else self.mode
 
 
 # Names of everything in the state; compiled classes do not tell theirs.
@@ -259,7 +285,7 @@ class EngineState:
     __slots__ = STATE_FIELDS
 
     def __init__(self) -> None:
-        self.genesis: Genesis | None = None
+        self.genesis: Genesis | None = None  # with the markets, keepers and quorums that are in force now
         self.sequence = 0  # last applied command
         self.stamp_ms = 0
         self.accounts: dict[int, Account] = {}

@@ -6,8 +6,7 @@ from evermark.protocol.orders import NO_ADDRESS
 from evermark.protocol.reject import Reject, RejectCode
 from sequencer.engine.commands import BatchConfirmed, Genesis, MarketMode, SetMarketMode
 from sequencer.engine.context import Context, no
-from sequencer.engine.events import CancelReason, MarketModeChanged
-from sequencer.engine.open_orders import cancel
+from sequencer.engine.modes import refresh_mode
 from sequencer.engine.state import Account, EngineState, MarketState
 
 
@@ -28,20 +27,19 @@ def begin(ctx: Context, command: Genesis) -> None:
 
 
 def set_mode(ctx: Context, command: SetMarketMode) -> None:
-    """Change what a market accepts; halting it cancels all that waits there."""
+    """The operator's own restriction of a market, beside what the chain says; halting it cancels all that waits there."""
     state = ctx.state
     if not 0 <= command.market_id < len(state.markets):
         ctx.refuse(no(RejectCode.UNKNOWN_MARKET, "no such market", "market_id", market_id=command.market_id))
         return
     at = state.markets[command.market_id]
-    at.mode = command.mode
-    ctx.emit(MarketModeChanged(market_id=command.market_id, mode=at.effective_mode, reason=command.reason))
-    if command.mode != MarketMode.HALTED:
+    if command.mode > MarketMode.HALTED:
+        ctx.refuse(
+            no(RejectCode.OUT_OF_RANGE, "only a delisting settles a market", "mode", mode=int(command.mode))
+        )
         return
-    for side in (at.book.bids, at.book.asks):
-        for level in list(side.best_first()):
-            for order in list(level.orders()):
-                cancel(ctx, order, CancelReason.MARKET_HALTED)
+    at.set_by_operator = command.mode
+    refresh_mode(ctx, at, command.reason)
 
 
 def confirm_batch(ctx: Context, command: BatchConfirmed) -> None:

@@ -15,6 +15,7 @@ from web3.types import EventData
 
 from evermark.chain import Manifest, TransactionReverted, TransactionSender
 from evermark.chain.batches import BatchHidden, batch_within, decode_outline
+from evermark.chain.governor import GovernorContract
 from evermark.chain.rpc import UNREACHABLE, Web3
 from evermark.chain.vault import ExchangeContracts, InboxItem
 from evermark.protocol.funding import HOUR_S
@@ -64,7 +65,7 @@ class ExchangeChain:
         self._vault = self._contracts.vault.address
         self._oracle = self._contracts.oracle.address
         self._sent: dict[int, Settled] = {}  # the last that this process sent, where blocks are final at once
-        self._market_count = len(manifest.markets)
+        self._governor = GovernorContract(w3, manifest)
         self._open_claims: set[int] = set()
         self._claims_seen = 0
 
@@ -130,7 +131,7 @@ class ExchangeChain:
                 earliest = min(earliest, (await self._contracts.inbox_entry(head)).due)
             applied = [
                 (await self._contracts.market(number)).last_funding_hour
-                for number in range(self._market_count)
+                for number in range(await self._contracts.market_count())
             ]
             first = max(max(applied) + 1, now_s // HOUR_S - HOURS_LOOKED_AT)
             for hour in range(first, now_s // HOUR_S):
@@ -151,7 +152,8 @@ class ExchangeChain:
             block = await self._final_block()
             totals = await self._contracts.totals(block)
             unpaid = await self._unpaid(totals.claims, block)
-            markets = [await self._contracts.market(number, block) for number in range(self._market_count)]
+            count = await self._contracts.market_count(block)
+            markets = [await self._contracts.market(number, block) for number in range(count)]
             unconsumed, _ = await self._contracts.inbox_sums(block)
             tokens = await self._contracts.tokens_of(self._vault, block)
         sums = Sums(
@@ -252,7 +254,11 @@ class ExchangeChain:
 
     async def _entry(self, entry_id: int, block: int) -> InboxEntry:
         item = await self._contracts.inbox_entry(entry_id, block)
-        return inbox_command(entry_id, item)
+        entry = inbox_command(entry_id, item)
+        if entry.entry_kind in (InboxEntryKind.GOVERNOR, InboxEntryKind.GUARDIAN):
+            change = await self._governor.change(item.kind, item.sub_account, item.data, block)
+            return msgspec.structs.replace(entry, change=change)
+        return entry
 
     async def _unpaid(self, claims: int, block: int) -> int:
         """Sum of the claims that are open; one that was paid is never looked at again."""
@@ -319,6 +325,7 @@ def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:
         sub_account=item.sub_account,
         amount=item.amount,
         created=item.created,
+        due=item.due,
         **fields,
     )
 

@@ -76,7 +76,7 @@ class WayOut:
         if not missed and now_s > ends:
             raise Unreachable(f"its window is over, but not yet for good: {refusal}")
         if not self._is_priced():
-            raise Refused(f"{refusal}; a reversal waits for prices")
+            raise Unreachable(f"{refusal}; a reversal waits for prices")
         if not missed and str(refusal).startswith(NOBODYS):
             raise refusal
         if missed:

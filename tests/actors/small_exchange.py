@@ -180,6 +180,8 @@ class SmallClient:
         return (order.order_hash,)
 
     async def withdraw(self, *, amount_units: int) -> WithdrawReceipt:
+        if self.exchange_.refusals:
+            raise self.exchange_.refusals.pop(0)
         self.exchange_.collateral[self.number] -= amount_units
         return WithdrawReceipt(account=self.number, amount=amount_units, fee=0, batch=1)
 

@@ -12,6 +12,7 @@ from evermark.actors.leveraged import Leveraged
 from evermark.actors.maker import Maker
 from evermark.actors.takers import Takers
 from evermark.actors.wallet import Wallet
+from evermark.client import Refused
 from evermark.protocol.orders import Side
 
 BASE = {"url": "http://x", "rpc_url": "http://x", "manifest": "x", "dev_account": 1}
@@ -192,6 +193,20 @@ async def test_the_wallet_goes_all_the_way(exchange):
     assert actor.status.facts["step"] == "done"
     assert exchange.positions[TAKER, "BTC-PERP"] == 0
     assert exchange.collateral[TAKER] == 1_300 * 10**6
+
+
+async def test_the_wallet_waits_while_withdrawals_are_held(exchange):
+    """A hold is waited out; any other refusal ends it."""
+    await market_maker(exchange)
+    client = SmallClient(exchange, TAKER)
+    actor = Actor("wallet", "")
+    wallet = Wallet(WalletConfig(**BTC_ONLY), client, SmallBank(client), actor)
+    exchange.refusals = [refused("WITHDRAWALS_HELD", retry_after_ms=1), refused("WITHDRAWALS_HELD")]
+    exchange.collateral[TAKER] = 2_000 * 10**6
+    assert await wallet._withdraw() == 700 * 10**6
+    exchange.refusals = [refused("INSUFFICIENT_WITHDRAWABLE")]
+    with pytest.raises(Refused):
+        await wallet._withdraw()
 
 
 async def test_a_status_file_is_written(exchange, tmp_path):

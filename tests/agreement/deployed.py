@@ -13,7 +13,7 @@ CHAIN_ID = 31337
 
 
 class Contracts:
-    """For `Exchange`, which has markets, keepers, sequencer, governor and a clock when it deploys."""
+    """For `Exchange`, which has markets, keepers, sequencer, governor, guardian and a clock when it deploys."""
 
     @staticmethod
     def _raw(contract) -> bytes:
@@ -33,7 +33,8 @@ class Contracts:
         sequencer = hex_address(self.sequencer.address)
         self.token = deployer("TestUSDC").deploy()
         jumps = [market.jump_ppm_per_s for market in self.markets]
-        roles = (keepers, 3, keepers, sequencer, hex_address(self.governor.address), self._uptime_feed())
+        governor = env.generate_address("governor")
+        roles = (keepers, 3, keepers, sequencer, governor, self._uptime_feed())
         self.oracle = deployer("PriceOracle").deploy(ROUND_SECONDS, 3, jumps, *roles)
         helpers = [
             deployer(name).deploy().address
@@ -42,7 +43,8 @@ class Contracts:
         nonce = env.evm.vm.state.get_nonce(eoa)
         vault = keccak(rlp_encode([eoa, nonce + 2]))[12:]
         helpers.append(deployer("Exit").deploy(hex_address(vault)).address)
-        self.inbox = deployer("Inbox").deploy(self.token.address, hex_address(vault), helpers[-1], 0)
+        names = (hex_address(vault), helpers[-1], governor)
+        self.inbox = deployer("Inbox").deploy(self.token.address, *names, 0)
         configs = [
             (
                 market.symbol,
@@ -59,3 +61,6 @@ class Contracts:
         vault_arguments = (self.token.address, self.oracle.address, self.inbox.address, *helpers, sequencer)
         self.vault = with_views(deployer("MarginVault").deploy(*vault_arguments, configs))
         assert self._raw(self.vault) == vault
+        contracts = [contract.address for contract in (self.vault, self.inbox, self.oracle)]
+        keys = [hex_address(key.address) for key in (self.proposer, self.guardian)]
+        self.governance = deployer("Governor").deploy(*contracts, *keys, override_address=governor)

@@ -62,7 +62,7 @@ class Exchange(InboxCalls, Contracts):
         self.sequence = 0
         self.keepers = sorted((signer(f"keeper {i}") for i in range(3)), key=lambda key: key.address)
         self.sequencer = signer("sequencer")
-        self.governor = signer("governor")
+        self.proposer, self.guardian = signer("governor"), signer("guardian")
         self.settled = []
         self.posted: set[int] = set()
         self.reports: dict[int, tuple[SignedPriceReport, ...]] = {}
@@ -126,6 +126,7 @@ class Exchange(InboxCalls, Contracts):
     def round(self, prices, step_s: int = ROUND_SECONDS):
         """A new round `step_s` later; `prices` are (index, mark) or None (all keepers abstain) by market."""
         self.now += step_s
+        self.last_prices = prices
         packed = tuple(pack_price(*price) if price else 0 for price in prices)
         report = PriceReport(round=self.now // ROUND_SECONDS, timestamp=self.now, prices=packed)
         signed = tuple(
@@ -161,7 +162,7 @@ class Exchange(InboxCalls, Contracts):
         order = Order(
             owner=owner.address,
             sub_account=sub_account,
-            market=self.markets[market].symbol,
+            market=self.state.markets[market].market.symbol,
             side=side,
             size=size,
             limit_price=price,
@@ -190,7 +191,7 @@ class Exchange(InboxCalls, Contracts):
                 Order(
                     owner=owner.address,
                     sub_account=0,
-                    market=self.markets[market].symbol,
+                    market=self.state.markets[market].market.symbol,
                     side=side,
                     size=size,
                     limit_price=price,
@@ -321,7 +322,7 @@ class Exchange(InboxCalls, Contracts):
         for due, claim, _, amount in self.state.delayed_claims:
             assert self.vault.claim(claim)[1:] == (amount, due), f"claim {claim}"
         collateral = 0
-        sizes = [0] * len(self.markets)
+        sizes = [0] * len(self.state.markets)
         for account in self.state.accounts.values():
             on_chain = self.vault.account(account.account_id)
             collateral += on_chain.collateral

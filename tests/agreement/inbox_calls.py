@@ -3,7 +3,9 @@
 import boa
 from eth_hash.auto import keccak
 
+from evermark.chain.governor import Action, Proposal, ProposalState, decode_change
 from evermark.chain.vault import InboxItem
+from evermark.protocol.governance import DELAY_S, LONG_DELAY_S, PauseMarket
 from evermark.protocol.signing import Signer
 from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.engine.events import CommandRejected
@@ -80,6 +82,48 @@ class InboxCalls:
         kind, call = InboxEntryKind.REVOKE_AGENT, self.inbox.revoke_agent
         return self._request(kind, owner, call, arguments, agent=agent.address)
 
+    def govern(self, call: str, *arguments, slow: bool = False, execute: bool = True) -> int:
+        """Propose, and unless told otherwise wait for the delay and execute; the proposal's id."""
+        boa.env.evm.patch.timestamp = self.now
+        delay = LONG_DELAY_S if slow else DELAY_S
+        propose = getattr(self.governance, f"propose_{call}")
+        with boa.env.prank(hex_address(self.proposer.address)):
+            proposal = propose(*arguments, self.now + delay + 20 * 3_600)
+        if execute:
+            self.round(self.last_prices, delay)
+            self.execute(proposal)
+        return proposal
+
+    def execute(self, proposal: int):
+        """Carry out what is ripe, and tell the engine as the sequencer would read it from the chain."""
+        self.retry_entry()
+        boa.env.evm.patch.timestamp = self.now
+        self.governance.execute(proposal)
+        return self._entry(InboxEntryKind.GOVERNOR, self._governor(), 0, change=self.change_of(proposal))
+
+    def pause(self, market: int, mode: int, duration_s: int):
+        """The guardian's mode of one market, unless an entry of it is open."""
+        self.retry_entry()
+        if self.inbox.open_entry(self.governance.address, market, InboxEntryKind.GUARDIAN):
+            return []
+        boa.env.evm.patch.timestamp = self.now
+        with boa.env.prank(hex_address(self.guardian.address)):
+            self.governance.pause([market], mode, duration_s)
+        until = self.now + duration_s if mode else 0
+        change = PauseMarket(market, mode, until)
+        return self._entry(InboxEntryKind.GUARDIAN, self._governor(), market, change=change)
+
+    def change_of(self, proposal: int):
+        """The change of a proposal, decoded as `evermark.chain.governor` does."""
+        values = self.governance.proposal(proposal)
+        config, terms = self.governance.listing(proposal)
+        return decode_change(
+            Proposal(Action(values[0]), ProposalState(values[1]), *values[2:]), tuple(config), tuple(terms)
+        )
+
+    def _governor(self) -> bytes:
+        return bytes.fromhex(str(self.governance.address)[2:])
+
     def _request(self, kind, owner: Signer, call, arguments, **fields):
         """What waits at the head goes first; an entry of the kind that is open refuses another."""
         self.retry_entry()
@@ -117,6 +161,7 @@ class InboxCalls:
             sub_account=sub_account,
             amount=amount,
             created=self.now,
+            due=int(self.inbox.entry(self.entries).due),
             **fields,
         )
         if self.waiting:

@@ -68,7 +68,8 @@ def vault(chain: Any) -> Any:
 @pytest.fixture
 def inbox(usdc: Any, vault: Any, chain: Any) -> Any:
     """Without bonds; `bonded` in test_inbox_requests.py has them."""
-    return compiled("Inbox").deploy(usdc, vault, chain.generate_address("exit"), 0)
+    others = (chain.generate_address("exit"), chain.generate_address("governor"))
+    return compiled("Inbox").deploy(usdc, vault, *others, 0)
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ def test_plain_transfers_to_the_vault_change_nothing(inbox, usdc, vault, owner):
 def odd(chain, vault):
     """An inbox on a token with bad habits, and an owner with 1,000 of it."""
     token = compiled("OddToken").deploy()
-    inbox = compiled("Inbox").deploy(token, vault, vault, 0)
+    inbox = compiled("Inbox").deploy(token, vault, vault, vault, 0)
     owner = chain.generate_address("owner")
     token.mint(owner, 1_000 * USDC)
     token.approve(inbox, ALL, sender=owner)
@@ -222,7 +222,7 @@ def test_a_token_that_answers_false_is_believed(odd):
 def test_a_token_that_answers_nothing_works(chain, vault):
     """Old tokens return no value from transferFrom."""
     token = compiled("SilentToken").deploy()
-    inbox = compiled("Inbox").deploy(token, vault, vault, 0)
+    inbox = compiled("Inbox").deploy(token, vault, vault, vault, 0)
     owner = chain.generate_address("owner")
     token.mint(owner, 20 * USDC)
     inbox.deposit(20 * USDC, 0, sender=owner)

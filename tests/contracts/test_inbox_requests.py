@@ -124,7 +124,8 @@ def test_the_oldest_waiting_deposit_is_known(inbox, vault, registered, chain):
 @pytest.fixture
 def bonded(usdc, vault, registered, chain):
     """An inbox at 2 gwei a unit of gas, and an owner with ether and an allowance."""
-    inbox = compiled("Inbox").deploy(usdc, vault, chain.generate_address("exit"), 2 * GWEI)
+    others = (chain.generate_address("exit"), chain.generate_address("governor"))
+    inbox = compiled("Inbox").deploy(usdc, vault, *others, 2 * GWEI)
     usdc.approve(inbox, 2**256 - 1, sender=registered)
     chain.set_balance(registered, 10**18)
     return inbox

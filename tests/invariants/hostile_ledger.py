@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from builders import Exchange, signer
+from builders import DEPOSITS_WORD, Exchange, signed_128, signer
 
 INSURANCE_FUND, FEE_ACCOUNT, FIRST_USER = 1, 2, 3
 SLOTS = range(1, 6)  # the slots that the traders of these tests use
@@ -133,6 +133,8 @@ def check_moment(exchange: Exchange, moment: Moment) -> None:
     collateral = sum(account.collateral for account in moment.accounts.values())
     claims = sum(amount for _, amount in moment.claims.values())
     assert collateral + totals.funding_pool + claims == totals.credited, "invariant 1: tokens are conserved"
+    deposits = signed_128(exchange.vault.word(DEPOSITS_WORD))
+    assert deposits == collateral + totals.funding_pool, "what the outflow limits are shares of"
     assert totals.credited + moment.unconsumed <= moment.balance, "invariant 1: more credited than held"
     assert 0 <= totals.dust < SCALE, "dust of funding is below one unit"
     for market in exchange.markets:

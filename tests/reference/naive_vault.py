@@ -10,6 +10,7 @@ from collections import defaultdict
 from naive_actions import OUTFLOW, Actions, ceil, count_claim, require
 from naive_backstop import FEES, FUND, NO_INDEX, PPM, Backstop
 from naive_forced import Forced
+from naive_governance import Governance
 from naive_oracle import words_hash
 
 MARK_TRIGGERS = (1, 2)  # above, below
@@ -36,6 +37,8 @@ class NaiveVault:
         self.cumulative = defaultdict(int)
         self.open_interest = defaultdict(int)
         self.hours = defaultdict(int)
+        self.pauses = {}  # market -> the guardian's mode and its end
+        self.endings, self.settled_at = {}, {}  # market -> the mode that a delisting leaves, and its price
         self.pool = self.dust = self.claimed = self.credited = 0
         self.batch_id = self.entries = 0
         self.restarted = False  # the chain was down within the last hour
@@ -75,7 +78,7 @@ class NaiveVault:
         return ceil(notional * reached[-1].initial_fraction_ppm, PPM) - reached[-1].deduction
 
 
-class Settlement(Actions, Backstop, Forced):
+class Settlement(Actions, Backstop, Forced, Governance):
     """One batch being applied."""
 
     def __init__(self, vault, batch, round_, entries, funding_rates):
@@ -186,6 +189,10 @@ class Settlement(Actions, Backstop, Forced):
         entry = self.entries[vault.entries]
         vault.entries += 1
         key = (entry.owner, entry.sub_account)
+        if entry.entry_kind in (9, 10):
+            require(use.account_index == NO_INDEX, "nobody's entry")
+            self.change(entry.change)
+            return
         if entry.entry_kind == 2:
             account = FUND
         elif entry.entry_kind == 1:
@@ -205,6 +212,8 @@ class Settlement(Actions, Backstop, Forced):
         vault, agent = self.vault, (account, entry.agent)
         if entry.entry_kind == 3:
             equity, initial, _, notional = self.margin(account)
+            if not self.all_fresh(account) and entry.due and self.now > entry.due + 3_600:
+                return
             require(self.all_fresh(account), "stale price")
             self.after_outage(account)
             amount = min(entry.amount, max(0, equity - max(initial, ceil(notional, 5))))
@@ -321,6 +330,8 @@ class Settlement(Actions, Backstop, Forced):
         require(sign * (taker.limit_price - price) >= 0 and not taker.post_only, "taker's limit")
         _, market_id = self.pair(self.batch.orders[fill.first].pair)
         self.check_band(market_id, price)
+        self.check_mode(market_id, self.pair(self.batch.orders[fill.first].pair)[0], -sign * fill.size)
+        self.check_mode(market_id, self.pair(self.batch.orders[fill.second].pair)[0], sign * fill.size)
         maker_account, _ = self.use_row(fill.first, fill.size, price, True)
         taker_account, _ = self.use_row(fill.second, fill.size, price, False)
         require(maker_account != taker_account, "self-trade")
@@ -333,6 +344,7 @@ class Settlement(Actions, Backstop, Forced):
         size = self.vault.positions[FUND, market_id][0]
         require(fund == FUND and size * sign >= fill.size, "fund does not shrink")
         require(sign * (taker.limit_price - mark) >= 0 and self.is_fresh(market_id), "taker's limit")
+        self.check_mode(market_id, self.pair(self.batch.orders[fill.first].pair)[0], sign * fill.size)
         account, _ = self.use_row(fill.first, fill.size, mark, False)
         self.trade(account, market_id, sign * fill.size, mark)
         self.trade(FUND, market_id, -sign * fill.size, mark)

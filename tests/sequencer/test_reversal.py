@@ -30,7 +30,7 @@ from sequencer.followers import Followers
 from sequencer.journal import decode_command
 from sequencer.pipeline import Together
 from sequencer.replay import replay
-from sequencer.settlement.errors import Refused
+from sequencer.settlement.errors import Refused, Unreachable
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ async def test_nothing_is_reversed_before_the_window_is_over_or_without_prices(
         with pytest.raises(Refused, match="round too old"):
             await house.line.step()
         world.now_s += 200
-        with pytest.raises(Refused, match="a reversal waits for prices"):
+        with pytest.raises(Unreachable, match="a reversal waits for prices"):
             await house.line.step()
         assert house.core.backlog.reversals == 0
         await house.core.pipeline.submit(world.round())

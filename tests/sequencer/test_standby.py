@@ -18,13 +18,14 @@ from small_core import TAKER, SmallCore
 from evermark.protocol.orders import Signature, Transfer
 from evermark.protocol.units import USDC
 from sequencer.core import Core
-from sequencer.engine.commands import PlaceOrder, TransferRequest, TriggerLiquidation
+from sequencer.engine.commands import PlaceOrder, ReversalCause, TransferRequest, TriggerLiquidation
 from sequencer.engine.events import CommandRejected
 from sequencer.engine.snapshot import state_hash
 from sequencer.journal import JournalRefused, decode_command
 from sequencer.journal.postgres import PostgresJournal
 from sequencer.opening import LONG_STOP_S, WITHDRAWALS_HELD_S, Opening
 from sequencer.outside import create_outside
+from sequencer.settlement.reversal import ReversalPlan
 from sequencer.standby import wait_for_turn
 
 pytestmark = pytest.mark.timeout(120)
@@ -138,6 +139,35 @@ async def test_standby_stops_without_taking_over(cluster: PostgresCluster, tmp_p
         await core.close()
         watching.close()
         await small.submit(world.round())
+
+
+@pytest.mark.postgres
+@pytest.mark.safety("G26", "sequencer")
+async def test_standby_follows_a_reversal(cluster: PostgresCluster, tmp_path: Path) -> None:
+    """It goes back as the leader does, from a snapshot of its own or from nothing, and goes on to the same state."""
+    with psycopg.connect(cluster.url("n1", "postgres"), autocommit=True) as db:
+        db.execute("CREATE DATABASE reversal")
+    url, world = cluster.url(database="reversal"), World()
+    async with SmallCore(tmp_path / "leader", world, journal=url) as small:
+        await small.fund()
+        now_ms = lambda: world.now_s * 1000  # noqa: E731
+        core = Core(
+            tmp_path / "standby", world.genesis, now_ms, journal=url, standby=True, snapshot_every=100
+        )
+        for seed in (1, 2):
+            await small.trade(160, seed=seed)
+            await core.follow()
+            backlog = small.core.backlog
+            plan = ReversalPlan(
+                backlog.last_confirmed, backlog.confirmed_sequence, ReversalCause.MISSED_WINDOW
+            )
+            await small.core.reverse(plan)
+            assert backlog.reversals == seed
+            await core.follow()
+            assert state_hash(core.state) == state_hash(small.core.state)
+            assert core._followers.encode_memory() == small.core._followers.encode_memory()
+        assert list((tmp_path / "standby" / "snapshots").iterdir())
+        await core.close()
 
 
 @pytest.mark.safety("G14", "sequencer")

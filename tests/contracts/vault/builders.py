@@ -38,6 +38,8 @@ MARKETS = load_markets()
 START_S = 1_800_000_000
 ROUND_S = 10
 NOBODY = "0x" + "00" * 20
+DEPOSITS_WORD = 2**39 + 515  # what the outflow limits are shares of
+FROZEN_BATCH_ID = 2**48 - 1
 USDC = 1_000_000
 SELECTOR = keccak(b"settle()")[:4]
 ERROR_STRING = keccak(b"Error(string)")[:4]
@@ -96,6 +98,11 @@ class Party:
     sub_account: int = 0
 
 
+def signed_128(word: int) -> int:
+    """The lowest 128 bits as a signed integer."""
+    return (word & (2**128 - 1) ^ 2**127) - 2**127
+
+
 class Exchange:
     """All contracts of an exchange, deployed on boa's current chain; time moves with `round`."""
 
@@ -122,9 +129,12 @@ class Exchange:
         self.vault_address = boa.env.generate_address("vault")
         self.exit = deployer("Exit").deploy(self.vault_address)
         self.inbox = deployer("Inbox").deploy(
-            self.token.address, self.vault_address, self.exit.address, bond_gas_price
+            self.token.address, self.vault_address, self.exit.address, self.governor, bond_gas_price
         )
         self.vault = self._deploy_vault()
+        self.proposer, self.guardian = (boa.env.generate_address(role) for role in ("proposer", "guardian"))
+        named = (self.vault_address, self.inbox.address, self.oracle.address, self.proposer, self.guardian)
+        self.governance = deployer("Governor").deploy(*named, override_address=self.governor)
         self.separator = bytes(self.vault.domain_separator())
         self.last = tuple(oracle.NO_PRICE for _ in markets)
         self.pinned: oracle.Round | None = None
@@ -141,6 +151,12 @@ class Exchange:
         configs = [market_config(market) for market in self.markets]
         vault = deployer("MarginVault").deploy(*arguments, configs, override_address=self.vault_address)
         return with_views(vault)
+
+    def list_market(self, market: Market) -> None:
+        """Learn of a market that the governor listed: from the next round on it may have a price."""
+        self.markets = (*self.markets, market)
+        self.last = (*self.last, oracle.NO_PRICE)
+        self.jumps = [*self.jumps, market.jump_ppm_per_s]
 
     def branch(self) -> Exchange:
         """The same exchange for one test: what it learns of the chain stays in this copy."""
@@ -250,6 +266,8 @@ class Exchange:
         collateral = sum(self.vault.account(account).collateral for account in accounts)
         claims = sum(self.vault.claim(claim).amount for claim in range(1, totals.claims + 1))
         assert collateral + totals.funding_pool + claims == totals.credited
+        if totals.batch_id != FROZEN_BATCH_ID:  # what an exit pays counts nowhere
+            assert signed_128(self.vault.word(DEPOSITS_WORD)) == collateral + totals.funding_pool
         assert totals.credited + self.inbox.unconsumed() <= self.token.balanceOf(self.vault.address)
         assert totals.dust < 10**12
         for market in self.markets:
@@ -497,9 +515,9 @@ class Builder:
     def data(self) -> bytes:
         return SELECTOR + codec.encode_batch(self.build())
 
-    def settle(self) -> Any:
-        """Sends the batch as the sequencer and returns the computation; a revert raises BoaError."""
-        return send(self.exchange, self.data())
+    def settle(self, sender: Any = None) -> Any:
+        """Sends the batch, as the sequencer unless `sender` is given, and returns the computation; a revert raises Refused."""
+        return send(self.exchange, self.data(), sender)
 
 
 class Refused(Exception):

@@ -3,6 +3,7 @@
 import boa
 import pytest
 from builders import USDC, Exchange, Party
+from governing import Governing
 
 PRICES = {0: 600_000, 1: 250_000, 2: 15_000, 3: 30_000}  # BTC 60,000.0, ETH 2,500.00, SOL 150.00, AVAX 30.000
 DEPOSIT = 100_000 * USDC
@@ -43,6 +44,12 @@ def taker(exchange: Exchange) -> Party:
 def keeper(exchange: Exchange) -> Party:
     """A third trader: a liquidation keeper's account, or a bystander."""
     return exchange.parties[5]
+
+
+@pytest.fixture
+def governing(exchange: Exchange) -> Governing:
+    """The governor and the guardian at work."""
+    return Governing(exchange)
 
 
 @pytest.fixture

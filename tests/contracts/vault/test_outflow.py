@@ -3,11 +3,9 @@
 import boa
 import pytest
 from boa.util.abi import Address
-from builders import USDC, Exchange, Party, events, signer
+from builders import DEPOSITS_WORD, USDC, Exchange, Party, events, signer
 
 from evermark.protocol.outflow import DAY_FLOOR, HOUR_FLOOR, MAX_DELAY_S
-
-DEPOSITS_WORD = 2**39 + 515
 
 
 def withdraw(exchange: Exchange, party: Party, amount: int, **more):
