@@ -637,7 +637,7 @@ def _prices(task: Task, oracle: address, start: uint256, overdue: bool) -> uint2
     """
     at: uint256 = start
     pairs_at: uint256 = task.accounts_at + 4 * task.accounts + 2
-    row_at: uint256 = pairs_at + 3 * (codec.word(pairs_at) & units.U16) + 2
+    row_at: uint256 = pairs_at + 3 * (codec.word(pairs_at) & units.U16) + 4
     row_count: uint256 = codec.word(row_at) & units.U16
     next: uint256 = 0  # the row that begins at `row_at`
     for i: uint256 in range(codec.word(start) & units.U8, bound=255):

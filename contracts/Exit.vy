@@ -25,7 +25,6 @@ interface IQueue:
 
 DAY_S: constant(uint256) = 86_400
 DEAD_S: constant(uint256) = 604_800  # a market without a price for a week: longer than the governor needs to delist it
-SETTLED: constant(uint256) = 5  # mode of a delisted market
 MOST: constant(uint256) = 1_000  # accounts counted at once; gas bounds it below that when they hold positions
 FROZEN: constant(uint256) = units.U48  # as last batch id: no batch can follow it
 CLAIM_CREATED: constant(bytes32) = keccak256("ClaimCreated(uint256,uint256,address,uint256,uint256)")
@@ -77,8 +76,6 @@ def freeze_dead_market(market: uint256):
     assert market < 64, "exit: no such market"
     s: uint256 = staticcall door.IVault(VAULT).word(ledger.MARKET_S | market)
     assert s >> ledger.S_OPEN_INTEREST & units.U64 != 0, "exit: nobody is in it"
-    p: uint256 = staticcall door.IVault(VAULT).word(ledger.MARKET_P | market)
-    assert p >> ledger.P_MODE != SETTLED, "exit: settled"
     oracle: address = self._contracts()[2]
     for lane: uint8 in range(2):
         round: uint256 = staticcall IPriceOracle(oracle).last_round(lane)

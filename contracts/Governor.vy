@@ -36,7 +36,6 @@ SEQUENCER: constant(uint256) = 6
 REFERENCE: constant(uint256) = 7
 GUARDIAN: constant(uint256) = 8
 GOVERNOR: constant(uint256) = 9
-SETTLE: constant(uint256) = 10
 
 PROPOSED: constant(uint256) = 1
 CANCELLED: constant(uint256) = 2
@@ -49,15 +48,10 @@ LONG_DELAY_S: constant(uint256) = 1_209_600  # 14 days
 WINDOW_S: constant(uint256) = 86_400  # from the end of the delay to the latest deadline
 MAX_PAUSE_S: constant(uint256) = 259_200  # 72 hours
 PAUSE_REST_S: constant(uint256) = 604_800  # a week between the end of a market's pauses and the next
-HOUR_S: constant(uint256) = 3_600
-MINUTES: constant(uint256) = 60
-FIX_GRACE_S: constant(uint256) = 7_200  # after a delisting's hour, before another hour may stand in for it
-MIN_SAMPLES: constant(uint256) = 30
 POST_ONLY: constant(uint256) = 1
 REDUCE_ONLY: constant(uint256) = 2
 CANCEL_ONLY: constant(uint256) = 3
 HALTED: constant(uint256) = 4
-SETTLED: constant(uint256) = 5
 MAX_MARKETS: constant(uint256) = 64
 CHANGE_ENTRY: constant(uint8) = 9
 PAUSE_ENTRY: constant(uint8) = 10
@@ -70,7 +64,6 @@ governor: public(address)
 guardian: public(address)
 proposal_count: public(uint256)
 pauses_end: public(HashMap[uint256, uint256])  # by market: when the pauses that have begun are over at the latest
-delisting_hour: public(HashMap[uint256, uint256])
 _proposals: HashMap[uint256, IGovernor.Proposal]
 _configs: HashMap[uint256, IMarginVault.MarketConfig]
 _terms: HashMap[uint256, IGovernor.Terms]
@@ -118,12 +111,9 @@ def propose_tuning(
 
 
 @external
-def propose_delisting(market: uint256, hour: uint256, deadline: uint256) -> uint256:
+def propose_delisting(market: uint256, deadline: uint256) -> uint256:
     assert self._word(ledger.MARKET_P, market) != 0, "governor: no such market"
-    assert self.delisting_hour[market] == 0, "governor: delisted already"
-    assert hour * HOUR_S >= deadline + 2 * HOUR_S, "governor: hour too early"
-    assert hour * HOUR_S <= deadline + 7 * units.DAY_S, "governor: hour too late"
-    return self._propose(DELIST, market, hour, DELAY_S, deadline)
+    return self._propose(DELIST, market, 0, DELAY_S, deadline)
 
 
 @external
@@ -226,52 +216,6 @@ def pause(markets: DynArray[uint256, 64], mode: uint256, duration_s: uint256):
         log IGovernor.Paused(market=market, mode=mode, until=until, entry=entry)
 
 
-# --------------------------------------------------------------------------------------------------------------- delisting
-
-
-@payable
-@nonreentrant
-@external
-def fix_price(market: uint256, hour: uint256) -> uint256:
-    named: uint256 = self.delisting_hour[market]
-    assert named != 0, "governor: not delisted"
-    end: uint256 = (hour + 1) * HOUR_S
-    assert block.timestamp >= end + MINUTES, "governor: hour not over"
-    # Where nobody could fix the named hour's price in time, the newest whole hour that has one stands in for it.
-    assert hour == named or (hour > named and block.timestamp < end + HOUR_S + MINUTES), "governor: not the hour"
-    assert hour == named or block.timestamp >= (named + 1) * HOUR_S + FIX_GRACE_S, "governor: not the hour"
-    total: uint256 = 0
-    samples: uint256 = 0
-    total, samples = self._samples(market, hour * HOUR_S)
-    assert samples >= MIN_SAMPLES, "governor: too few rounds"
-    price: uint256 = total // samples
-    self.delisting_hour[market] = 0
-    id: uint256 = self._add(SETTLE, market, price, block.timestamp, block.timestamp)
-    self._proposals[id].state = EXECUTED
-    log IGovernor.PriceFixed(market=market, hour=hour, price=price, samples=samples, proposal=id)
-    return extcall IQueue(INBOX).queue_change(CHANGE_ENTRY, 1, id, value=msg.value)
-
-
-@view
-@internal
-def _samples(market: uint256, start: uint256) -> (uint256, uint256):
-    """
-    @dev Sum and number of one sample a minute: the market's index, the last accepted one, in the minute's first round of either lane.
-    """
-    total: uint256 = 0
-    samples: uint256 = 0
-    seconds: uint256 = staticcall IPriceOracle(ORACLE).ROUND_SECONDS()
-    for minute: uint256 in range(MINUTES):
-        first: uint256 = (start + 60 * minute + seconds - 1) // seconds
-        for round: uint256 in range(first, first + (60 + seconds - 1) // seconds, bound=60):
-            index: uint256 = staticcall IPriceOracle(ORACLE).index_of(round, market)
-            if index != 0:
-                total += index
-                samples += 1
-                break
-    return total, samples
-
-
 # ------------------------------------------------------------------------------------------------------------- taking effect
 
 
@@ -304,10 +248,7 @@ def _take_effect(id: uint256, proposal: IGovernor.Proposal) -> bool:
         extcall IPriceOracle(ORACLE).set_jump(proposal.subject, self._terms[id].jump_ppm_per_s)
         return True
     if action == DELIST:
-        if self.delisting_hour[proposal.subject] != 0 or self._is_ending(proposal.subject):
-            return False
-        self.delisting_hour[proposal.subject] = proposal.detail
-        return True
+        return not self._is_ending(proposal.subject)
     if action == KEEPER:
         call: Bytes[36] = abi_encode(proposal.subject, method_id=method_id("remove_oracle_keeper(address)"))
         if proposal.detail == 1:
@@ -365,8 +306,6 @@ def _words(proposal_id: uint256) -> DynArray[uint256, 16]:
         ]
     if proposal.action == DELIST:
         return self._delisting_words(market)
-    if proposal.action == SETTLE:
-        return self._mode_words(market, SETTLED, proposal.detail << ledger.M_SETTLED_AT)
     return [0]  # in force in the oracle; no word changes
 
 
@@ -380,8 +319,6 @@ def _pause_words(market: uint256, mode: uint256, until: uint256) -> DynArray[uin
     m: uint256 = self._word(ledger.MARKET_M, market)
     if m & units.U40 != 0:
         stays = m >> ledger.M_AFTER & units.U8
-    if stays == SETTLED:
-        return []
     if mode == 0:
         return self._mode_words(market, stays, 0)
     return self._mode_words(market, self._stricter(mode, stays), until | stays << ledger.M_AFTER)

@@ -268,7 +268,7 @@ def settle():
 @internal
 def _settle(round: uint256, batch_id: uint256):
     """
-    @dev The sections in their order; orders stand before sections 1 to 3 but are verified after them.
+    @dev The sections in their order; orders stand before sections 1 to 3, which decide owners and agents, but are verified after them.
     """
     fee_classes: uint256 = codec.word(HEADER_END + 1) & units.U8
     at: uint256 = unsafe_add(HEADER_END + 2, unsafe_mul(4, fee_classes))
@@ -280,18 +280,20 @@ def _settle(round: uint256, batch_id: uint256):
     at = unsafe_add(unsafe_add(at, unsafe_mul(4, accounts)), 2)
     pairs: uint256 = codec.word(at) & units.U16
     tables.load(accounts_at, accounts, at, pairs, batch_id)
-    at = unsafe_add(unsafe_add(at, unsafe_mul(3, pairs)), 2)
-    rows: uint256 = codec.word(at) & units.U16
-    context |= accounts << 88 | pairs << 104 | rows << 120 | accounts_at << 152
+    at = unsafe_add(unsafe_add(at, unsafe_mul(3, pairs)), 4)
+    rows: uint256 = codec.word(at) & units.U32  # where they end, as the batch says, and their number
+    context |= accounts << 88 | pairs << 104 | (rows & units.U16) << 120 | accounts_at << 152
     rows_at: uint256 = at
-    skipped: uint256 = orders.skip(at, rows)
-    at = unsafe_add(skipped & units.U32, 5)
+    rows_end: uint256 = unsafe_add(at, rows >> 16)
+    at = unsafe_add(rows_end, 5)
     # Sections 1 to 3 are the clerk's, unless their three counts are zero; it decides what anybody may settle.
     if codec.word(at) & units.U40 != 0 or context & OVERDUE != 0:
         at = self._clerk(unsafe_sub(at, 5), context)
-    if skipped >> 32 != 0:
-        self._verify(rows_at, skipped >> 32, context)
-    orders.load(rows_at, rows, context)
+    loaded: uint256 = orders.load(rows_at, rows & units.U16, context)
+    if loaded != rows_end:
+        if loaded & units.U32 != rows_end:
+            reasons.fail(reasons.TRAILING_BYTES)
+        self._verify(rows_at, loaded >> 32, context)
     at = unsafe_add(at, 2)
     fees: int256 = 0
     at, fees = fills.apply(at, codec.word(at) & units.U16, context)

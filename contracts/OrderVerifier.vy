@@ -36,7 +36,7 @@ def settle() -> uint256:
     markets_at: uint256 = FEES_END + 4 * (codec.word(FEES_END) & units.U8) + 1
     accounts_at: uint256 = markets_at + (codec.word(markets_at) & units.U8) + 2
     pairs_at: uint256 = accounts_at + 4 * (codec.word(accounts_at) & units.U16) + 2
-    row_at: uint256 = pairs_at + 3 * (codec.word(pairs_at) & units.U16) + 2
+    row_at: uint256 = pairs_at + 3 * (codec.word(pairs_at) & units.U16) + 4
     separator: bytes32 = eip712.separator_of(msg.sender)
     verified: uint256 = 0
     root: bytes32 = empty(bytes32)  # of the scheme-1 row before, and who signed it

@@ -356,15 +356,6 @@ def prices_hash(lane: uint8, round_: uint256) -> bytes32:
 
 @view
 @external
-def index_of(round_: uint256, market: uint256) -> uint256:
-    for lane: uint8 in range(2):
-        if round_ != 0 and self._ring[lane][round_ % RING][0] & U40 == round_:
-            return self._ring[lane][round_ % RING][market // 2 + 1] >> 128 * (market % 2) & U32
-    return 0
-
-
-@view
-@external
 def newest_round() -> (uint8, uint256):
     if self.last_round[PUBLIC_LANE] > self.last_round[SEQUENCER_LANE]:
         return PUBLIC_LANE, self.last_round[PUBLIC_LANE]

@@ -139,7 +139,9 @@ def close_hour(
     needed = -(-expected * rules.min_share_ppm // PPM)
     rates, informed = [], 0
     for market in markets:
-        known = [one.premiums_ppb[market.market_id] for one in ordered]
+        known = [
+            one.premiums_ppb[market.market_id] for one in ordered if market.market_id < len(one.premiums_ppb)
+        ]
         premiums = [premium for premium in known if premium is not None]
         enough = len(premiums) >= max(1, needed)
         informed += enough

@@ -93,6 +93,9 @@ def source_rules(prices: PricesConfig) -> SourceRules:
     return SourceRules(max_age_s=prices.max_age_s, max_spread_ppm=prices.max_spread_ppm)
 
 
+MARKETS_LOOK_S = 5.0  # wall time between looks at which markets there are
+
+
 class KeeperProcess:
     """The parts that the roles of a process share: sources, books, clock, status file."""
 
@@ -139,11 +142,48 @@ class KeeperProcess:
             await self._source.start()
         info = await self._wait_for_exchange()
         if set(self._signers) & {"oracle", "funding"} and self._source is None:
-            self._source = make_source(self._config.prices, info.markets)
-            await self._source.start()
-        async with asyncio.TaskGroup() as group:
-            for role, signer in self._signers.items():
-                group.create_task(self._role(role, signer, info), name=role)
+            await self._open_source(info)
+        while True:
+            changed = await self._run_roles(info)
+            if set(self._signers) & {"oracle", "funding"} and changed.markets != info.markets:
+                await self._open_source(changed)
+            info = changed
+
+    async def _open_source(self, info: ExchangeInfo) -> None:
+        """Sources of all markets that there are now, in place of those that were open."""
+        if self._source is not None:
+            await self._source.close()
+        self._source = make_source(self._config.prices, info.markets)
+        await self._source.start()
+
+    async def _run_roles(self, info: ExchangeInfo) -> ExchangeInfo:
+        """All roles, until the exchange lists or changes a market; returns the new facts. A role's crash is raised."""
+        watch = asyncio.create_task(self._await_change(info), name="markets")
+        roles = [
+            asyncio.create_task(self._role(role, signer, info), name=role)
+            for role, signer in self._signers.items()
+        ]
+        try:
+            done, _ = await asyncio.wait([watch, *roles], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {watch}:
+                task.result()
+            return await watch
+        finally:
+            for task in (watch, *roles):
+                task.cancel()
+            await asyncio.gather(watch, *roles, return_exceptions=True)
+
+    async def _await_change(self, info: ExchangeInfo) -> ExchangeInfo:
+        """The exchange's facts once its markets are others than those of `info`."""
+        while True:
+            await asyncio.sleep(MARKETS_LOOK_S)
+            try:
+                now = await self._exchange.info()
+            except (EvermarkError, *UNREACHABLE):
+                continue  # the roles say so themselves
+            if now.markets != info.markets:
+                log.info("the exchange has other markets now", markets=[one.symbol for one in now.markets])
+                return now
 
     async def _wait_for_exchange(self) -> ExchangeInfo:
         """The exchange's facts, once chain and gateway answer; the status says what it waits for."""

@@ -91,7 +91,7 @@ class Core:
         )
         self._followers = followers = Followers(self.history, self.market_data, self.backlog, self.reports)
         if recovered.memory is not None:
-            followers.recall(genesis, recovered.memory)
+            followers.recall(self.state.genesis or genesis, recovered.memory)
         self.snapshotter = Snapshotter(
             files,
             self.state,

@@ -80,8 +80,8 @@ class Followers:
         return _encoded(self.backlog, self.market_data, self.reports)
 
     def recall(self, genesis: Genesis, memory: Memory) -> None:
-        """Go on where the memory was taken. The engine's state has to be of the same record."""
+        """Go on where the memory was taken. The engine's state has to be of the same record; `genesis` is what is in force."""
         self.history.list_markets(genesis)
         self.backlog.recall(memory.backlog)
         self.market_data.recall(memory.market_data)
-        self.reports.recall(memory.reports)
+        self.reports.recall(memory.reports, genesis)

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from evermark.protocol.funding import HOUR_S
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
@@ -17,7 +18,15 @@ from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.signing import FundingReport, PriceReport
 from sequencer import metrics
 from sequencer.engine.commands import AnyCommand, FundingHour, Genesis, OracleRound
-from sequencer.engine.events import CommandRejected, Event, FundingApplied, Reversed, RoundApplied
+from sequencer.engine.events import (
+    CommandRejected,
+    Event,
+    FundingApplied,
+    KeepersChanged,
+    MarketListed,
+    Reversed,
+    RoundApplied,
+)
 from sequencer.pipeline import PipelineStopped
 from sequencer.replay import Applied
 
@@ -112,13 +121,24 @@ class ReportCollector:
                 self._hours = {key: held for key, held in self._hours.items() if key > self.last_hour}
             elif isinstance(event, Reversed):
                 self.last_hour = event.funding_hour
+            elif isinstance(event, MarketListed):
+                self._genesis = replace(self._genesis, markets=(*self._genesis.markets, event.market))
+            elif isinstance(event, KeepersChanged):
+                self._genesis = replace(
+                    self._genesis,
+                    oracle_keepers=event.oracle_keepers,
+                    funding_keepers=event.funding_keepers,
+                    oracle_quorum=event.oracle_quorum,
+                    funding_quorum=event.funding_quorum,
+                )
 
     def memory(self) -> ReportsMemory:
         """For a snapshot: what `observe` has learned."""
         return ReportsMemory(self._applied_round, self._last_round_s, self.last_hour)
 
-    def recall(self, memory: ReportsMemory) -> None:
-        """Go on from a snapshot."""
+    def recall(self, memory: ReportsMemory, genesis: Genesis) -> None:
+        """Go on from a snapshot, with the markets, keepers and quorums that were in force there."""
+        self._genesis = genesis
         self.last_round = self._applied_round = memory.last_round
         self._last_round_s, self.last_hour = memory.last_round_s, memory.last_hour
 
@@ -190,9 +210,9 @@ class ReportCollector:
         if signer not in self._genesis.oracle_keepers:
             return _unregistered("oracle")
         halves = [(price >> 32, price & 0xFFFFFFFF) for price in report.prices]
-        if len(halves) != len(self._genesis.markets):
+        if not 0 < len(halves) <= len(self._genesis.markets):  # a keeper may not know the newest market yet
             return _refuse(
-                "one price per market", "prices", have=len(halves), need=len(self._genesis.markets)
+                "at most one price per market", "prices", have=len(halves), need=len(self._genesis.markets)
             )
         if any((index == 0) != (mark == 0) or not 0 <= index < 2**32 for index, mark in halves):
             return _refuse("index and mark are 32 bits each, both or neither", "prices")

@@ -74,7 +74,7 @@ async def read_chain(
         settled = list(takewhile(lambda batch: _is_known(batch, until_record, followed), settled))
         block = settled[-1].block if settled else int(await w3.eth.block_number)
         totals = await contracts.totals(block)
-        accounts, markets = range(1, totals.accounts + 1), range(len(manifest.markets))
+        accounts, markets = range(1, totals.accounts + 1), range(await contracts.market_count(block))
         keys = [(account, market) for account in accounts for market in markets]
         found = await _all(contracts.account(account, block) for account in accounts)
         positions = await _all(contracts.position(*at, block) for at in keys)

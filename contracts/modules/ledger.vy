@@ -28,9 +28,8 @@ P_FUND_CAP: constant(uint256) = 152
 P_THIRD_TIER: constant(uint256) = 216
 P_MODE: constant(uint256) = 248
 REDUCE_ONLY: constant(uint256) = 2  # a mode
-# Word M: when the mode of word P ends u40 (0: never), the mode after it u8, and of a settled market its price u32.
+# Word M: when the mode of word P ends u40 (0: never), and the mode after it u8.
 M_AFTER: constant(uint256) = 40
-M_SETTLED_AT: constant(uint256) = 48
 S_OPEN_INTEREST: constant(uint256) = 128
 S_LAST_HOUR: constant(uint256) = 192
 # The first tier, for a notional of less than 2^bits that no other tier can apply to: spares reading the tiers' word.

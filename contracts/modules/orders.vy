@@ -73,34 +73,14 @@ FEE_ZERO: constant(uint256) = 10**6 * 2**100 + 10**6 - 1
 rows: transient(uint256[tables.MAX_ROWS])
 
 
-@view
 @internal
-def skip(start: uint256, count: uint256) -> uint256:
+def load(start: uint256, count: uint256, context: uint256) -> uint256:
     """
-    @dev Where the rows end, and at 32 how many are of another scheme than 0. They are verified after sections 1 to 3, which decide
-         owners and agents, but stand before them.
+    @dev Verifies every row and writes its word; rows ascend strictly by (account index, slot, sequence).
+    @return Where they end, and at 32 how many are of another scheme than 0, whose signatures are the verifier's to look at.
     """
     at: uint256 = start
     others: uint256 = 0
-    for i: uint256 in range(count, bound=tables.MAX_ROWS):
-        flags: uint256 = convert(slice(msg.data, at, 32), uint256)
-        at = unsafe_add(at, unsafe_add(HEAD_BYTES + 1, flags >> SIZE_WIDTH & 7))
-        if flags >> SCHEME != 0:
-            at = unsafe_add(unsafe_add(at, 2), codec.word(unsafe_add(at, 2)) & units.U16)
-            others = unsafe_add(others, 1 << 32)
-        else:
-            at = unsafe_add(at, SIGNATURE_BYTES)
-        if flags & EXTENSION != 0:
-            at = unsafe_add(at, EXTENSION_BYTES)
-    return at | others
-
-
-@internal
-def load(start: uint256, count: uint256, context: uint256):
-    """
-    @dev Verifies every row and writes its word; rows ascend strictly by (account index, slot, sequence).
-    """
-    at: uint256 = start
     last: uint256 = 0
     now: uint256 = context & units.U40
     latest: uint256 = unsafe_mul(unsafe_add(now, units.DAY_S), 1000)
@@ -148,7 +128,7 @@ def load(start: uint256, count: uint256, context: uint256):
         self.rows[i] = FEE_ZERO << FEE | at << ROW_AT
         at = unsafe_add(at, unsafe_add(HEAD_BYTES + 1, width))
         if head >> SCHEME != 0:
-            # The verifier has seen its signature.
+            others = unsafe_add(others, 1 << 32)
             at = unsafe_add(unsafe_add(at, 2), codec.word(unsafe_add(at, 2)) & units.U16)
             if head & EXTENSION != 0:
                 at = builder_fees.ready(i, unsafe_add(at, EXTENSION_BYTES), context)
@@ -167,6 +147,7 @@ def load(start: uint256, count: uint256, context: uint256):
             self.check_agent(pair >> 6 & units.U32, signer, now)
         if head & EXTENSION != 0:
             at = builder_fees.ready(i, unsafe_add(at, EXTENSION_BYTES), context)
+    return at | others
 
 
 @view

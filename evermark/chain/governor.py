@@ -4,6 +4,7 @@ import enum
 from typing import Any
 
 import msgspec
+from eth_utils.address import to_checksum_address
 from web3.types import BlockIdentifier, TxReceipt
 
 from evermark.chain.manifest import Manifest
@@ -19,7 +20,6 @@ from evermark.protocol.governance import (
     SetKeeper,
     SetQuorums,
     SetSequencer,
-    SettleMarket,
     TuneMarket,
     tiers_of,
 )
@@ -41,7 +41,6 @@ class Action(enum.IntEnum):
     REFERENCE = 7
     GUARDIAN = 8
     GOVERNOR = 9
-    SETTLE = 10
 
 
 class ProposalState(enum.IntEnum):
@@ -72,7 +71,9 @@ class GovernorContract:
 
     def __init__(self, w3: Web3, manifest: Manifest) -> None:
         self.w3 = w3
-        self.contract = contract_of(w3, manifest, "governor")
+        # Without `decode_tuples`, which mixes up two structs that are returned together.
+        address = to_checksum_address(manifest.addresses["governor"])
+        self.contract = w3.eth.contract(address=address, abi=manifest.abis["governor"])
         self._inbox = contract_of(w3, manifest, "inbox")
 
     async def proposal(self, proposal_id: int, block: BlockIdentifier = "latest") -> Proposal:
@@ -127,11 +128,6 @@ class GovernorContract:
         bond = await self._bond(PAUSE_KIND) * len(markets)
         await self._send(sender, "pause", markets, mode, duration_s, bond=bond)
 
-    async def fix_price(self, sender: TransactionSender, market: int, hour: int) -> int:
-        """As anybody: the mean index of a delisting's hour; returns the price in ticks."""
-        receipt = await self._send(sender, "fix_price", market, hour, bond=await self._bond(CHANGE_KIND))
-        return int(self._event(receipt, "PriceFixed")["price"])
-
     async def _bond(self, kind: int) -> int:
         return int(await self._read(self._inbox.functions.bond(kind), "latest"))
 
@@ -159,9 +155,7 @@ def decode_change(proposal: Proposal, config: tuple[Any, ...], terms: tuple[Any,
     if action is Action.TUNE:
         return TuneMarket(market_of(subject, config, terms))
     if action is Action.DELIST:
-        return DelistMarket(subject, detail)
-    if action is Action.SETTLE:
-        return SettleMarket(subject, detail)
+        return DelistMarket(subject)
     if action is Action.KEEPER:
         return SetKeeper(detail & 0xFF, _address(subject), bool(detail >> 8))
     if action is Action.QUORUMS:

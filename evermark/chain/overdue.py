@@ -17,6 +17,7 @@ MAX_ROUND_AGE_S = 120  # the vault takes no older one
 MOST_ENTRIES = 32  # the inbox hands out no more at once
 MOST_BATCHES = 64  # of one call: whoever wants more calls again
 FORCED = (InboxKind.CLOSE, InboxKind.LIQUIDATE)
+NOBODYS = (InboxKind.DONATION, InboxKind.GOVERNOR, InboxKind.GUARDIAN)  # need no account
 STAYS = ("vault: not closed yet", "vault: not liquidated yet")
 
 
@@ -113,7 +114,7 @@ class OverdueWork:
                 break
             key = (entry.owner, entry.sub_account)
             account = 0
-            if entry.kind != InboxKind.DONATION:
+            if entry.kind not in NOBODYS:
                 account = await self._vault.account_of(*key) or new.get(key, 0)
             if not account and entry.kind == InboxKind.DEPOSIT:
                 account = new[key] = next_id

@@ -91,7 +91,7 @@ class VaultTotals(msgspec.Struct, frozen=True):
 
 
 class InboxKind(enum.IntEnum):
-    """Kinds of inbox entries that owners add, as the Inbox contract numbers them."""
+    """Kinds of inbox entries, as the Inbox contract numbers them; the last two are the Governor contract's."""
 
     DEPOSIT = 1
     DONATION = 2
@@ -101,6 +101,8 @@ class InboxKind(enum.IntEnum):
     APPROVE_AGENT = 6
     REVOKE_AGENT = 7
     LIQUIDATE = 8
+    GOVERNOR = 9
+    GUARDIAN = 10
 
 
 class InboxItem(msgspec.Struct, frozen=True):
@@ -202,7 +204,8 @@ class ExchangeContracts:
     ) -> Round:
         """A posted round, decoded. Raises ContractLogicError when the ring does not hold it."""
         words = await self._read(self.oracle.functions.round_words(lane, round_), block)
-        return decode_round(words, len(self.manifest.markets))
+        listed = await self.market_count(block)
+        return decode_round(words, min(listed, 2 * (len(words) - 1)))  # an older round has fewer
 
     async def pinned_round(self, number: int, hash_: bytes) -> Round:
         """The round of either lane that has this number and hash of prices. Raises ContractLogicError when no ring holds it."""

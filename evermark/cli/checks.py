@@ -21,6 +21,8 @@ def deploy(
     funding_quorum: Annotated[int, typer.Option(min=1, help="Odd number of reports an hour needs.")] = 3,
     round_seconds: Annotated[int, typer.Option(min=1, help="Seconds between two oracle rounds.")] = 3,
     token: Annotated[str, typer.Option(help="Collateral token; empty deploys a test token.")] = "",
+    governor: Annotated[str, typer.Option(help="Who may propose changes; nobody when not given.")] = "",
+    guardian: Annotated[str, typer.Option(help="Who may pause markets; nobody when not given.")] = "",
     uptime_feed: Annotated[str, typer.Option(help="An L2's AggregatorV3 feed of its outages.")] = "",
     rpc_url: options.RpcUrl = "",
     keystore: options.Keystore = "",
@@ -42,7 +44,13 @@ def deploy(
         return await deploy_contracts(
             url,
             await _deployer_key(url, choice),
-            Roles(sequencer=sequencer, oracle_keepers=oracle_keepers, funding_keepers=funding_keepers),
+            Roles(
+                sequencer=sequencer,
+                oracle_keepers=oracle_keepers,
+                funding_keepers=funding_keepers,
+                governor=governor,
+                guardian=guardian,
+            ),
             out,
             parameters=Parameters(round_seconds=round_seconds, **quorums),
             token=token or None,

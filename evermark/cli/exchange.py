@@ -122,6 +122,8 @@ class Exchange:
             sequencer=addresses["sequencer"],
             oracle_keepers=tuple(addresses[role] for role in ORACLE_ROLES),
             funding_keepers=tuple(addresses[role] for role in FUNDING_ROLES),
+            governor=addresses["governor"],
+            guardian=addresses["guardian"],
         )
         try:
             if self.run.facts_path.exists():

@@ -180,6 +180,29 @@ def execute(
 
 
 @app.command()
+def bonds(
+    exit_address: Address = "",
+    manifest: ManifestFile = None,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+) -> None:
+    """Collect what the wallet earned by executing entries, or got back with its own."""
+    choice = WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+
+    async def work(door: "ExitContracts", sender: "TransactionSender") -> int:
+        owed = await door.bonds(sender.address)
+        if owed:
+            await door.collect_bonds(sender)
+        return owed
+
+    collected = _run_signed(rpc_url, _address(exit_address, manifest), choice, work)
+    output.print_fields({"collected": f"{collected} wei" if collected else "nothing is owed"})
+
+
+@app.command()
 def freeze(
     exit_address: Address = "",
     manifest: ManifestFile = None,

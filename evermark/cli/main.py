@@ -8,7 +8,21 @@ import sys  # noqa: E402
 
 import typer  # noqa: E402
 
-from evermark.cli import account, checks, exit, journal, money, output, services, status, trade, up  # noqa: E402
+from evermark.cli import (  # noqa: E402
+    account,
+    agent,
+    checks,
+    exit,
+    govern,
+    journal,
+    money,
+    output,
+    queue,
+    services,
+    status,
+    trade,
+    up,
+)
 from evermark.cli.errors import CliError  # noqa: E402
 
 app = typer.Typer(
@@ -28,9 +42,12 @@ app.command(rich_help_panel=TRADING)(trade.cancel)
 app.command(rich_help_panel=TRADING)(trade.positions)
 app.command(rich_help_panel=TRADING)(trade.withdraw)
 app.command(rich_help_panel=TRADING)(money.transfer)
+app.command(rich_help_panel=TRADING)(queue.queue)
+app.add_typer(agent.app, name="agent", rich_help_panel=TRADING)
 app.add_typer(exit.app, name="exit", rich_help_panel=TRADING)
 app.command(rich_help_panel=PARTS)(services.devnet)
 app.command(rich_help_panel=PARTS)(checks.deploy)
+app.add_typer(govern.app, name="govern", rich_help_panel=RUNNING)
 app.command(rich_help_panel=PARTS)(services.sequencer)
 app.add_typer(journal.app, name="journal", rich_help_panel=RUNNING)
 app.add_typer(services.keeper_app, name="keeper", rich_help_panel=PARTS)

@@ -86,6 +86,17 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     liquidation_price: int | None = None
 
 
+class QueuePlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a position stands in its market's queue of auto-deleveraging: `place` of `of` (None: in no queue), `lights` 1 to 5
+    (5: of the fifth that goes first), its score in ppm."""
+
+    market: str
+    place: int | None
+    of: int
+    lights: int
+    score_ppm: int | None
+
+
 class DelayedWithdrawal(msgspec.Struct, frozen=True, kw_only=True):
     """A claim that the outflow limits delay: `amount` quote units, payable from `payable_at` (unix seconds) on."""
 

@@ -17,6 +17,7 @@ from evermark.client.models import (
     Fill,
     OrderStatus,
     Position,
+    QueuePlace,
     TransferReceipt,
     WithdrawReceipt,
 )
@@ -133,6 +134,10 @@ class Evermark:
     def book(self, market: str, depth: int = 50) -> Book:
         """The order book."""
         return self._run(self._client.book(market, depth))
+
+    def deleveraging(self) -> list[QueuePlace]:
+        """Where each open position stands in the queue of auto-deleveraging."""
+        return self._run(self._client.deleveraging())
 
     def account(self) -> AccountInfo:
         """Balance, margin and positions."""

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from evermark.client.errors import NotFound, Refused
-from evermark.client.models import AccountInfo, Book, ExchangeInfo, Fill, OrderStatus, Position
+from evermark.client.models import AccountInfo, Book, ExchangeInfo, Fill, OrderStatus, Position, QueuePlace
 from evermark.client.signed import hex_text
 from evermark.client.slots import ChainClock
 from evermark.client.transport import Transport
@@ -88,6 +88,10 @@ class PublicReads:
     async def positions(self) -> tuple[Position, ...]:
         """Open positions."""
         return (await self.account()).positions
+
+    async def deleveraging(self) -> list[QueuePlace]:
+        """Where each open position stands in the queue of auto-deleveraging, by market."""
+        return _decode(await self.transport.get(self._account_path("/deleveraging")), list[QueuePlace])
 
     async def open_orders(self) -> list[OrderStatus]:
         """Every order that waits in a book."""

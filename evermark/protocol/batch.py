@@ -7,7 +7,7 @@ A batch travels as the calldata of `settle()` behind the 4-byte selector. Intege
     markets   count u8, then id u8, strictly ascending
     accounts  count u16, then id u32, strictly ascending
     pairs     count u16, then (account index u16, market id u8), strictly ascending
-    orders    count u16, then rows, strictly ascending by (account, slot, sequence)
+    orders    bytes of all rows u16, count u16, then rows, strictly ascending by (account, slot, sequence)
     section 1 inbox:    count u16, then account index u16 (NO_INDEX: entry is skipped or needs no account)
     section 2 actions:  count u16, then tag u8 and body (1 approve agent, 2 cancel, 3 transfer, 4 write-off)
     section 3 funding:  count u8, then tag u8 and body (1 funding hour u32; 2 trigger row u16, ascending; 3 reserved)

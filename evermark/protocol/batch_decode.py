@@ -111,6 +111,7 @@ def decode_batch(data: bytes, owners: dict[int, AccountOwner], symbols: Sequence
         except (IndexError, KeyError):
             raise MalformedBatch(f"batch: no account at index {index}") from None
 
+    read.uint(2)  # bytes of the rows; encoding again compares it
     orders = tuple(_decode_row(read, pairs, owner_at, symbols) for _ in range(read.uint(2)))
     inbox = tuple(InboxUse(read.uint(2)) for _ in range(read.uint(2)))
     actions = tuple(_decode_action(read, owner_at) for _ in range(read.uint(2)))

@@ -62,11 +62,11 @@ def _encode(batch: Batch) -> Iterator[bytes]:
     yield _uint(len(batch.pairs), 2)
     for index, market in batch.pairs:
         yield _uint(index, 2) + _uint(market, 1)
-    yield _uint(len(batch.orders), 2)
-    last: Signature | None = None  # of the last row that came in an order batch
+    rows, last = b"", None  # `last`: the signature of the last row that came in an order batch
     for row in batch.orders:
-        yield _encode_row(row, last)
+        rows += _encode_row(row, last)
         last = last if row.path is None else row.signature
+    yield _uint(len(rows), 2) + _uint(len(batch.orders), 2) + rows
     yield _uint(len(batch.inbox), 2) + b"".join(_uint(use.account_index, 2) for use in batch.inbox)
     yield from _counted(batch.actions, 2, _encode_action)
     yield _uint(len(batch.funding_hours) + len(batch.triggers), 1)

@@ -39,17 +39,9 @@ class TuneMarket(Change, frozen=True):
 
 
 class DelistMarket(Change, frozen=True):
-    """Reduce-only from now on, settled at the mean index of `hour`."""
+    """Reduce-only for good."""
 
     market_id: int
-    hour: int
-
-
-class SettleMarket(Change, frozen=True):
-    """The end of a delisted market at one price in ticks."""
-
-    market_id: int
-    price: int
 
 
 class SetKeeper(Change, frozen=True):
@@ -81,16 +73,7 @@ class PauseMarket(Change, frozen=True):
     until: int
 
 
-AnyChange = (
-    ListMarket
-    | TuneMarket
-    | DelistMarket
-    | SettleMarket
-    | SetKeeper
-    | SetQuorums
-    | SetSequencer
-    | PauseMarket
-)
+AnyChange = ListMarket | TuneMarket | DelistMarket | SetKeeper | SetQuorums | SetSequencer | PauseMarket
 
 
 def fits(present: Market, tuned: Market) -> bool:

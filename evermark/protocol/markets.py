@@ -111,6 +111,15 @@ def _validate(market: Market) -> None:
             raise ValueError(f"{market.symbol}: {rule}")
 
 
+def load_market(path: Path) -> Market:
+    """The one market of a file that proposes a listing; whatever id it has means nothing.
+
+    Raises ValueError, KeyError or TypeError saying what is wrong.
+    """
+    (row,) = tomllib.loads(path.read_text())["market"]
+    return _market({"market_id": 0, **row})
+
+
 def load_markets(path: Path | None = None) -> tuple[Market, ...]:
     """Read a markets file (default: the packaged one), ordered by id; ids are dense from 0.
 

@@ -5,6 +5,7 @@ pins.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 from eth_hash.auto import keccak
@@ -14,6 +15,7 @@ from evermark.protocol.signing import FundingReport, PriceReport
 from evermark.protocol.units import PPM, mul_div_up
 
 MAX_BATCH_AGE_S = 120  # block time minus the pinned round's time, at most
+MAX_LATE_S = 3_600  # the same of a late batch, which holds order fills alone
 CALM_ROUNDS = 3  # a price that jumped is held to be uncertain until it kept its band for so many rounds
 
 
@@ -128,6 +130,7 @@ def round_words(round_: Round) -> tuple[int, ...]:
     return tuple(words)
 
 
+@lru_cache(maxsize=4)  # every batch of a round has the same
 def prices_hash(round_: Round) -> bytes:
     """keccak256 over the round's words, as a batch header pins it."""
     return keccak(b"".join(word.to_bytes(32, "big") for word in round_words(round_)))

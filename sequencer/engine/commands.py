@@ -30,7 +30,6 @@ class MarketMode(enum.IntEnum):
     REDUCE_ONLY = 2
     CANCEL_ONLY = 3
     HALTED = 4
-    SETTLED = 5  # delisted: its positions are paid out in cash
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):

@@ -12,7 +12,6 @@ from evermark.protocol.governance import (
     PauseMarket,
     SetKeeper,
     SetQuorums,
-    SettleMarket,
     TuneMarket,
     fits,
     may_list,
@@ -21,9 +20,9 @@ from evermark.protocol.oracle import NO_PRICE
 from evermark.protocol.units import check
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.context import Context
-from sequencer.engine.events import CancelReason, KeepersChanged, MarketListed, MarketTuned
+from sequencer.engine.events import KeepersChanged, MarketListed, MarketTuned
 from sequencer.engine.modes import refresh_mode, update_staleness
-from sequencer.engine.open_orders import cancel, live_orders, reserve
+from sequencer.engine.open_orders import reserve
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import EngineState, MarketState
 
@@ -38,8 +37,6 @@ def apply_change(ctx: Context, change: AnyChange) -> bool:
         return _pause(ctx, change)
     if isinstance(change, DelistMarket):
         return _delist(ctx, change)
-    if isinstance(change, SettleMarket):
-        return _end(ctx, change)
     if isinstance(change, SetKeeper):
         return _set_keeper(ctx, change)
     if isinstance(change, SetQuorums):
@@ -100,8 +97,6 @@ def _orders_in(at: MarketState) -> list[RestingOrder]:
 
 def _pause(ctx: Context, change: PauseMarket) -> bool:
     at = ctx.state.markets[change.market_id]
-    if at.mode_for_good == MarketMode.SETTLED:
-        return False
     at.paused = MarketMode(change.mode)
     at.paused_until = change.until if change.mode else 0
     refresh_mode(ctx, at, "set by the guardian" if change.mode else "lifted by the guardian")
@@ -114,20 +109,6 @@ def _delist(ctx: Context, change: DelistMarket) -> bool:
         return False
     at.mode_for_good = MarketMode.REDUCE_ONLY
     refresh_mode(ctx, at, "the market will be delisted")
-    return True
-
-
-def _end(ctx: Context, change: SettleMarket) -> bool:
-    """The book is emptied; positions wait for their settlement in cash."""
-    state = ctx.state
-    at = state.markets[change.market_id]
-    at.mode_for_good, at.settled_at = MarketMode.SETTLED, change.price
-    at.paused, at.paused_until = MarketMode.NORMAL, 0
-    refresh_mode(ctx, at, "the market is delisted")
-    for _, account in sorted(state.accounts.items()):
-        for order in live_orders(account):
-            if order.market_id == at.market_id:
-                cancel(ctx, order, CancelReason.MARKET_HALTED)
     return True
 
 

@@ -1,13 +1,16 @@
 """Why an order is refused before it meets the book. Pure: nothing here changes the state."""
 
+from typing import Final
+
 from mypy_extensions import mypyc_attr
 
 from evermark.protocol.markets import MAX_OPEN_MARKETS
-from evermark.protocol.orders import MAX_EXPIRY_S, MAX_FEE_LIMIT_PPM, NO_ADDRESS, Order, TimeInForce, Trigger
+from evermark.protocol.orders import NO_ADDRESS, TimeInForce, Trigger
 from evermark.protocol.reject import Reject, RejectCode
-from evermark.protocol.units import MAX_PRICE_TICKS, MAX_SEQUENCE, MAX_SIZE_LOTS, PPM, ceil_div
+from evermark.protocol.units import PPM
 from sequencer.engine.commands import MarketMode, PlaceOrder
 from sequencer.engine.context import no
+from sequencer.engine.format_checks import check_format
 from sequencer.engine.halting import check_halted
 from sequencer.engine.matching import agent_is_live
 from sequencer.engine.open_orders import live_order
@@ -24,14 +27,21 @@ from sequencer.engine.state import (
     MarketState,
     Position,
 )
-from sequencer.engine.trigger_checks import MAX_SLOT, check_conditions, check_trigger
-from sequencer.engine.twap import check_twap, check_twap_fields
+from sequencer.engine.trigger_checks import check_trigger
+from sequencer.engine.twap import check_twap
 
 MAX_OPEN_ORDERS = 200  # of one account; bounds the work of a price round and of a liquidation
 MAX_PATH = 6  # siblings of an order in a batch of 64
 SEQUENCE_AHEAD_MS = 86_400_000  # clients use milliseconds; at most a day ahead of the round
-MAX_PARTS = 10  # of an iceberg: each of them is a fill of whoever meets it, and a command has few
-NO_POSITION = Position()
+NO_POSITION: Final = Position()
+
+# Looking a name up in a module or an enumeration costs compiled code more than the comparison that wants it.
+_GTC: Final = TimeInForce.GTC
+_GTD: Final = TimeInForce.GTD
+_NO_TRIGGER: Final = Trigger.NONE
+_POST_ONLY: Final = MarketMode.POST_ONLY
+_REDUCE_ONLY: Final = MarketMode.REDUCE_ONLY
+_CANCEL_ONLY: Final = MarketMode.CANCEL_ONLY
 
 
 @mypyc_attr(acyclic=True)
@@ -59,10 +69,11 @@ class Draft:
         self.replaced = replaced
         # What it replaces in the book; an untriggered order is in no sum of waiting orders.
         self.resting = replaced if replaced is not None and not replaced.is_untriggered else None
-        self.may_rest = order.order.time_in_force in (TimeInForce.GTC, TimeInForce.GTD)
+        time_in_force = order.order.time_in_force
+        self.may_rest = time_in_force is _GTC or time_in_force is _GTD
         self.position = account.positions.get(order.market_id, NO_POSITION)
         self.reduces = order.reduce_only or self._shrinks()
-        restricted = at.effective_mode == MarketMode.REDUCE_ONLY
+        restricted = at.effective_mode == _REDUCE_ONLY
         self.only_reduces = order.reduce_only or (restricted and self.reduces)
 
     def _shrinks(self) -> bool:
@@ -80,7 +91,7 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
     market_id = state.market_ids.get(order.market)
     if market_id is None:
         return no(RejectCode.UNKNOWN_MARKET, f"no market {order.market[:32]}", "market")
-    refusal = _check_format(order)
+    refusal = check_format(order)
     if refusal is not None:
         return refusal
     account = state.accounts.get(command.account)
@@ -141,56 +152,6 @@ def check_untriggered(state: EngineState, draft: Draft, stamp_ms: int) -> Reject
     if draft.order.order.twap_interval:
         return check_twap(state, draft.account, draft.at, draft.order, stamp_ms)
     return check_trigger(state, draft.account, draft.at, draft.order, draft.replaced, stamp_ms)
-
-
-def _check_format(order: Order) -> Reject | None:
-    ranges = (
-        ("size", order.size, 1, MAX_SIZE_LOTS),
-        ("limit_price", order.limit_price, 1, MAX_PRICE_TICKS),
-        ("max_fee_ppm", order.max_fee_ppm, 0, MAX_FEE_LIMIT_PPM),
-        ("max_builder_fee_ppm", order.max_builder_fee_ppm, 0, MAX_FEE_LIMIT_PPM),
-        ("slot", order.slot, 0, MAX_SLOT),
-        ("sequence", order.sequence, 1, MAX_SEQUENCE),
-        ("expiry", order.expiry, 0, MAX_EXPIRY_S),
-    )
-    for field, value, least, most in ranges:
-        if not least <= value <= most:
-            return no(
-                RejectCode.OUT_OF_RANGE,
-                f"{field} is out of range",
-                field,
-                value=value,
-                least=least,
-                most=most,
-            )
-    immediate = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
-    if order.slot == 0 and not immediate:
-        return no(RejectCode.BAD_COMBINATION, "slot 0 takes only IOC and FOK", "time_in_force")
-    if order.max_builder_fee_ppm and order.builder == NO_ADDRESS:
-        return no(RejectCode.BAD_COMBINATION, "a builder's fee needs a builder", "builder")
-    if order.slot == 0 and order.amend:
-        return no(RejectCode.BAD_COMBINATION, "slot 0 holds nothing to amend", "amend")
-    if order.post_only and immediate:
-        return no(RejectCode.BAD_COMBINATION, "a post-only order has to rest", "post_only")
-    return check_conditions(order) or _check_display(order) or check_twap_fields(order)
-
-
-def _check_display(order: Order) -> Reject | None:
-    """An iceberg rests, and its parts are not so many that meeting it costs much."""
-    if not order.display_size:
-        return None
-    if order.time_in_force not in (TimeInForce.GTC, TimeInForce.GTD):
-        return no(RejectCode.BAD_COMBINATION, "an iceberg has to rest", "display_size")
-    least = ceil_div(order.size, MAX_PARTS)
-    if order.display_size < least:
-        return no(
-            RejectCode.OUT_OF_RANGE,
-            f"an iceberg has at most {MAX_PARTS} parts",
-            "display_size",
-            value=order.display_size,
-            least=least,
-        )
-    return None
 
 
 def _check_slot(state: EngineState, draft: Draft) -> Reject | None:
@@ -269,7 +230,7 @@ def _check_limits(draft: Draft) -> Reject | None:
             max_fee_ppm=order.order.max_fee_ppm,
         )
     waiting = len(draft.account.orders) + len(draft.account.untriggered)
-    waits = draft.may_rest or order.order.trigger is not Trigger.NONE or order.order.twap_interval != 0
+    waits = draft.may_rest or order.order.trigger is not _NO_TRIGGER or order.order.twap_interval != 0
     if waits and draft.replaced is None and waiting >= MAX_OPEN_ORDERS:
         return no(RejectCode.TOO_MANY_ORDERS, "too many open orders", open=waiting)
     return None
@@ -289,11 +250,11 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
     if round_is_old(state, stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round", stamp_ms=stamp_ms, round_s=state.now)
     mode = at.effective_mode
-    if mode >= MarketMode.CANCEL_ONLY:
+    if mode >= _CANCEL_ONLY:
         halted = mode >= MarketMode.HALTED
         code = RejectCode.MARKET_HALTED if halted else RejectCode.MARKET_CANCEL_ONLY
         return no(code, "the market takes no orders", "market", mode=int(mode))
-    if mode == MarketMode.POST_ONLY and not order.order.post_only:
+    if mode == _POST_ONLY and not order.order.post_only:
         return no(RejectCode.MARKET_POST_ONLY, "the market takes post-only orders", "market", mode=int(mode))
     if state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
         return _unsettled(state, "settlement is too far behind: nothing trades")
@@ -302,7 +263,7 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
     if at.stale or not prices_fresh(state, draft.account):
         updated_at = at.price.updated_at
         return no(RejectCode.STALE_PRICE, "a price is stale: reducing only", "market", updated_at=updated_at)
-    if mode == MarketMode.REDUCE_ONLY:
+    if mode == _REDUCE_ONLY:
         return no(RejectCode.MARKET_REDUCE_ONLY, "the market takes reducing orders", "market", mode=int(mode))
     if (
         len(state.unsettled) >= MAX_UNSETTLED_BATCHES

@@ -21,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserv
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 10  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 11  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -55,7 +55,6 @@ SLOT_FIELDS = ("sequence", "used_sequence", "filled")
 MODE_FIELDS = ("mode", "set_by_operator", "paused", "mode_for_good")
 MARKET_FIELDS = (
     "paused_until",
-    "settled_at",
     "cumulative",
     "funding_hour",
     "open_interest",
@@ -157,9 +156,12 @@ def _load(fields: list[Any]) -> EngineState:
                 state.markets[market_id].holders.add(account.account_id)
         if not account.open_positions and account.collateral < 0:
             state.debtors.add(account.account_id)
+    state.expiry_room = max(state.expiry_room, 2 * (sum(map(len, books)) + len(untriggered)))
     for at, orders in zip(state.markets, books, strict=True):
+        _make_signed(orders)
         for values in orders:
             _load_order(state, at, values)
+    _make_signed(untriggered)
     for values in untriggered:
         _load_untriggered(state, values)
     state.stirred = set(stirred)
@@ -221,18 +223,25 @@ def _twap_fields(order: RestingOrder) -> list[int]:
     return [order.twap_start, order.twap_sent] if order.order.twap_interval else []
 
 
+def _make_signed(orders: list[list[Any]]) -> None:
+    """Make messages of what was signed, all at once: most of the work lies in beginning."""
+    signed = msgspec.convert([values[1] for values in orders], list[Order])
+    for values, message in zip(orders, signed, strict=True):
+        values[1] = message
+
+
 def _order_of(state: EngineState, market_id: int, values: list[Any]) -> RestingOrder:
     account_id, signed, order_hash, signature, signer, client_id, filled, path = values
     order = RestingOrder(
         account_id,
         market_id,
-        msgspec.convert(signed, Order),
+        signed,
         order_hash,
         _signature(signature),
         signer,
         client_id,
         filled,
-        msgspec.convert(path, Path | None),
+        None if path is None else msgspec.convert(path, Path),
     )
     order.builder = state.account_ids.get((order.order.builder, 0), 0)
     return order

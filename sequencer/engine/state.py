@@ -36,7 +36,6 @@ _WHILE_STALE = (
     MarketMode.REDUCE_ONLY,
     MarketMode.CANCEL_ONLY,
     MarketMode.HALTED,
-    MarketMode.SETTLED,
 )  # by mode
 
 
@@ -173,7 +172,6 @@ class MarketState:
         "paused",
         "paused_until",
         "set_by_operator",
-        "settled_at",
         "stale",
         "triggers",
     )
@@ -188,9 +186,8 @@ class MarketState:
         self.mode = MarketMode.NORMAL  # the strictest of the next three; `stale` restricts it further
         self.set_by_operator = MarketMode.NORMAL
         self.paused = MarketMode.NORMAL  # the guardian's, in force before `paused_until`
-        self.mode_for_good = MarketMode.NORMAL  # reduce-only or settled in a market that is delisted
+        self.mode_for_good = MarketMode.NORMAL  # reduce-only in a market that is delisted
         self.paused_until = 0
-        self.settled_at = 0  # price in ticks of a settled market
         self.stale = True
         self.cumulative = 0
         self.funding_hour = 0

@@ -4,7 +4,7 @@ from evermark.protocol.batch import FEE_ACCOUNT, INSURANCE_FUND
 from evermark.protocol.oracle import NO_PRICE, Round
 from evermark.protocol.orders import NO_ADDRESS
 from evermark.protocol.reject import Reject, RejectCode
-from sequencer.engine.commands import BatchConfirmed, Genesis, MarketMode, SetMarketMode
+from sequencer.engine.commands import BatchConfirmed, Genesis, SetMarketMode
 from sequencer.engine.context import Context, no
 from sequencer.engine.modes import refresh_mode
 from sequencer.engine.state import Account, EngineState, MarketState
@@ -33,11 +33,6 @@ def set_mode(ctx: Context, command: SetMarketMode) -> None:
         ctx.refuse(no(RejectCode.UNKNOWN_MARKET, "no such market", "market_id", market_id=command.market_id))
         return
     at = state.markets[command.market_id]
-    if command.mode > MarketMode.HALTED:
-        ctx.refuse(
-            no(RejectCode.OUT_OF_RANGE, "only a delisting settles a market", "mode", mode=int(command.mode))
-        )
-        return
     at.set_by_operator = command.mode
     refresh_mode(ctx, at, command.reason)
 

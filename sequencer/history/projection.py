@@ -13,11 +13,12 @@ import structlog
 from sqlalchemy import Select, func, select
 
 from evermark.protocol.orders import SIDE_TEXT
-from sequencer.engine.commands import Genesis, PlaceOrder, Reverse
+from sequencer.engine.commands import Genesis, InboxEntry, PlaceOrder, Reverse
 from sequencer.engine.events import (
     CollateralChanged,
     CommandRejected,
     FundingApplied,
+    MarketListed,
     OrderAccepted,
     OrderCancelled,
     OrderFilled,
@@ -105,6 +106,9 @@ class History(Queries):
         if isinstance(applied.command, Genesis):
             self.list_markets(applied.command)
             self._genesis_hash = applied.hash
+        elif isinstance(applied.command, InboxEntry):
+            listed = [event.market.symbol for event in applied.events if isinstance(event, MarketListed)]
+            self._symbols += listed
         if applied.sequence <= self.sequence:
             return
         if applied.sequence != self.sequence + 1:

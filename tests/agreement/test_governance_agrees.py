@@ -194,3 +194,23 @@ def test_random_pauses_and_tunings_agree(exchange):
     exchange.round(prices)
     settle(exchange, prices)
     words_agree(exchange)
+
+
+def test_a_delisting_leaves_reducing_beside_a_pause(exchange):
+    """The same modes on both sides, while a pause runs and when it is over."""
+    assert trade(exchange, 0, 1_136_200, 1_000)
+    settle(exchange, PRICES)
+    exchange.govern("delisting", 0, execute=False)
+    exchange.round(PRICES, 172_800)
+    exchange.pause(0, MarketMode.POST_ONLY, 300)
+    exchange.execute(1)
+    assert exchange.state.markets[0].effective_mode == MarketMode.CANCEL_ONLY
+    settle(exchange, PRICES)
+    exchange.round(PRICES, 310)
+    assert codes(exchange.order(signer("taker"), 0, Side.BUY, 10, 1_136_200, slot=0)) == [
+        RejectCode.MARKET_REDUCE_ONLY
+    ]
+    exchange.order(signer("maker"), 0, Side.BUY, 400, 1_136_200, slot=7)
+    events = exchange.order(signer("taker"), 0, Side.SELL, 400, 1_136_200, slot=0)
+    assert [event.size for event in events if isinstance(event, Trade)] == [400]
+    settle(exchange, PRICES)

@@ -24,6 +24,7 @@ ROLES = Roles(
     sequencer=address(SEQUENCER),
     oracle_keepers=(address(2), address(3), address(4)),
     funding_keepers=(address(5), address(6), address(7)),
+    guardian=address(10),
 )
 
 

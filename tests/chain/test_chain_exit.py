@@ -10,6 +10,7 @@ from chain_cases import SEQUENCER, address, price_reports
 
 from evermark.chain import ExchangeContracts, TransactionSender
 from evermark.chain.exit import ExitContracts, ExitRefused
+from evermark.chain.governor import GovernorContract
 from evermark.chain.overdue import OverdueWork
 from evermark.chain.rpc import rpc
 from evermark.devnet import dev_key
@@ -17,6 +18,7 @@ from evermark.protocol.oracle import pack_price
 from evermark.protocol.units import USDC
 
 OWNER = 9
+REDUCE_ONLY = 2
 
 
 async def evermark(devnet, manifest, *arguments):
@@ -111,6 +113,25 @@ async def test_anybody_executes_what_is_overdue(devnet, w3, manifest):
     bonds = sum([(await contracts.inbox_entry(entry)).bond for entry in range(1, 7)])
     assert await door.bonds(stranger.address) == bonds > 0
     assert "nothing is overdue" in await done(devnet, manifest, "execute", "--dev", "8")
+    assert f"{bonds} wei" in await done(devnet, manifest, "bonds", "--dev", "8")
+    assert await door.bonds(stranger.address) == 0
+    assert "nothing is owed" in await done(devnet, manifest, "bonds", "--dev", "8")
+
+
+async def test_anybody_carries_out_an_overdue_pause(devnet, w3, manifest):
+    """An entry of the governor's contract holds up nobody behind it, whoever runs the sequencer."""
+    contracts, owner = ExchangeContracts(w3, manifest), TransactionSender(w3, dev_key(OWNER))
+    guardian, stranger = TransactionSender(w3, dev_key(10)), TransactionSender(w3, dev_key(8))
+    await GovernorContract(w3, manifest).pause(guardian, [0], REDUCE_ONLY, 3_600)
+    await contracts.mint(owner, owner.address, 50 * USDC)
+    await contracts.deposit(owner, 50 * USDC)
+    await pass_time(w3, 601)
+    await post_public_round(contracts, stranger)
+    work = OverdueWork(await ExitContracts.open(w3, manifest.addresses["exit"]))
+    assert await work.execute(stranger) == 2
+    words = await contracts.vault.functions.market_words(0).call()
+    assert words[0] >> 248 == REDUCE_ONLY
+    assert (await contracts.account(3)).collateral == 50 * USDC
 
 
 async def pass_time(w3, seconds):

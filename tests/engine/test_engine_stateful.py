@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from evermark.protocol.orders import Trigger
 from sequencer.engine.commands import InboxEntryKind, MarketMode
+from sequencer.engine.events import CommandRejected
 from sequencer.engine.open_orders import live_orders
 from sequencer.engine.snapshot import restore, snapshot
 
@@ -28,6 +29,7 @@ class Exchange(RuleBasedStateMachine):
         )
         self.world = World(market(0, open_interest_cap_lots=5_000_000), second)
         self.world.confirms = confirms
+        self.forced = None  # an entry that asks for fills, while it is the next one
         self.accounts = [
             self.world.trader(10 + number, usdc)
             for number, usdc in enumerate((20, 200, 2_000, 20_000, 90_000))
@@ -35,6 +37,9 @@ class Exchange(RuleBasedStateMachine):
         self.accounts += [self.world.trader(20 + number, 10**6) for number in range(2)]
         if fund:
             self.world.donate(fund)
+        for who, at, side, size in ((1, 0, BUY, 3_000), (3, 0, SELL, 90_000), (4, 1, BUY, 300_000)):
+            self.place(5, side.opposite, size, 0, at, GTC)
+            self.place(who, side, size, 0, at, IOC)
 
     @rule(
         who=TRADERS,
@@ -131,6 +136,8 @@ class Exchange(RuleBasedStateMachine):
         kind=st.sampled_from((1, 2, 3)),
     )
     def entry(self, number, amount, kind):
+        if self.goes_on():
+            return
         if number != 99 or kind == 3:
             self.world.entry(InboxEntryKind(kind), number, amount)
 
@@ -142,6 +149,8 @@ class Exchange(RuleBasedStateMachine):
     )
     def request(self, who, kind, slot, ahead):
         """Cancels around the sequences in use, agents that come and go, also of an unknown owner."""
+        if self.goes_on():
+            return
         self.world.entry(
             InboxEntryKind(kind),
             99 if who == 7 else 10 + who,
@@ -150,6 +159,48 @@ class Exchange(RuleBasedStateMachine):
             agent=owner_of(500 + who),
             agent_expiry=self.world.now_s + 50,
         )
+
+    @rule(pick=st.integers(0, 20), share=st.integers(1, 3), moved=OFFSETS)
+    def close(self, pick, share, moved):
+        """An owner's close of a part of a position, asked for at another mark; it goes on until it leaves or has to wait."""
+        state = self.world.state
+        held = [
+            (who, at, position.size)
+            for who, account in enumerate(self.accounts)
+            for at, position in sorted(state.accounts[account].positions.items())
+            if abs(position.size) >= share
+        ]
+        if self.goes_on() or not held:
+            return
+        who, at, size = held[pick % len(held)]
+        size = abs(size) // share * (1 if size > 0 else -1)
+        number = 10 + who if who < 5 else 15 + who
+        self.forced = (
+            (InboxEntryKind.CLOSE, number),
+            {
+                "market_id": at,
+                "size": size,
+                "mark": max(1, state.markets[at].mark + moved),
+            },
+        )
+        self.goes_on()
+
+    @rule(who=TRADERS)
+    def liquidate_by_the_inbox(self, who):
+        if not self.goes_on():
+            self.forced = (InboxEntryKind.LIQUIDATE, 99), {"target": self.accounts[who]}
+            self.goes_on()
+
+    def goes_on(self):
+        """Whether a forced entry still waits, after it was offered as often as something happened."""
+        while self.forced is not None:
+            next_id, (named, fields) = self.world.state.next_entry_id, self.forced
+            events = self.world.entry(*named, **fields)
+            if self.world.state.next_entry_id != next_id:
+                self.forced = None
+            elif any(isinstance(event, CommandRejected) for event in events):
+                return True
+        return False
 
     @rule(keeper=st.integers(0, 6), at=MARKETS)
     def liquidate(self, keeper, at):

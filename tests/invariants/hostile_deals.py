@@ -36,6 +36,25 @@ def fill_an_old_order(world: World, batch: Builder) -> None:
 
 
 @deal
+def force_a_close(world: World, batch: Builder) -> None:
+    """Anybody's position, asked for or not, against anybody's or a hostile order, in any size."""
+    pick = world.random
+    account, market = pick.choice(sorted(world.now.positions))
+    held = world.now.held(account, market)
+    lots = max(1, int(abs(held) * pick.choice((0.1, 1, 1, 2))))
+    maker = world.hostile[0]
+    if pick.random() < 0.4:
+        side = Side.BUY if held > 0 else Side.SELL
+        mark = world.exchange.last[market].mark_ticks
+        price = mark - side.opposite.sign * -mark // pick.choice((50, 150, 400))
+        row = world.order(batch, maker, side, lots, price, market, slot=6)
+        batch.force_on_book(account, market, row, lots)
+        return
+    other = pick.choice(sorted(at for at, traded in world.now.positions if traded == market))
+    batch.force(account, market, other, lots)
+
+
+@deal
 def fill_two_orders_of_a_slot(world: World, batch: Builder) -> None:
     """An order and its replacement in one batch, the older one last."""
     pick = world.random

@@ -18,7 +18,7 @@ from hostile_world import World, anchored, deployed
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from evermark.protocol.batch import encode_batch
+from evermark.protocol.batch import FILL_FORCED, encode_batch
 
 SEEDS = st.integers(min_value=0, max_value=2**32 - 1)
 
@@ -70,6 +70,11 @@ class ExchangeMachine(RuleBasedStateMachine):
         )
 
     @rule(seed=SEEDS)
+    def somebody_wants_to_close(self, seed: int) -> None:
+        world = self.seeded(seed)
+        world.request_close(world.random.choice(world.parties))
+
+    @rule(seed=SEEDS)
     def a_claim_is_paid(self, seed: int) -> None:
         self.seeded(seed).pay()
 
@@ -119,8 +124,8 @@ class HostileSequencer(ExchangeMachine):
         data = world.honest_batch().data()
         batch = world.try_settle(data, "stranger", sender=world.exchange.token.address)
         if batch is not None:
-            parts = (batch.orders, batch.actions, batch.fills, batch.withdrawals)
-            assert not any(parts), "anybody could settle"
+            assert not any((batch.orders, batch.actions, batch.withdrawals)), "anybody could settle"
+            assert {fill.kind for fill in batch.fills} <= {FILL_FORCED}, "anybody could settle fills"
 
 
 class RacingOwner(ExchangeMachine):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from builders import Exchange
+from hostile_forced import check_forced, forced_loss
 from hostile_ledger import (
     FEE_ACCOUNT,
     FIRST_USER,
@@ -85,6 +86,7 @@ def judge(exchange: Exchange, signed: Signatures, before: Moment, after: Moment,
     check_withdrawals(exchange, signed, after, batch)
     check_funding(exchange, before, after, batch)
     check_losses(exchange, before, after, batch, uses)
+    check_forced(exchange, before, after, batch)
     check_reserved_accounts(exchange, before, after, batch)
     return batch
 
@@ -97,6 +99,7 @@ def used_rows(batch: codec.Batch) -> list[Use]:
             codec.FILL_ORDERS: (fill.first, fill.second),
             codec.FILL_LIQUIDATION: (fill.second,),
             codec.FILL_FUND: (fill.first,),
+            codec.FILL_FORCED_ON_BOOK: (fill.second,),
         }.get(fill.kind, ())
         for index in indexes:
             row = batch.orders[index]
@@ -261,6 +264,7 @@ def check_losses(
         )
         allowed += sum(funding_loss(exchange, before, after, account) for account in accounts)
         allowed += sum(liquidation_loss(exchange, before, after, batch, account) for account in accounts)
+        allowed += sum(forced_loss(exchange, batch, account) for account in accounts)
         allowed += sum(deleveraging_loss(exchange, before, after, batch, account) for account in accounts)
         lost = wealth(exchange, before, owner) - wealth(exchange, after, owner)
         assert lost <= allowed, f"invariant 10: an owner lost {lost}, its signatures allow {allowed}"

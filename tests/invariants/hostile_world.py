@@ -13,11 +13,13 @@ from typing import Any
 import boa
 from boa.contracts.vyper.vyper_contract import VyperContract
 from builders import MARKETS, USDC, Builder, Exchange, Party, Refused, Row, send, signer
+from hostile_forced import INBOX_CLOSE, LOTS
 from hostile_ledger import INSURANCE_FUND, check_moment, check_nothing_falls, equity, look, maintenance
 from hostile_rules import Signatures, judge
 from msgspec.structs import replace
 
 from evermark.protocol import batch as codec
+from evermark.protocol.forced import hour_cap
 from evermark.protocol.orders import Order, Side, TimeInForce, Trigger
 
 # titanoboa prints the storage of a contract that reverts, and stumbles over some maps of maps doing so.
@@ -30,6 +32,8 @@ HONEST = (1, 2, 3, 4)
 HOSTILE = (11, 12, 13)
 DEPOSITS = {1: 2_000_000, 2: 400_000, 3: 3_000, 4: 800, 11: 200_000, 12: 2_000, 13: 500}  # USDC
 FUND = 50_000
+FORCED_WORDS = (1 << 39) + 384  # of each market: what closes took of its hour
+CLOSING_WORD = (1 << 39) + 520  # how far the last close is
 
 
 @cache
@@ -129,6 +133,7 @@ class World:
         batch = self.exchange.batch()
         self.inbox_entries(batch, pick.randint(0, len(self.pending)))
         targets = self.liquidations(batch) if pick.random() < 0.8 else set()
+        targets |= self.forced(batch, targets)
         for _ in range(pick.randint(0 if targets else 1, 3)):
             self.trade(batch, targets)
         if pick.random() < 0.3:
@@ -155,10 +160,51 @@ class World:
 
     def inbox_entries(self, batch: Builder, count: int) -> None:
         """Names the accounts of the next entries of the queue."""
-        for _kind, party in self.pending[:count]:
+        for place, (kind, party) in enumerate(self.pending[:count]):
+            if kind == INBOX_CLOSE and not (place == 0 and self.is_closed()):
+                return  # it leaves after its fills
             batch.inbox(party.account if party else None)
             if party:
                 batch.name(party.account)
+
+    def is_closed(self) -> bool:
+        """The close at the head of the inbox is done, or there is nothing to do."""
+        party, market, long, left = self.asked(self.now.totals.inbox_head)
+        held = self.now.held(party, market)
+        return held == 0 or (held > 0) != long or min(left, self.hour_left(market)) <= 0
+
+    def hour_left(self, market: int) -> int:
+        """Lots that closes may still take in this hour."""
+        word = self.exchange.vault.word(FORCED_WORDS + market)
+        if word & 0xFFFFFFFF == self.exchange.clock // 3_600:
+            return (word >> 96) - (word >> 32 & 2**64 - 1)
+        interest = self.now.markets[market].open_interest
+        return hour_cap(TRADED[market], interest, self.exchange.last[market].mark_ticks)
+
+    def asked(self, entry_id: int) -> tuple[int, int, bool, int]:
+        """Of a close: account, market, whether long, lots that are left."""
+        entry, word = self.exchange.inbox.entry(entry_id), self.exchange.vault.word(CLOSING_WORD)
+        done = word >> 64 & 2**64 - 1 if word & 2**64 - 1 == entry_id else 0
+        account = self.exchange.vault.account_of(entry.owner, entry.sub_account)
+        return account, entry.data & 0xFF, bool(entry.data >> 8 & 1), (entry.data >> 16 & LOTS) - done
+
+    def forced(self, batch: Builder, targets: set[int]) -> set[int]:
+        """A part of the close behind the entries that the batch consumes, against an opposite position. Returns both accounts."""
+        place = len(batch.uses)
+        if place >= len(self.pending) or self.pending[place][0] != INBOX_CLOSE:
+            return set()
+        account, market, _, left = self.asked(self.now.totals.inbox_head + place)
+        held = self.now.held(account, market)
+        others = [party.account for party in self.parties if self.now.held(party.account, market) * held < 0]
+        if account in targets or not others:
+            return set()
+        other = self.random.choice(others)
+        lots = min(abs(held), left, abs(self.now.held(other, market)), self.hour_left(market))
+        lots = self.random.choice((lots, lots, lots // 3))
+        if lots <= 0 or other in targets:
+            return set()
+        batch.force(account, market, other, lots)
+        return {account, other}
 
     def trade(self, batch: Builder, targets: set[int]) -> None:
         """One fill of fresh or earlier orders near the mark, both sides anybody."""
@@ -309,6 +355,17 @@ class World:
         if not self.exchange.inbox.open_entry(address, party.sub_account, 3):
             self.exchange.inbox.request_withdrawal(party.sub_account, amount, sender=address)
             self.pending.append((3, party))
+            self.observe()
+
+    def request_close(self, party: Party) -> None:
+        """Asks that some position of the account be closed, unless a close of it is open."""
+        address = "0x" + party.signer.address.hex()
+        markets = [market for account, market in self.now.positions if account == party.account]
+        if markets and not self.exchange.inbox.open_entry(address, party.sub_account, INBOX_CLOSE):
+            lots = self.random.choice((LOTS, self.random.randint(1, 900)))
+            market = self.random.choice(markets)
+            self.exchange.inbox.request_close(party.sub_account, market, lots, sender=address)
+            self.pending.append((INBOX_CLOSE, party))
             self.observe()
 
     def pay(self) -> None:

@@ -122,3 +122,44 @@ def test_a_withdrawal_that_repeats_is_found(world, settled) -> None:
     signed.filled.clear()
     with pytest.raises(AssertionError, match="withdrawn twice"):
         judge(world.exchange, signed, before, after, data)
+
+
+@pytest.fixture
+def closed(world):
+    """A close by the inbox of an honest trader's position against the richest, settled but not yet judged."""
+    owner, rich = world.honest[2], world.honest[0]
+    world.request_close(owner)
+    account, market, _, left = world.asked(world.now.totals.inbox_head)
+    assert account == owner.account
+    batch = world.exchange.batch()
+    batch.force(account, market, rich.account, min(left, 700))
+    data = batch.data()
+    send(world.exchange, data)
+    return world.now, look(world.exchange), data, world.signed
+
+
+def test_a_close_that_was_asked_for_passes(world, closed) -> None:
+    before, after, data, signed = closed
+    judge(world.exchange, signed, before, after, data)
+
+
+def test_a_close_that_nobody_asked_for_is_found(world, closed) -> None:
+    """The entry behind the consumed ones is another one."""
+    before, after, data, signed = closed
+    other = before.totals._replace(inbox_head=1)
+    with pytest.raises(AssertionError, match="closed without being asked"):
+        judge(world.exchange, signed, replace(before, totals=other), after, data)
+
+
+def test_a_close_that_costs_more_than_the_penalty_is_found(world, closed) -> None:
+    before, after, data, signed = closed
+    victim, thief = world.honest[2].account, world.hostile[0].account
+    with pytest.raises(AssertionError, match="invariant 10"):
+        judge(world.exchange, signed, before, with_collateral(after, {victim: -(10**9), thief: 10**9}), data)
+
+
+def test_a_counterparty_that_pays_for_a_close_is_found(world, closed) -> None:
+    before, after, data, signed = closed
+    rich, thief = world.honest[0].account, world.hostile[0].account
+    with pytest.raises(AssertionError, match="invariant 10"):
+        judge(world.exchange, signed, before, with_collateral(after, {rich: -(10**9), thief: 10**9}), data)

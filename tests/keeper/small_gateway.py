@@ -37,6 +37,7 @@ class SmallGateway:
         self.accounts: list[dict[str, Any]] = []
         self.failures: list[int] = []  # HTTP statuses for the next posts
         self.decided_hours: set[int] = set()
+        self.markets = load_markets()
         self.healthy: set[int] = set()
         self._runner: web.AppRunner | None = None
 
@@ -92,7 +93,7 @@ class SmallGateway:
             "inbox": "0x" + "33" * 20,
             "token": "0x" + "44" * 20,
             "round_seconds": ROUND_SECONDS,
-            "markets": msgspec.to_builtins(load_markets()),
+            "markets": msgspec.to_builtins(self.markets),
             "fee_schedule": {},
         }
         return web.json_response(info)

@@ -149,6 +149,20 @@ async def test_keepers_survive_a_gateway_that_restarts(tmp_path, gateway):
     await stopped(task)
 
 
+async def test_keepers_report_a_market_that_is_listed_while_they_run(tmp_path, gateway, monkeypatch):
+    """Without a restart: a price more from the round on that follows, and samples of before do not stand in the way."""
+    monkeypatch.setattr("keeper.run.MARKETS_LOOK_S", 0.1)
+    config, _ = keeper(tmp_path, gateway.url, "oracle", "funding")
+    task = asyncio.create_task(run_keepers(config))
+    await until(lambda: gateway.prices)
+    assert len(gateway.prices[-1][1].prices) == len(MARKETS)
+    listed = msgspec.structs.replace(MARKETS[3], market_id=len(MARKETS), symbol="DOT-PERP", base="DOT")
+    gateway.markets = (*MARKETS, listed)
+    await until(lambda: len(gateway.prices[-1][1].prices) == len(MARKETS) + 1)
+    assert all(gateway.prices[-1][1].prices)
+    await stopped(task)
+
+
 async def test_an_hour_is_reported_with_its_commitment(tmp_path):
     """At 120 times the speed: samples until the hour's end, then its report, signed by the funding key."""
     gateway = SmallGateway(start_s=(NOW_S // HOUR_S + 1) * HOUR_S - 900, speed=120.0)

@@ -174,7 +174,7 @@ def test_a_plain_order_needs_no_extension(order):
         orders=(row,),
     )
     encoded = encode_batch(batch)
-    start = 6 + 5 + 32 + 6 + 32 + 5 + 2 + 6 + 5 + 2
+    start = 6 + 5 + 32 + 6 + 32 + 5 + 2 + 6 + 5 + 4
     flags = int.from_bytes(encoded[start : start + 2], "big")
     assert bool(flags & FLAG_EXTENSION) is not order.is_plain
     owner = {3: AccountOwner(order.owner, order.sub_account)}

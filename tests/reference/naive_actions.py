@@ -39,6 +39,29 @@ def count_claim(vault, amount, now):
 class Actions:
     """Sections 2 and 3 of a settlement: approvals, transfers, funding, trigger bits."""
 
+    def pay_builder(self, index, notional):
+        """The signed rate of the row's whole notional, rounded up, to sub-account 0 of the signed builder."""
+        row = self.batch.orders[index]
+        rate = row.order.max_builder_fee_ppm
+        if rate == 0:
+            return
+        builder = self.batch.accounts[row.builder_index]
+        require(self.vault.ids.get((row.order.builder, 0)) == builder, "not the builder's account")
+        self.built[index] += notional
+        fee = ceil(self.built[index] * rate, 10**6) - ceil((self.built[index] - notional) * rate, 10**6)
+        self.vault.collaterals[self.pair(row.pair)[0]] -= fee
+        self.vault.collaterals[builder] += fee
+
+    def again_at(self, newest):
+        """A late batch: order fills alone, and everybody whose position changed passes at the newest round too."""
+        batch = self.batch
+        others = batch.inbox or batch.actions or batch.funding_hours or batch.triggers or batch.withdrawals
+        require(not others and all(fill.kind == 0 for fill in batch.fills), "late, so only order fills")
+        self.prices, self.now = newest.prices, newest.timestamp
+        after, base = self.vault.positions, self.base_positions
+        for account in {key[0] for key in after if after[key] != base.get(key, (0, 0, 0))}:
+            self.closing_check(account)
+
     def action(self, account, signed):
         require(signed.deadline >= self.now, "action expired")
         require(signed.action_sequence > self.vault.action_sequences[account], "action sequence")

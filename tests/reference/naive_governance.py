@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from naive_actions import require
 
-NORMAL, POST_ONLY, REDUCE_ONLY, CANCEL_ONLY, HALTED, SETTLED = range(6)
+NORMAL, POST_ONLY, REDUCE_ONLY, CANCEL_ONLY, HALTED = range(5)
 FIELDS = (
     "symbol",
     "lot_tick_value",
@@ -48,8 +48,6 @@ class Governance:
         return True
 
     def on_PauseMarket(self, change):
-        if self.vault.endings.get(change.market_id) == SETTLED:
-            return False
         self.vault.pauses[change.market_id] = (change.mode, change.until)
         return True
 
@@ -57,11 +55,6 @@ class Governance:
         if self.vault.endings.get(change.market_id):
             return False
         self.vault.endings[change.market_id] = REDUCE_ONLY
-        return True
-
-    def on_SettleMarket(self, change):
-        self.vault.endings[change.market_id] = SETTLED
-        self.vault.settled_at[change.market_id] = change.price
         return True
 
     def on_SetKeeper(self, change):

@@ -38,7 +38,7 @@ class NaiveVault:
         self.open_interest = defaultdict(int)
         self.hours = defaultdict(int)
         self.pauses = {}  # market -> the guardian's mode and its end
-        self.endings, self.settled_at = {}, {}  # market -> the mode that a delisting leaves, and its price
+        self.endings = {}  # market -> the mode that a delisting leaves
         self.pool = self.dust = self.claimed = self.credited = 0
         self.batch_id = self.entries = 0
         self.restarted = False  # the chain was down within the last hour
@@ -54,9 +54,13 @@ class NaiveVault:
     def position(self, account, market):
         return self.positions[account, market]
 
-    def settle(self, batch, round_, entries, funding_rates):
-        """Apply one batch; `entries` is the whole inbox, `funding_rates` the posted hours."""
-        Settlement(self, batch, round_, entries, funding_rates).run()
+    def settle(self, batch, round_, entries, funding_rates, newest=None):
+        """Apply one batch; `entries` is the whole inbox, `funding_rates` the posted hours, `newest` the last round where the
+        batch is late."""
+        settlement = Settlement(self, batch, round_, entries, funding_rates)
+        settlement.run()
+        if newest is not None:
+            settlement.again_at(newest)
 
     def margin(self, collateral, positions, prices):
         """Equity, initial, maintenance, notional of {market: (size, entry cumulative, entry mark)}."""
@@ -283,19 +287,6 @@ class Settlement(Actions, Backstop, Forced, Governance):
         self.pay_builder(index, lots * price * self.vault.markets[market_id].lot_tick_value)
         self.traded.add(account)
         return account, order
-
-    def pay_builder(self, index, notional):
-        """The signed rate of the row's whole notional, rounded up, to sub-account 0 of the signed builder."""
-        row = self.batch.orders[index]
-        rate = row.order.max_builder_fee_ppm
-        if rate == 0:
-            return
-        builder = self.batch.accounts[row.builder_index]
-        require(self.vault.ids.get((row.order.builder, 0)) == builder, "not the builder's account")
-        self.built[index] += notional
-        fee = ceil(self.built[index] * rate, PPM) - ceil((self.built[index] - notional) * rate, PPM)
-        self.vault.collaterals[self.pair(row.pair)[0]] -= fee
-        self.vault.collaterals[builder] += fee
 
     def trade(self, account, market_id, lots, price):
         """Change a position for cash, after its funding."""

@@ -27,6 +27,7 @@ from sequencer.verify import VerifyReport, verify
 
 DEPLOYER, SEQUENCER, KEEPERS = 0, 1, (2, 3, 4)
 TRADERS = (5, 6, 7)
+GOVERNOR, GUARDIAN = 8, 9
 
 
 def hexed(raw: bytes) -> str:
@@ -44,9 +45,15 @@ class RealExchange:
 
     async def __aenter__(self) -> "RealExchange":
         await self.devnet.start()
-        address = {index: hexed(Signer(dev_key(index)).address) for index in range(5)}
+        address = {index: hexed(Signer(dev_key(index)).address) for index in range(10)}
         keepers = tuple(address[index] for index in KEEPERS)
-        roles = Roles(sequencer=address[SEQUENCER], oracle_keepers=keepers, funding_keepers=keepers)
+        roles = Roles(
+            sequencer=address[SEQUENCER],
+            oracle_keepers=keepers,
+            funding_keepers=keepers,
+            governor=address[GOVERNOR],
+            guardian=address[GUARDIAN],
+        )
         self.manifest: Manifest = await deploy(
             self.devnet.url, dev_key(DEPLOYER), roles, self.directory / "manifest.json"
         )

@@ -119,7 +119,7 @@ def altered(world: World, **changes: object) -> SignedPriceReport:
     ("make", "code", "field"),
     [
         (lambda w: World(keepers=[key(9)]).price_reports()[0], RejectCode.NOT_AUTHORISED, "signature"),
-        (lambda w: altered(w, prices=(1 << 32 | 1,)), RejectCode.OUT_OF_RANGE, "prices"),
+        (lambda w: altered(w, prices=(1 << 32 | 1,) * 5), RejectCode.OUT_OF_RANGE, "prices"),
         (lambda w: altered(w, prices=(1 << 32, 0, 0, 0)), RejectCode.OUT_OF_RANGE, "prices"),
         (lambda w: altered(w, prices=(1 << 70 | 1, 0, 0, 0)), RejectCode.OUT_OF_RANGE, "prices"),
         (lambda w: altered(w, timestamp=w.now_s + ROUND_SECONDS), RejectCode.OUT_OF_RANGE, "timestamp"),

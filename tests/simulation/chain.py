@@ -5,22 +5,30 @@ whose answer was lost may still be mined.
 """
 
 import asyncio
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from naive_actions import Reverted
 from naive_vault import NaiveVault
 
 from evermark.chain.batches import decode_outline
 from evermark.protocol.batch import AccountOwner, decode_batch
 from evermark.protocol.markets import Market
-from evermark.protocol.oracle import MAX_BATCH_AGE_S, NO_PRICE, Round, aggregate, median_rates, prices_hash
+from evermark.protocol.oracle import (
+    MAX_BATCH_AGE_S,
+    MAX_LATE_S,
+    NO_PRICE,
+    Round,
+    aggregate,
+    median_rates,
+)
 from sequencer.engine.commands import ForeignBatch, InboxEntry, InboxEntryKind
 from sequencer.settlement.chain import LaneRound, Receipt, outline_of
 from sequencer.settlement.errors import Refused, Unreachable
 from sequencer.settlement.witness import Settled
+from tests.simulation.faults import Faults
+from tests.simulation.ledger import Ledger
 from tests.simulation.strangers import overdue_batch
 
 BLOCK_S = 2
@@ -31,53 +39,6 @@ BETWEEN_OUTAGES_S = 60
 DUE_S = 170  # how long an entry waits in the inbox before anybody may execute it; an hour in reality
 STRANGERS_LOOK_S = 20
 HOUR_OVERDUE_S = 60  # how long after its end anybody may apply a funding hour; an hour in reality
-NO_ROUND = Round(0, 0, ())
-
-
-@dataclass
-class Ledger:
-    """Everything that the contracts store; a block is a copy of it."""
-
-    vault: NaiveVault
-    lane: Round
-    ring: dict[int, Round] = field(default_factory=dict)
-    public: Round = NO_ROUND
-    public_ring: dict[int, Round] = field(default_factory=dict)
-    hours: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    entries: list[InboxEntry] = field(default_factory=list)
-    batches: list[bytes] = field(default_factory=list)
-    settled_blocks: list[int] = field(default_factory=list)
-    time_s: int = 0
-
-    def clone(self) -> "Ledger":
-        """A copy that shares only what never changes: markets, prices, entries, bytes."""
-        vault = copy.deepcopy(self.vault, {id(self.vault.markets): self.vault.markets})
-        lists = list(self.entries), list(self.batches), list(self.settled_blocks)
-        rings = self.lane, dict(self.ring), self.public, dict(self.public_ring)
-        return Ledger(vault, *rings, dict(self.hours), *lists, self.time_s)
-
-    def pinned(self, round_: int, hash_: bytes) -> Round:
-        """The round of either lane with these prices. Raises Refused."""
-        found = [ring[round_] for ring in (self.ring, self.public_ring) if round_ in ring]
-        if not found:
-            raise Refused("oracle: no such round")
-        for one in found:
-            if prices_hash(one) == hash_:
-                return one
-        raise Refused("vault: prices hash differs")
-
-
-@dataclass
-class Faults:
-    """Chances per call or block; `until_s` ends them all."""
-
-    until_s: float
-    unreachable: float = 0.03
-    lost_answer: float = 0.05
-    stale: float = 0.05
-    reorg: float = 0.03
-    dropped: float = 0.1  # of a transaction in a reorganised block
-    poisoned: frozenset[int] = frozenset()  # accounts of which the vault takes no order
 
 
 class Transaction:
@@ -307,11 +268,20 @@ class SimulatedChain:
         traders = {batch.accounts[batch.pairs[row.pair][0]] for row in batch.orders}
         if traders & self.faults.poisoned:
             raise Refused("vault: signature")
-        if time > pinned.timestamp + MAX_BATCH_AGE_S:
+        late = time > pinned.timestamp + MAX_BATCH_AGE_S
+        newest = max(ledger.lane, ledger.public, key=lambda round_: round_.round)
+        if time > pinned.timestamp + MAX_LATE_S:
             raise Refused("vault: round too old")
+        if late and time > newest.timestamp + MAX_BATCH_AGE_S:
+            raise Refused("vault: no recent round")
         if any(hour not in ledger.hours for hour in batch.funding_hours):
             raise Refused("oracle: hour not posted")
-        ledger.vault.settle(batch, pinned, ledger.entries, ledger.hours)
+        try:
+            ledger.vault.settle(batch, pinned, ledger.entries, ledger.hours, newest if late else None)
+        except Reverted as refusal:
+            if not late:
+                raise
+            raise Refused(f"vault: {refusal}") from refusal
         ledger.batches.append(data)
         ledger.settled_blocks.append(number)
 

@@ -218,3 +218,35 @@ def test_a_market_without_a_price_for_a_week_freezes_the_exchange(
     exchange.exit.push(100)
     assert exchange.exit.marks(0) == PRICE
     assert exchange.exit.payout(taker.account) > 0
+
+
+# ----------------------------------------------------------------------------------------------------------- delisting
+
+
+@pytest.mark.parametrize(("paused", "beside"), [(0, REDUCE_ONLY), (POST_ONLY, CANCEL_ONLY), (HALTED, HALTED)])
+def test_a_delisted_market_only_reduces_for_good(
+    governing: Governing, exchange: Exchange, maker: Party, taker: Party, paused: int, beside: int
+) -> None:
+    """Beside a pause that runs the stricter holds; what is over or lifted leaves reduce-only; it is delisted once."""
+    trade(exchange, maker, taker)
+    proposal, again = (governing.propose("delisting", 0) for _ in range(2))
+    governing.wait()
+    if paused:
+        governing.pause(paused, HOUR_S)
+        governing.consume()
+    governing.execute(proposal)
+    governing.consume()
+    assert exchange.vault.word(MARKET_P) >> 248 == beside
+    if paused:
+        with refused("vault: market closed to trades"):
+            trade(exchange, maker, taker, Side.SELL)
+        exchange.round(seconds=HOUR_S)
+    with refused("vault: fill does not reduce"):
+        trade(exchange, maker, taker)
+    trade(exchange, maker, taker, Side.SELL)
+    governing.pause(0, 0)
+    governing.consume()
+    assert exchange.vault.word(MARKET_P) >> 248 == REDUCE_ONLY
+    governing.execute(again)
+    governing.consume()
+    assert governing.state(again) == 5  # without effect

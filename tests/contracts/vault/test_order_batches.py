@@ -185,7 +185,12 @@ def test_malleable_and_empty_signatures_are_refused(
 def row_end(data: bytes, batch: codec.Batch) -> int:
     """Where the evidence of the first row begins in `data`, which encodes `batch`."""
     head = 4 + 81 + 1 + 4 * len(batch.fee_classes) + 1 + len(batch.markets) + 2 + 4 * len(batch.accounts)
-    return head + 2 + 3 * len(batch.pairs) + 2 + 23 + codec.byte_width(batch.orders[0].order.size)
+    return head + 2 + 3 * len(batch.pairs) + 4 + 23 + codec.byte_width(batch.orders[0].order.size)
+
+
+def resized(data: bytes, at: int, change: int) -> bytes:
+    """The batch with another number of bytes in its rows; it stands at `at`."""
+    return data[:at] + (int.from_bytes(data[at : at + 2], "big") + change).to_bytes(2, "big") + data[at + 2 :]
 
 
 def test_malformed_evidence_is_refused(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
@@ -204,8 +209,9 @@ def test_malformed_evidence_is_refused(exchange: Exchange, maker: Party, taker: 
         with refused("vault: malformed evidence"):
             send(exchange, bad)
     shorter = data[:at] + (2 + 31 + 64).to_bytes(2, "big") + data[at + 2 : at + 4] + data[at + 5 :]
+    flags_at = at - 23 - codec.byte_width(built.orders[0].order.size)
     with refused("vault: malformed evidence"):
-        send(exchange, shorter)
+        send(exchange, resized(shorter, flags_at - 4, -1))
     pointing = (
         data[:at]
         + (2 + 32).to_bytes(2, "big")
@@ -215,8 +221,10 @@ def test_malformed_evidence_is_refused(exchange: Exchange, maker: Party, taker: 
         + data[at + 100 :]
     )
     with refused("vault: another root"):
-        send(exchange, pointing)
-    flags_at = at - 23 - codec.byte_width(built.orders[0].order.size)
+        send(exchange, resized(pointing, flags_at - 4, -64))
+    with refused("vault: trailing bytes"):
+        end = flags_at + int.from_bytes(data[flags_at - 4 : flags_at - 2], "big")
+        send(exchange, resized(data[:end] + bytes(3) + data[end:], flags_at - 4, 3))
     for scheme in (2, 3):
         flags = int.from_bytes(data[flags_at : flags_at + 2], "big") & 0x3FFF | scheme << 14
         with refused("vault: scheme reserved"):

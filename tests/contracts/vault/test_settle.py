@@ -44,7 +44,7 @@ def test_a_large_batch_has_its_hash_too(exchange: Exchange, maker: Party, taker:
 def test_only_the_sequencer_settles(exchange: Exchange, maker: Party, taker: Party) -> None:
     """The same bytes are refused from anybody else."""
     data = a_trade(exchange, maker, taker).data()
-    with refused("vault: not the sequencer"):
+    with refused("vault: not only overdue work"):
         send(exchange, data, sender=boa.env.generate_address())
     send(exchange, data)
 
@@ -266,7 +266,7 @@ def test_unknown_triggers_are_refused(exchange: Exchange, maker: Party) -> None:
     batch = exchange.batch()
     batch.order(maker, Side.SELL, 10, PRICE, slot=1)
     data = bytearray(batch.data())
-    flags_at = 4 + 81 + 5 + 2 + 6 + 5 + 2
+    flags_at = 4 + 81 + 5 + 2 + 6 + 5 + 4
     assert data[flags_at - 2 : flags_at] == b"\0\1"
     for code in (5, 6, 7):
         changed = bytearray(data)

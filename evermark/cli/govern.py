@@ -1,0 +1,226 @@
+"""`evermark govern`: propose, watch, cancel and carry out changes of a deployed exchange; pause and lift as its guardian."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from evermark.cli import options, output
+from evermark.cli.errors import CliError
+from evermark.cli.gateway import DEFAULT_RPC_URL
+from evermark.cli.units import format_time
+from evermark.cli.wallet import DEVNET_CHAIN_ID, WalletChoice, open_key
+
+if TYPE_CHECKING:  # web3 takes a second to load, and `--help` needs none of it
+    from evermark.chain.governor import GovernorContract
+    from evermark.chain.transactions import TransactionSender
+
+app = typer.Typer(no_args_is_help=True, help="Change a deployed exchange, within bounds and after a delay.")
+
+ManifestFile = Annotated[Path, typer.Option("--manifest", help="The deployment's manifest.")]
+ProposalId = Annotated[int, typer.Argument(min=1, help="The proposal's number.")]
+MODES = ("normal", "post-only", "reduce-only", "cancel-only", "halted")
+Result = TypeVar("Result")
+
+
+@app.command(name="propose-market")
+def propose_market(
+    file: Annotated[Path, typer.Argument(exists=True, help="TOML with one [[market]], as in markets.toml.")],
+    index: Annotated[int, typer.Option(min=1, help="What it is worth now, in its ticks.")],
+    manifest: ManifestFile,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+) -> None:
+    """Propose a listing; after 48 hours `execute` lists it, and everything trades it without a restart."""
+    from evermark.protocol.governance import broken_bounds, broken_thin_bounds
+    from evermark.protocol.markets import load_market
+
+    try:
+        market = load_market(file)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CliError(f"{file}: {error}") from None
+    broken = broken_bounds(market) + broken_thin_bounds(market, index)
+    if broken:
+        raise CliError(f"{market.symbol}: not within {'; '.join(broken)}")
+
+    async def work(door: "GovernorContract", sender: "TransactionSender") -> int:
+        return await door.propose_market(sender, market, index)
+
+    _tell(manifest, rpc_url, _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work))
+
+
+@app.command()
+def propose(
+    what: Annotated[
+        str,
+        typer.Argument(help="sequencer, guardian, governor, {add,remove}-{oracle,funding}, delist, quorums"),
+    ],
+    arguments: Annotated[list[str], typer.Argument(help="An address, a market's number, two quorums.")],
+    manifest: ManifestFile,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+) -> None:
+    """Propose another key, another quorum, or the end of a market."""
+    call = _call(what, arguments)
+
+    async def work(door: "GovernorContract", sender: "TransactionSender") -> int:
+        return await door.propose(sender, *call)
+
+    _tell(manifest, rpc_url, _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work))
+
+
+@app.command()
+def cancel(
+    proposal: ProposalId,
+    manifest: ManifestFile,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+) -> None:
+    """Cancel a proposal, as governor or guardian."""
+
+    async def work(door: "GovernorContract", sender: "TransactionSender") -> None:
+        await door.cancel(sender, proposal)
+
+    _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work)
+    _tell(manifest, rpc_url, proposal)
+
+
+@app.command()
+def execute(
+    proposal: ProposalId,
+    manifest: ManifestFile,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+) -> None:
+    """Carry out a proposal whose delay is over, with any wallet; it posts the entry's bond."""
+
+    async def work(door: "GovernorContract", sender: "TransactionSender") -> int:
+        return await door.execute(sender, proposal)
+
+    entry = _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work)
+    output.print_fields({"proposal": str(proposal), "entry": str(entry) if entry else "none: in force"})
+
+
+@app.command()
+def pause(
+    mode: Annotated[str, typer.Argument(help=", ".join(MODES) + "; normal lifts.")],
+    markets: Annotated[list[int], typer.Argument(help="Numbers of the markets.")],
+    manifest: ManifestFile,
+    hours: Annotated[int, typer.Option(min=0, max=72, help="How long; 0 with normal.")] = 0,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+) -> None:
+    """Set markets to a stricter mode for a time, as guardian."""
+    if mode not in MODES:
+        raise CliError(f"no such mode: {mode}; there are {', '.join(MODES)}")
+
+    async def work(door: "GovernorContract", sender: "TransactionSender") -> None:
+        await door.pause(sender, markets, MODES.index(mode), hours * 3_600)
+
+    _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work)
+    output.print_fields(
+        {
+            "mode": mode,
+            "markets": ", ".join(map(str, markets)),
+            "in force": "once consumed, in ten minutes at most",
+        }
+    )
+
+
+@app.command()
+def show(proposal: ProposalId, manifest: ManifestFile, rpc_url: options.RpcUrl = "") -> None:
+    """Where a proposal stands."""
+    _tell(manifest, rpc_url, proposal)
+
+
+def _call(what: str, arguments: list[str]) -> tuple[Any, ...]:
+    """The contract's call and its arguments, but for the deadline."""
+    from web3 import Web3
+
+    wanted = 2 if what == "quorums" else 1
+    if len(arguments) != wanted:
+        raise CliError(f"{what} takes {wanted} argument{'s' if wanted > 1 else ''}")
+    try:
+        if what == "quorums":
+            return ("propose_quorums", int(arguments[0]), int(arguments[1]))
+        if what == "delist":
+            return ("propose_delisting", int(arguments[0]))
+        address = Web3.to_checksum_address(arguments[0])
+    except ValueError as error:
+        raise CliError(f"{' '.join(arguments)}: {error}") from None
+    if what == "sequencer":
+        return ("propose_sequencer", address)
+    if what in ("guardian", "governor"):
+        return ("propose_role", 8 if what == "guardian" else 9, address)
+    action, _, role = what.partition("-")
+    if action not in ("add", "remove") or role not in ("oracle", "funding"):
+        raise CliError(f"nothing is called {what}")
+    return ("propose_keeper", ("oracle", "funding").index(role), address, action == "add")
+
+
+def _choice(keystore: str, key_env: str, dev: int, password_file: str) -> WalletChoice:
+    return WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
+
+
+def _tell(manifest: Path, rpc_url: str, proposal_id: int) -> None:
+    async def look(door: "GovernorContract", sender: "TransactionSender | None") -> Any:
+        return await door.proposal(proposal_id)
+
+    proposal = _run(rpc_url, manifest, None, look)
+    fields = {"proposal": str(proposal_id), "state": proposal.state.name.lower().replace("_", " ")}
+    if proposal.ready_at:
+        fields |= {
+            "action": proposal.action.name.lower(),
+            "from": format_time(proposal.ready_at),
+            "until": format_time(proposal.deadline),
+        }
+    output.print_fields(fields)
+
+
+def _run(
+    rpc_url: str,
+    manifest: Path,
+    choice: WalletChoice | None,
+    work: Callable[[Any, Any], Awaitable[Result]],
+) -> Result:
+    from web3.exceptions import Web3Exception
+
+    from evermark.chain import ManifestRefused, TransactionReverted, TransactionSender, load_manifest
+    from evermark.chain.governor import GovernorContract
+    from evermark.chain.rpc import UNREACHABLE, connect
+
+    key = open_key(choice) if choice is not None else None
+
+    async def act() -> Result:
+        async with connect(rpc_url or DEFAULT_RPC_URL) as w3:
+            chain_id = await w3.eth.chain_id
+            if choice is not None and choice.dev >= 0 and chain_id != DEVNET_CHAIN_ID:
+                raise CliError(f"--dev: chain {chain_id} is no devnet; its development keys are public")
+            sender = None if key is None else TransactionSender(w3, key)
+            return await work(GovernorContract(w3, load_manifest(manifest)), sender)
+
+    try:
+        return asyncio.run(act())
+    except TransactionReverted as error:
+        raise CliError(error.reason) from None
+    except ManifestRefused as error:
+        raise CliError(str(error)) from None
+    except (Web3Exception, *UNREACHABLE) as error:
+        raise CliError(f"{type(error).__name__}: {error}") from None

@@ -1,0 +1,16 @@
+"""What goes wrong on the simulated chain, and how often."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Faults:
+    """Chances per call or block; `until_s` ends them all."""
+
+    until_s: float
+    unreachable: float = 0.03
+    lost_answer: float = 0.05
+    stale: float = 0.05
+    reorg: float = 0.03
+    dropped: float = 0.1  # of a transaction in a reorganised block
+    poisoned: frozenset[int] = frozenset()  # accounts of which the vault takes no order
