@@ -179,7 +179,7 @@ class World:
         if word & 0xFFFFFFFF == self.exchange.clock // 3_600:
             return (word >> 96) - (word >> 32 & 2**64 - 1)
         interest = self.now.markets[market].open_interest
-        return hour_cap(TRADED[market], interest, self.exchange.last[market].mark_ticks)
+        return hour_cap(self.exchange.markets[market], interest, self.exchange.last[market].mark_ticks)
 
     def asked(self, entry_id: int) -> tuple[int, int, bool, int]:
         """Of a close: account, market, whether long, lots that are left."""
@@ -262,8 +262,8 @@ class World:
         room = equity(self.exchange, self.now, party.account) - 2 * maintenance(
             self.exchange, self.now, party.account
         )
-        lot = self.exchange.last[market].mark_ticks * TRADED[market].lot_tick_value
-        leverage = TRADED[market].max_leverage
+        lot = self.exchange.last[market].mark_ticks * self.exchange.markets[market].lot_tick_value
+        leverage = self.exchange.markets[market].max_leverage
         shares = (0.5, 0.9, 0.9) if party in self.poor else (0.02, 0.1, 0.5)
         lots = int(max(room, 0) * leverage // lot * self.random.choice(shares))
         return max(1, min(lots, 2_000_000))
@@ -296,7 +296,9 @@ class World:
     ) -> None:
         """The fund takes over what its cap admits; when it can take nothing, the rich trader is deleveraged."""
         sign = 1 if self.now.held(account, market) > 0 else -1
-        room = TRADED[market].fund_position_cap_lots - sign * self.now.held(INSURANCE_FUND, market)
+        room = self.exchange.markets[market].fund_position_cap_lots - sign * self.now.held(
+            INSURANCE_FUND, market
+        )
         rich = self.honest[0].account
         if room > 0:
             batch.take_over(account, market, min(size, room), keeper)
