@@ -10,21 +10,24 @@ from typing import Any
 
 import boa
 from boa.util.abi import Address
-from builders import USDC, Builder, Refused
+from builders import USDC, Refused
 from hostile_ledger import Moment, look
 from hostile_machines import SEEDS, ExchangeMachine
 from hostile_proposals import (
     CANCELLED,
+    CHANGE,
     EXECUTED,
     KEEPERS,
     LARGEST,
     OWN_KEEPER,
+    PAUSE,
     PROPOSED,
+    GovernedWorld,
     Proposal,
     is_slow,
     some_proposal,
 )
-from hostile_world import World, anchored
+from hostile_world import anchored
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from msgspec.structs import replace
@@ -35,17 +38,7 @@ from evermark.protocol.markets import Market
 from evermark.protocol.orders import Side
 
 HOUR_S, DAY_S = 3_600, 86_400
-CHANGE, PAUSE = 9, 10  # kinds of entries
 CLOSED = ("vault: market closed to trades", "vault: fill does not reduce")
-
-
-class GovernedWorld(World):
-    """The honest sequencer gives each entry of governor or guardian a batch of its own."""
-
-    def inbox_entries(self, batch: Builder, count: int) -> None:
-        kinds = [kind for kind, _ in self.pending[:count]]
-        changes = [place for place, kind in enumerate(kinds) if kind in (CHANGE, PAUSE)]
-        super().inbox_entries(batch, changes[0] if changes else count)
 
 
 class HostileGovernor(ExchangeMachine):
@@ -124,9 +117,14 @@ class HostileGovernor(ExchangeMachine):
     @rule(seed=SEEDS)
     def proposes(self, seed: int) -> None:
         """Four proposals of any kind, in and out of bounds. Who has not the governor's key proposes nothing."""
-        world = self.seeded(seed)
+        self.seeded(seed)
+        self.make_proposals(4)
+
+    def make_proposals(self, count: int) -> list[int]:
+        """Those that the contract took."""
+        world, taken = self.world, []
         before = world.now
-        for _ in range(4):
+        for _ in range(count):
             boa.env.timestamp = max(boa.env.timestamp, world.exchange.clock)
             call, arguments, proposal = some_proposal(world, self.own, (self.governor, self.guardian))
             ready = boa.env.timestamp + (14 * DAY_S if is_slow(proposal, arguments) else 2 * DAY_S)
@@ -134,7 +132,7 @@ class HostileGovernor(ExchangeMachine):
                 ready,
                 ready + DAY_S,
                 ready + DAY_S,
-                ready + HOUR_S,
+                *[ready + HOUR_S] * 8,
                 ready - 1,
                 ready + DAY_S + 1,
                 0,
@@ -155,7 +153,29 @@ class HostileGovernor(ExchangeMachine):
             if proposal.action == Action.LIST:
                 assert not broken_thin_bounds(proposal.market, arguments[-1]), "a new market that is not thin"
             self.proposals[self.result] = proposal
+            taken.append(self.result)
         self.unmoved(before, "a proposal")
+        return taken
+
+    @rule(seed=SEEDS)
+    def carries_out(self, seed: int) -> None:
+        """Proposals from their making to the batch that consumes them; each is tried a second too early, and twice."""
+        self.seeded(seed)
+        taken = self.make_proposals(8)
+        execute, anybody = self.contract.execute, self.own[2]
+        for number in sorted(taken, key=lambda number: self.proposals[number].ready_at):
+            ready = self.proposals[number].ready_at
+            if boa.env.timestamp < ready:
+                self.reach(ready - 1)
+                assert self.refused(execute, number, sender=anybody), "executed a second too early"
+                self.reach(ready)
+            self.world.observe()
+            before = self.world.now
+            if not self.refused(execute, number, sender=anybody):
+                self.executed(number)
+                assert self.refused(execute, number, sender=anybody), "executed twice"
+            self.unmoved(before, "an execution")
+            self.work_off()
 
     # ------------------------------------------------------------------------------------------- executing and cancelling
 
@@ -192,17 +212,12 @@ class HostileGovernor(ExchangeMachine):
         if made.action in (Action.GUARDIAN, Action.GOVERNOR):
             role = made.action.name.lower()
             setattr(self, role, made.subject)
-            self.follow(role, made.subject)
+            self.holds += f" {role}" if made.subject in self.own and not self.has(role) else ""
             assert (self.contract.governor(), self.contract.guardian()) == (self.governor, self.guardian)
             assert self.governor != self.guardian, "one for two roles"
         elif made.action != Action.REFERENCE:
             self.world.pending.append((CHANGE, None))
             self.queued.append(number)
-
-    def follow(self, role: str, holder: Any) -> None:
-        """A role that was handed to the attacker is held by it from then on."""
-        if holder in self.own and not self.has(role):
-            self.holds += f" {role}"
 
     @precondition(lambda self: self.proposals)
     @rule(seed=SEEDS)

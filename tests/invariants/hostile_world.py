@@ -220,7 +220,7 @@ class World:
             side = pick.choice((Side.BUY, Side.SELL))
             price = mark + pick.randint(-mark // 1_000, mark // 1_000)
             size = self.size(maker, market)
-            more = {"slot": pick.randint(1, 3), "amend": pick.random() < 0.1}
+            more = {"slot": pick.randint(1, 3), "amend": pick.random() < 0.1} | self.builder()
             triggered = pick.random() < 0.1
             if triggered:
                 more |= {"trigger": Trigger.MARK_ABOVE, "trigger_price": mark + pick.choice((-1, 0, 0, 1))}
@@ -241,8 +241,16 @@ class World:
             time_in_force=pick.choice((TimeInForce.IOC, TimeInForce.FOK)),
             reduce_only=shrinks and pick.random() < 0.5,
             max_fee_ppm=pick.choice((400, 1_000)),
+            **self.builder(),
         )
         batch.fill(resting, taking, size)
+
+    def builder(self) -> dict[str, Any]:
+        """The fields of an order that a front end brought, now and then."""
+        if self.random.random() < 0.7:
+            return {}
+        party = self.random.choice(self.parties)
+        return {"builder": party.signer.address, "max_builder_fee_ppm": self.random.choice((1, 333, 1_000))}
 
     def earlier(self, batch: Builder, market: int, targets: set[int]) -> Row | None:
         """An order of an earlier batch that can still fill."""

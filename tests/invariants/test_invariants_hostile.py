@@ -21,6 +21,6 @@ TestHostileToken = hunting.case(HostileToken)
 for _id in ("E14", "E15", "E17"):
     TestHostileToken = pytest.mark.safety(_id, "contract")(TestHostileToken)
 
-TestHostileGovernor = hunting.case(HostileGovernor, runs=4)
+TestHostileGovernor = hunting.case(HostileGovernor, runs=2)
 for _id in ("F01", "F03", "F04"):
     TestHostileGovernor = pytest.mark.safety(_id, "contract")(TestHostileGovernor)
