@@ -37,6 +37,11 @@ async def an_hour_ends(running: RealExchange) -> int:
     await rpc(running.w3, "evm_increaseTime", (hour + 1) * HOUR_S + 30 - running.clock.now_s())
     await rpc(running.w3, "evm_mine")
     await running.spawn()
+
+    async def over() -> bool:
+        return running.clock.now_s() > (hour + 1) * HOUR_S
+
+    await running.eventually(over, "the clock has seen the end of the hour")
     await running.post_round()
     return hour
 
