@@ -119,6 +119,7 @@ class RealExchange:
 
     async def post_round(self, prices: Any = ()) -> None:
         """All keepers report the current round over HTTP, until the engine has it and takes orders."""
+        await self.clock.read()  # the devnet's may have jumped
         wanted = self.clock.now_s() // self.manifest.parameters.round_seconds
 
         async def applied() -> bool:
