@@ -361,6 +361,9 @@ class Builder:
     def force(self, account: int, market: int, counterparty: int, size: int) -> None:
         self.fills.append((codec.FILL_FORCED, (account, market), (counterparty, market), size, None))
 
+    def settle_in_cash(self, account: int, market: int, counterparty: int, size: int) -> None:
+        self.fills.append((codec.FILL_CASH, (account, market), (counterparty, market), size, None))
+
     def force_on_book(self, account: int, market: int, maker: Row, size: int) -> None:
         self.fills.append((codec.FILL_FORCED_ON_BOOK, (account, market), maker, size, None))
 
