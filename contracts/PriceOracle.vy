@@ -227,7 +227,7 @@ def _post(lane: uint8, reports: DynArray[IPriceOracle.Report, 15]):
         terms: uint256 = self._terms[market]
         price: uint256 = self._price(market, reports, timestamp, (old >> offset) & U128, quorum, terms)
         if terms >> ENDS_AT != 0:
-            self._weigh(market, terms >> ENDS_AT & U40, timestamp, old >> offset & U32, price & U32)
+            self._weigh(market, terms >> ENDS_AT & U40, timestamp, price & U32)
         word |= price << offset
         if market % 2 == 1 or market + 1 == markets:
             self._ring[lane][round_ % RING][at] = word
@@ -296,17 +296,17 @@ def _price(
 
 
 @internal
-def _weigh(market: uint256, ends_at: uint256, timestamp: uint256, old: uint256, index: uint256):
+def _weigh(market: uint256, ends_at: uint256, timestamp: uint256, index: uint256):
     """
     @dev Sums the index over the last hour of a market that ends: each one counts from the time of its round to that of the next, in whichever
-         lane. The first round at or after the end fixes the mean.
+         lane, and the first one from the beginning of the hour. The first round at or after the end fixes the mean.
     """
     word: uint256 = self._endings[market]
     since: uint256 = word >> SUMMED_TO & U40
     last: uint256 = word >> LAST_INDEX & U32
     if since == 0:
         since = ends_at - MEAN_S
-        last = old if old != 0 else index
+        last = index
     if timestamp <= since or word >> MEAN != 0:
         return
     sum: uint256 = (word & U64) + last * (min(timestamp, ends_at) - since)

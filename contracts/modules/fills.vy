@@ -41,7 +41,6 @@ TAKEOVER: constant(uint256) = 2
 DELEVERAGING: constant(uint256) = 3
 FUND: constant(uint256) = 4
 FORCED_ON_BOOK: constant(uint256) = 5
-FORCED: constant(uint256) = 6
 CASH: constant(uint256) = 7
 NO_INDEX: constant(uint256) = 65535
 MAX_FILLS: constant(uint256) = 2048

@@ -82,7 +82,14 @@ class PauseMarket(Change, frozen=True):
 
 
 AnyChange = (
-    ListMarket | TuneMarket | DelistMarket | SettleMarket | SetKeeper | SetQuorums | SetSequencer | PauseMarket
+    ListMarket
+    | TuneMarket
+    | DelistMarket
+    | SettleMarket
+    | SetKeeper
+    | SetQuorums
+    | SetSequencer
+    | PauseMarket
 )
 
 

@@ -1,7 +1,7 @@
 """The end of a delisted market: its positions end in cash against each other, all at its one settlement price.
 
-From the round after the market is settled on, that price is its mark, so nobody's equity changes by it and nobody's margin is asked.
-Longs and shorts meet in the order of their account ids, a batch's worth a round, until none is left.
+From the round after the market is settled on, that price is its mark, so nobody's equity changes by it and
+nobody's margin is asked. Longs and shorts meet in the order of their account ids, a batch's worth a round, until none is left.
 """
 
 from evermark.protocol.batch import FILL_CASH, INSURANCE_FUND

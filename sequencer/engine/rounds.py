@@ -6,8 +6,8 @@ from heapq import heappop
 from evermark.protocol.oracle import SETTLED_BIT, SignedPriceReport, aggregate
 from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import MAX_PRICE_TICKS
-from sequencer.engine.commands import OracleRound
 from sequencer.engine.cash_settlement import settle_positions
+from sequencer.engine.commands import OracleRound
 from sequencer.engine.context import Context, no
 from sequencer.engine.debts import write_off_debts
 from sequencer.engine.events import CancelReason, RoundApplied
@@ -35,9 +35,7 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
     reports = [signed.report for signed in command.reports]
     genesis = state.genesis
     quorum = genesis.oracle_quorum if genesis is not None else 0
-    jumps_ppm = tuple(
-        at.market.jump_ppm_per_s | at.settlement_price << SETTLED_BIT for at in state.markets
-    )
+    jumps_ppm = tuple(at.market.jump_ppm_per_s | at.settlement_price << SETTLED_BIT for at in state.markets)
     state.round = aggregate(reports, quorum, [at.price for at in state.markets], jumps_ppm)
     state.epoch += 1
     ctx.emit(RoundApplied(round=state.round, jumps_ppm=jumps_ppm))

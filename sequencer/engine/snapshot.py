@@ -64,7 +64,12 @@ MARKET_FIELDS = (
     "forced_cap",
     "settlement_price",
 )
-LEAVES_ORDERS = (FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK, FILL_CASH)  # fills whose targets keep waiting orders
+LEAVES_ORDERS = (
+    FILL_DELEVERAGE,
+    FILL_FORCED,
+    FILL_FORCED_ON_BOOK,
+    FILL_CASH,
+)  # fills whose targets keep waiting orders
 ORDER_FIELDS = 8  # of `_order_fields`
 _WIDE = 1  # extension code of an integer beyond 64 bits
 
