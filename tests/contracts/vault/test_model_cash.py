@@ -51,7 +51,7 @@ def test_vault_and_model_agree_on_random_settlements() -> None:
         for _ in range(pick.randint(1, 2)):
             one, other = pick.sample(parties, 2)
             least = min(abs(vault.position(party.account, 0).size) for party in (one, other))
-            size = pick.choice((least, least, max(1, least // 2), least + 1)) or 1
+            size = pick.choice((least, least // 3, least // 4, least // 4, least + 1)) or 1
             batch.settle_in_cash(one.account, 0, other.account, size)
         if pick.random() < 0.2:
             some_trades(twin, batch, parties)
