@@ -85,7 +85,7 @@ def in_type(line: str, column: int) -> bool:
     in_brackets = opened > before.rfind("]") and bool(
         re.search(r"(DynArray|String|Bytes|int256|HashMap|->)$", before[:opened])
     )
-    declared = re.match(r"^\w+: (public\()?\w+\[[^=]*$", before)  # a storage variable's size
+    declared = re.match(r"^\s*[\w.]+: [^=]*$", before)  # a variable's type
     return in_brackets or bool(declared) or bool(re.search(r"bound=[\w.]*$", before)) or "->" in before
 
 

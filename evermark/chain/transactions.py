@@ -54,6 +54,7 @@ class TransactionSender:
         self._timeout_s = receipt_timeout_s
         self._lock = asyncio.Lock()
         self._under_way: set[int] = set()  # nonces
+        self._beyond = 0  # no transaction with this nonce or a higher one was ever broadcast here
 
     @property
     def address(self) -> ChecksumAddress:
@@ -81,6 +82,24 @@ class TransactionSender:
             call["to"] = to_checksum_address(to)
         nonce, driving = await self._begin(call, gas)
         return asyncio.ensure_future(self._finish(call, gas, nonce, driving))
+
+    async def clear(self) -> int:
+        """Leave nothing in flight: what is not mined yet is waited for or outbid by transactions to itself that do nothing. One
+        of them is sent in any case, for a node may have forgotten what another one still holds.
+
+        Returns how many nonces are used up then: once as many are mined for good, nothing sent before can be mined. Raises what
+        `send` does.
+        """
+        first = await self._mined_count()
+        wanted = max(
+            first + 1, self._beyond, await self._w3.eth.get_transaction_count(self.address, "pending")
+        )
+        while await self._mined_count() < wanted:
+            await self.send(self.address)
+        return wanted
+
+    async def _mined_count(self) -> int:
+        return int(await self._w3.eth.get_transaction_count(self.address, "latest"))
 
     async def _finish(
         self, call: dict[str, Any], gas: int | None, nonce: int, driving: "asyncio.Future[TxReceipt | None]"
@@ -146,6 +165,7 @@ class TransactionSender:
             if outcome != "underpriced":
                 waits += 1
                 sent.append(HexBytes(signed.hash))
+                self._beyond = max(self._beyond, nonce + 1)
                 first_sent.set()
                 receipt = await self._wait(sent, 0.0 if outcome == "nonce used" else self._timeout_s)
                 if receipt is not None or outcome == "nonce used":

@@ -68,6 +68,7 @@ class ExchangeChain:
         self._governor = GovernorContract(w3, manifest)
         self._open_claims: set[int] = set()
         self._claims_seen = 0
+        self._cleared = 0  # nonces that were used up when nothing was in flight; 0: something may be
 
     async def last_batch_ids(self) -> tuple[int, int]:
         """(last settled batch in the newest block, the same `confirmations` blocks deep)."""
@@ -201,6 +202,7 @@ class ExchangeChain:
 
     async def start_settle(self, batch: bytes) -> "asyncio.Future[Receipt]":
         """Send a batch; the future is done when it is mined. It raises Refused when it reverts there."""
+        self._cleared = 0
         started = await self._start(self._vault, self._contracts.settle_calldata(batch))
 
         async def mined() -> Receipt:
@@ -212,6 +214,14 @@ class ExchangeChain:
             return receipt
 
         return asyncio.ensure_future(mined())
+
+    async def nothing_in_flight(self) -> bool:
+        """Make sure that no batch sent before can be mined any more. False while that is not deep enough: ask again."""
+        async with _asking():
+            count, key = self._w3.eth.get_transaction_count, self._sender.address
+            if not self._cleared or await count(key, "latest") < self._cleared:
+                self._cleared = await self._sender.clear()
+            return int(await count(key, await self._final_block())) >= self._cleared
 
     async def claim_count(self) -> int:
         """Id of the newest claim."""

@@ -50,6 +50,7 @@ class WayOut:
         since the batch before them is void. False while that waits."""
         if final < first or not self._is_priced():
             return False
+        await self._leave_nothing_in_flight()
         batches: list[ForeignBatch] = []
         entry = self._backlog.entries_settled + 1
         for batch_id in range(first, final + 1):
@@ -79,11 +80,20 @@ class WayOut:
             raise Unreachable(f"{refusal}; a reversal waits for prices")
         if not missed and str(refusal).startswith(NOBODYS):
             raise refusal
+        await self._leave_nothing_in_flight(sealed.batch.batch_id - 1)
         if missed:
             log.error("A BATCH HAS MISSED ITS WINDOW: reversing", batch=sealed.batch.batch_id)
             await self._turn_back(self._plan(ReversalCause.MISSED_WINDOW))
         else:
             await self._isolate(sealed, refusal)
+
+    async def _leave_nothing_in_flight(self, newest: int | None = None) -> None:
+        """What was given up must not settle after all: the vault takes fills up to an hour late, and one batch in the place of
+        another. `newest` is the vault's last batch, where it matters that it still is."""
+        if not await self._chain.nothing_in_flight():
+            raise Unreachable("a reversal waits until what was sent before can not be mined any more")
+        if newest is not None and (await self._chain.last_batch_ids())[0] != newest:
+            raise Unreachable(f"batch {newest + 1} was mined after all")
 
     async def _isolate(self, sealed: SealedBatch, refusal: Refused) -> None:
         """Go on without the operation that makes the vault refuse a batch, and without its account."""

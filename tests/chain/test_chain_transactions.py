@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from chain_cases import FaultyNode, address
 from eth_account import Account
+from web3.exceptions import TransactionNotFound
 
 from evermark.chain import TransactionRefused, TransactionReverted, TransactionSender, TransactionTimeout
 from evermark.chain.artifacts import load_artifact
@@ -175,6 +176,28 @@ async def test_a_restart_outbids_a_transaction_that_is_stuck(slow_devnet):
         replaced = mine_when(w3, slow_devnet, lambda waiting: waiting.value == 1)
         receipt, _ = await asyncio.gather(sender.send(TO, value=1, gas=21_000), replaced)
         assert (await w3.eth.get_transaction(receipt["transactionHash"]))["nonce"] == 0
+
+
+@pytest.mark.safety("E07", "sequencer")
+async def test_what_is_in_flight_is_outbid_by_nothing(slow_devnet):
+    """The transactions of a process that died: the first is replaced, the one behind it may be mined meanwhile. With nothing in
+    sight a nonce is used up all the same: another node may hold what this one has forgotten."""
+    async with connect(slow_devnet.url) as w3:
+        stuck = [await leave_pending(w3, nonce, 2 * 10**9) for nonce in (0, 1)]
+        sender = TransactionSender(w3, dev_key(0), receipt_timeout_s=0.3)
+        for used_up in (2, 3):
+            clearing = asyncio.ensure_future(sender.clear())
+            while not clearing.done():
+                mined = await w3.eth.get_transaction_count(sender.address)
+                pool = {nonce: one for (_, nonce), one in slow_devnet._methods.evm.pool.items()}
+                if mined in pool and pool[mined].value == 0:
+                    await rpc(w3, "evm_mine")
+                await asyncio.sleep(0.01)
+            assert await clearing == used_up
+            assert await w3.eth.get_transaction_count(sender.address) == used_up
+            assert slow_devnet._methods.evm.pool == {}
+        with pytest.raises(TransactionNotFound):
+            await w3.eth.get_transaction_receipt(stuck[0])
 
 
 @pytest.mark.safety("E07", "sequencer")

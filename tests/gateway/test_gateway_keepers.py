@@ -25,15 +25,16 @@ async def test_quorum_of_reports_makes_a_round(world: GatewayWorld, caller: Call
 
 
 async def test_reports_of_strangers_and_false_ones(world: GatewayWorld, caller: Caller) -> None:
-    """An unregistered signer is 403 with digest and address; a report of the future or the wrong length is
-    400.
+    """An unregistered signer is 403 with digest and address; a report of the future, of no market or of more than there
+    are is 400.
     """
     before = world.journaled
     answer = await caller.post("/v1/oracle/prices", world.report_body(world.price_report(), STRANGER))
     assert (answer.status, answer.error) == (403, "NOT_AUTHORISED")
     assert answer.details["recovered"] == "0x" + STRANGER.address.hex()
-    short = world.report_body(world.price_report(MARKS[:2]), KEEPERS[0])
-    assert (await caller.post("/v1/oracle/prices", short)).status == 400
+    for marks in ((), (*MARKS, 1)):
+        misfit = world.report_body(world.price_report(marks), KEEPERS[0])
+        assert (await caller.post("/v1/oracle/prices", misfit)).status == 400
     world.now_s += 600
     early = world.report_body(world.price_report(), KEEPERS[0])
     world.now_s -= 600

@@ -94,6 +94,9 @@ def edit_order(world: World, batch: codec.Batch) -> codec.Batch:
             {"time_in_force": TimeInForce((order.time_in_force + 2) % 4)},
             {"trigger_price": 1},
             {"builder": world.hostile[0].signer.address, "max_builder_fee_ppm": 1_000},
+            {"builder": world.hostile[0].signer.address},
+            {"max_builder_fee_ppm": min(65_535, order.max_builder_fee_ppm * 2 + 1)},
+            {"max_builder_fee_ppm": 65_535},
         )
     )
     return replace(batch, orders=changed(batch.orders, index, replace(row, order=replace(order, **change))))
@@ -243,6 +246,21 @@ def omit_pair(world: World, batch: codec.Batch) -> codec.Batch:
     at = {old: old - (old > gone) for old in range(len(batch.pairs))}
     rows = tuple(replace(row, pair=at[row.pair]) for row in batch.orders)
     return replace(batch, pairs=(*batch.pairs[:gone], *batch.pairs[gone + 1 :]), orders=rows)
+
+
+@attack
+def redirect_builder(world: World, batch: codec.Batch) -> codec.Batch:
+    """A row's builder is another account than the signed one: the attacker's, a reserved one, an unregistered one, or none."""
+    built = [index for index, row in enumerate(batch.orders) if row.order.max_builder_fee_ppm]
+    if not built or not batch.accounts:
+        return batch
+    pick, index = world.random, world.random.choice(built)
+    row, accounts = batch.orders[index], batch.accounts
+    wrong = pick.choice((codec.NO_INDEX, len(accounts), pick.randrange(len(accounts)), -1))
+    if wrong == -1:  # a last entry of the table that no account has
+        accounts, wrong = (*accounts, max(accounts[-1], world.now.totals.accounts) + 1), len(accounts)
+    rows = changed(batch.orders, index, replace(row, builder_index=wrong))
+    return replace(batch, accounts=accounts, orders=rows)
 
 
 @attack

@@ -140,9 +140,18 @@ def check_orders(
             assert order.sequence > before.accounts[use.account].taker_sequence, "invariant 3: replayed"
             filled = signed.filled.get(key, 0) + use.size
         assert filled <= order.size, "invariant 3: filled beyond the signed size"
+        check_builder(after, batch, use.row)
         signed.filled[key] = filled
     for key, state in running.items():
         assert after.slots[key] == state, "a slot holds its last order and what filled of it"
+
+
+def check_builder(after: Moment, batch: codec.Batch, row: codec.OrderRow) -> None:
+    """Invariant 4: a builder's fee goes to the account, without a sub-account, of whom the order names."""
+    if row.order.max_builder_fee_ppm:
+        account = batch.accounts[row.builder_index]
+        paid = after.owner_of(account), after.accounts[account].sub_account
+        assert paid == (row.order.builder, 0), "invariant 4: a fee for another builder than the signed one"
 
 
 def after_cancels(

@@ -179,7 +179,7 @@ class World:
         if word & 0xFFFFFFFF == self.exchange.clock // 3_600:
             return (word >> 96) - (word >> 32 & 2**64 - 1)
         interest = self.now.markets[market].open_interest
-        return hour_cap(TRADED[market], interest, self.exchange.last[market].mark_ticks)
+        return hour_cap(self.exchange.markets[market], interest, self.exchange.last[market].mark_ticks)
 
     def asked(self, entry_id: int) -> tuple[int, int, bool, int]:
         """Of a close: account, market, whether long, lots that are left."""
@@ -220,7 +220,7 @@ class World:
             side = pick.choice((Side.BUY, Side.SELL))
             price = mark + pick.randint(-mark // 1_000, mark // 1_000)
             size = self.size(maker, market)
-            more = {"slot": pick.randint(1, 3), "amend": pick.random() < 0.1}
+            more = {"slot": pick.randint(1, 3), "amend": pick.random() < 0.1} | self.builder()
             triggered = pick.random() < 0.1
             if triggered:
                 more |= {"trigger": Trigger.MARK_ABOVE, "trigger_price": mark + pick.choice((-1, 0, 0, 1))}
@@ -241,8 +241,16 @@ class World:
             time_in_force=pick.choice((TimeInForce.IOC, TimeInForce.FOK)),
             reduce_only=shrinks and pick.random() < 0.5,
             max_fee_ppm=pick.choice((400, 1_000)),
+            **self.builder(),
         )
         batch.fill(resting, taking, size)
+
+    def builder(self) -> dict[str, Any]:
+        """The fields of an order that a front end brought, now and then."""
+        if self.random.random() < 0.7:
+            return {}
+        party = self.random.choice(self.parties)
+        return {"builder": party.signer.address, "max_builder_fee_ppm": self.random.choice((1, 333, 1_000))}
 
     def earlier(self, batch: Builder, market: int, targets: set[int]) -> Row | None:
         """An order of an earlier batch that can still fill."""
@@ -262,8 +270,8 @@ class World:
         room = equity(self.exchange, self.now, party.account) - 2 * maintenance(
             self.exchange, self.now, party.account
         )
-        lot = self.exchange.last[market].mark_ticks * TRADED[market].lot_tick_value
-        leverage = TRADED[market].max_leverage
+        lot = self.exchange.last[market].mark_ticks * self.exchange.markets[market].lot_tick_value
+        leverage = self.exchange.markets[market].max_leverage
         shares = (0.5, 0.9, 0.9) if party in self.poor else (0.02, 0.1, 0.5)
         lots = int(max(room, 0) * leverage // lot * self.random.choice(shares))
         return max(1, min(lots, 2_000_000))
@@ -296,7 +304,9 @@ class World:
     ) -> None:
         """The fund takes over what its cap admits; when it can take nothing, the rich trader is deleveraged."""
         sign = 1 if self.now.held(account, market) > 0 else -1
-        room = TRADED[market].fund_position_cap_lots - sign * self.now.held(INSURANCE_FUND, market)
+        room = self.exchange.markets[market].fund_position_cap_lots - sign * self.now.held(
+            INSURANCE_FUND, market
+        )
         rich = self.honest[0].account
         if room > 0:
             batch.take_over(account, market, min(size, room), keeper)

@@ -42,9 +42,10 @@ def case(machine: Any, runs: int = CI_RUNS) -> Any:
 
 def machines() -> dict[str, Any]:
     """Every attacker by name."""
+    from hostile_governor import HostileGovernor
     from hostile_group import ManyAccounts
     from hostile_keepers import HostileKeepers
     from hostile_machines import HostileSequencer, HostileToken, RacingOwner
 
-    found = (HostileSequencer, HostileKeepers, ManyAccounts, RacingOwner, HostileToken)
+    found = (HostileSequencer, HostileKeepers, HostileGovernor, ManyAccounts, RacingOwner, HostileToken)
     return {machine.__name__: machine for machine in found}

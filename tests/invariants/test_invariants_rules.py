@@ -163,3 +163,27 @@ def test_a_counterparty_that_pays_for_a_close_is_found(world, closed) -> None:
     rich, thief = world.honest[0].account, world.hostile[0].account
     with pytest.raises(AssertionError, match="invariant 10"):
         judge(world.exchange, signed, before, with_collateral(after, {rich: -(10**9), thief: 10**9}), data)
+
+
+def test_a_builder_that_nobody_named_is_found(world) -> None:
+    """The fee went to the account that the order names; one with a sub-account, or of another owner, would not have been its."""
+    exchange, (rich, other, builder) = world.exchange, world.honest[:3]
+    batch, mark = exchange.batch(), exchange.last[1].mark_ticks
+    more = {"builder": builder.signer.address, "max_builder_fee_ppm": 333}
+    resting = world.order(batch, rich, Side.BUY, 900, mark, 1, slot=2)
+    batch.fill(resting, world.order(batch, other, Side.SELL, 600, mark, 1, **more), 600)
+    data, before = batch.data(), world.now
+    send(exchange, data)
+    after = look(exchange)
+    judge(exchange, world.signed.copy(), before, after, data)
+    for change in ({"sub_account": 1}, {"owner": "0x" + rich.signer.address.hex()}):
+        lies = [
+            replace(
+                moment,
+                accounts=moment.accounts
+                | {builder.account: moment.accounts[builder.account]._replace(**change)},
+            )
+            for moment in (before, after)
+        ]
+        with pytest.raises(AssertionError, match="another builder"):
+            judge(exchange, world.signed.copy(), *lies, data)

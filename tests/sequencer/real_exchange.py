@@ -160,10 +160,10 @@ class RealExchange:
         async def done() -> bool:
             status = await self.get("/v1/status")
             assert status["settlement_alarm"] == "", status["settlement_alarm"]
-            return bool(
-                status["batch_confirmed"] == status["batch_sealed"]
-                and status["fills_settled"] == status["fills_matched"]
-            )
+            all_confirmed = status["batch_confirmed"] == status["batch_sealed"]
+            if all_confirmed and status["fills_settled"] != status["fills_matched"]:
+                await self._report(())  # a reversal has opened a batch again, and the next round seals it
+            return bool(all_confirmed and status["fills_settled"] == status["fills_matched"])
 
         await self.eventually(done, "everything is settled")
 

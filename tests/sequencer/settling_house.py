@@ -66,6 +66,8 @@ class ChainModel:
         self.foreign: dict[int, ForeignBatch] = {}
         self.now_s: Callable[[], int] | None = None  # where ages are checked
         self.poisoned: set[int] = set()  # accounts of which the vault takes no order
+        self.mined_after_all = b""  # a batch in flight, which is mined before it can be outbid
+        self.clearings = 0  # how often what is in flight is asked for until it is outbid for good
         self.depth_lag = 0  # batches that are mined but not yet deep enough
 
     def point(self) -> None:
@@ -97,6 +99,15 @@ class ChainModel:
             range(first_entry, first_entry + len(batch.entries))
         )
         return batch
+
+    async def nothing_in_flight(self) -> bool:
+        """A stuck batch is mined first, where the test lets it; then it is outbid."""
+        self.point()
+        if self.mined_after_all:
+            self.settled.append(self.mined_after_all)
+            self.mined_after_all = b""
+        self.clearings -= self.clearings > 0
+        return not self.clearings
 
     async def past_time_s(self, now_s: int) -> int:
         return now_s

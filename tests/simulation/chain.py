@@ -44,9 +44,12 @@ HOUR_OVERDUE_S = 60  # how long after its end anybody may apply a funding hour; 
 class Transaction:
     """One call that waits to be mined: `run` raises Refused, or changes the ledger."""
 
-    def __init__(self, run: Callable[[Ledger, int, int], None], numbered: bool = False) -> None:
+    def __init__(
+        self, run: Callable[[Ledger, int, int], None], numbered: bool = False, settles: bool = False
+    ) -> None:
         self.run = run
         self.numbered = numbered  # of the sequencer's key: nothing with a higher nonce is mined before it
+        self.settles = settles
         self.mined: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
 
 
@@ -195,6 +198,17 @@ class SimulatedChain:
             earliest = min(earliest, (hour + 1) * 3_600 + HOUR_OVERDUE_S)
         return earliest
 
+    async def nothing_in_flight(self) -> bool:
+        """Outbids batches that wait; True once no reorganisation brings any back."""
+        await self._ask()
+        for transaction in [one for one in self.mempool if one.settles]:
+            self.mempool.remove(transaction)
+            if not transaction.mined.done():
+                transaction.mined.set_exception(Unreachable("outbid"))
+                transaction.mined.exception()  # nobody may be listening
+        newest = self.blocks[len(self.blocks) - self.confirmations :] if self.confirmations else []
+        return not any(one.settles for _, transactions in newest for one in transactions)
+
     async def past_time_s(self, now_s: int) -> int:
         """Time of the block that is deep enough."""
         await self._ask()
@@ -251,7 +265,9 @@ class SimulatedChain:
 
     async def start_settle(self, batch: bytes) -> "asyncio.Future[Receipt]":
         """MarginVault.settle."""
-        return await self._start(lambda ledger, number, time: self._settle(batch, ledger, number, time))
+        return await self._start(
+            lambda ledger, number, time: self._settle(batch, ledger, number, time), settles=True
+        )
 
     # ------------------------------------------------------------------------------------------------- contracts
 
@@ -350,9 +366,11 @@ class SimulatedChain:
         if away or self._happens(self.faults.unreachable):
             raise Unreachable("node is away")
 
-    async def _start(self, run: Callable[[Ledger, int, int], None]) -> "asyncio.Future[Receipt]":
+    async def _start(
+        self, run: Callable[[Ledger, int, int], None], settles: bool = False
+    ) -> "asyncio.Future[Receipt]":
         await self._ask()
-        transaction = Transaction(run, numbered=True)
+        transaction = Transaction(run, numbered=True, settles=settles)
         self.mempool.append(transaction)
         lost = self._happens(self.faults.lost_answer)
 

@@ -136,6 +136,7 @@ class Exchange:
         named = (self.vault_address, self.inbox.address, self.oracle.address, self.proposer, self.guardian)
         self.governance = deployer("Governor").deploy(*named, override_address=self.governor)
         self.separator = bytes(self.vault.domain_separator())
+        self.oracle_keeper = ORACLE_KEEPER
         self.last = tuple(oracle.NO_PRICE for _ in markets)
         self.pinned: oracle.Round | None = None
         self.parties: dict[int, Party] = {}
@@ -183,7 +184,7 @@ class Exchange:
         )
         report = signing.PriceReport(round=self.clock // ROUND_S, timestamp=self.clock, prices=prices)
         separator = bytes(self.oracle.domain_separator())
-        signature = ORACLE_KEEPER.sign(signing.digest(separator, report))
+        signature = self.oracle_keeper.sign(signing.digest(separator, report))
         entry = (report.round, report.timestamp, prices, signature.r, signature.s, 27 + signature.parity)
         self.oracle.post_round([entry], sender=self.sequencer)
         self.pinned = oracle.aggregate([report], 1, self.last, self.jumps)

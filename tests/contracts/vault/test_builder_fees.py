@@ -51,7 +51,7 @@ def test_a_builder_gets_its_fee(exchange: Exchange, batch, maker: Party, taker: 
     }
 
 
-@pytest.mark.safety("C09", "contract")
+@pytest.mark.safety("C01", "contract")
 def test_a_rows_builder_fee_rounds_up_once(
     exchange: Exchange, batch, maker: Party, taker: Party, keeper: Party
 ) -> None:
