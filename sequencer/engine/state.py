@@ -188,7 +188,7 @@ class MarketState:
         self.mode = MarketMode.NORMAL  # the strictest of the next three; `stale` restricts it further
         self.set_by_operator = MarketMode.NORMAL
         self.paused = MarketMode.NORMAL  # the guardian's, in force before `paused_until`
-        self.mode_for_good = MarketMode.NORMAL  # reduce-only in a market that is delisted
+        self.mode_for_good = MarketMode.NORMAL  # reduce-only in a market that is delisted, then settled
         self.settlement_price = 0  # in ticks, once the market is settled in cash
         self.paused_until = 0
         self.stale = True
