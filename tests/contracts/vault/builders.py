@@ -543,7 +543,10 @@ def refused(reason: str) -> Iterator[None]:
 def send(exchange: Exchange, data: bytes, sender: Any = None) -> Any:
     """Raw calldata to the vault, by the sequencer unless `sender` is given. Raises Refused."""
     computation = boa.env.execute_code(
-        to_address=exchange.vault.address, sender=sender or exchange.sequencer, data=data
+        to_address=exchange.vault.address,
+        sender=sender or exchange.sequencer,
+        data=data,
+        contract=exchange.vault,  # so that scripts/coverage sees what runs
     )
     if computation.is_error:
         output = bytes(computation.output)
