@@ -41,6 +41,7 @@ from sequencer.outages import OutageWatch
 from sequencer.outside import create_outside
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.errors import Ended, Unreachable
+from sequencer.settlement.hours import PostedHours
 from sequencer.settlement.line import SettlementLine
 from sequencer.settlement.reconciliation import Reconciliation
 from sequencer.settlement.way_out import WayOut
@@ -122,7 +123,15 @@ class Sequencer:
         self._opening = Opening(core.pipeline, clock.now_s, taken_over=config.standby)
         self._inbox = InboxWatcher(chain, core.pipeline.submit, lambda: core.state.next_entry_id)
         self._outages = OutageWatch(chain, core.pipeline.submit, lambda: core.state.chain_restarted)
-        way_out = WayOut(chain, core.backlog, clock.now_s, core.reverse, core.bisection)
+        core.reports.ask_first(PostedHours(chain).reports_for)
+        way_out = WayOut(
+            chain,
+            core.backlog,
+            clock.now_s,
+            core.reverse,
+            core.bisection,
+            core.reports.funding_reports,
+        )
         self._line = SettlementLine(
             chain,
             core.backlog,

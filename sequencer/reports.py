@@ -34,9 +34,11 @@ FUTURE_S = 5  # how far ahead of chain time a report may be; the oracle contract
 GRACE_S = 0.1  # wall time between the quorum and the command, for the keepers that are a little slower
 HOUR_RETRY_S = 2.0  # wall time until a refused funding hour is tried again
 HOUR_MISSED_S = 3_600  # chain time after an hour's end from which it pays nothing
+KNOWN_HOURS = 48  # hours whose reports are remembered, also those that came too late
 HELD_ROUNDS = 64  # incomplete rounds kept; the oldest goes first
 
 Submit = Callable[[AnyCommand], Awaitable[list[Event]]]
+Posted = Callable[[int, tuple[SignedFundingReport, ...]], Awaitable[tuple[SignedFundingReport, ...]]]
 Signed = TypeVar("Signed", SignedPriceReport, SignedFundingReport)
 
 log = structlog.get_logger("reports")
@@ -107,6 +109,13 @@ class ReportCollector:
         self._applied_round = 0  # newest round applied; `last_round` may be ahead of it
         self.last_hour = 0  # newest hour applied
         self._last_round_s = 0
+        self._posted: Posted | None = None
+        self._known_hours: dict[int, dict[bytes, SignedFundingReport]] = {}
+
+    def ask_first(self, posted: Posted) -> None:
+        """Have every hour's reports pass `posted` before they are journaled: it takes an hour and the reports held, and gives
+        those to submit, none while the hour has to wait."""
+        self._posted = posted
 
     def observe(self, applied: Applied) -> None:
         """Learn from the journal, in replay and live, what is decided."""
@@ -166,6 +175,9 @@ class ReportCollector:
         refusal = self._check_funding(report, signed.signer)
         if refusal is not None:
             return refusal
+        self._known_hours.setdefault(report.hour, {}).setdefault(signed.signer, signed)
+        if len(self._known_hours) > KNOWN_HOURS:
+            del self._known_hours[min(self._known_hours)]
         if report.hour <= self.last_hour or self._missed(report.hour):
             return Received(False, need, need)
         held = self._hours.setdefault(report.hour, _Gathering())
@@ -175,6 +187,10 @@ class ReportCollector:
         if len(held.reports) == len(self._genesis.funding_keepers):
             held.all_in.set()
         return Received(True, len(held.reports), need)
+
+    def funding_reports(self, hour: int) -> tuple[SignedFundingReport, ...]:
+        """Everything that came for an hour, one report a keeper: somebody may have posted what came here too late."""
+        return tuple(self._known_hours.get(hour, {}).values())
 
     async def close(self) -> None:
         """Drop what waits; the keepers will report again."""
@@ -196,11 +212,15 @@ class ReportCollector:
     async def _submit_hour(self, hour: int, held: _Gathering[SignedFundingReport]) -> None:
         await held.settle(self._grace_s)
         while hour > self.last_hour and not self._missed(hour):
-            events = await self._submit(FundingHour(reports=held.ascending()))
-            refused = [event.reject for event in events if isinstance(event, CommandRejected)]
-            if not refused:
-                return
-            log.warning("funding hour refused", hour=hour, reason=refused[0].message)
+            reports = held.ascending()
+            if self._posted is not None:
+                reports = await self._posted(hour, reports)
+            if reports:
+                events = await self._submit(FundingHour(reports=reports))
+                refused = [event.reject for event in events if isinstance(event, CommandRejected)]
+                if not refused:
+                    return
+                log.warning("funding hour refused", hour=hour, reason=refused[0].message)
             await asyncio.sleep(HOUR_RETRY_S)  # with a fresh price it may pass
 
     def _missed(self, hour: int) -> bool:

@@ -1,16 +1,18 @@
 """Typed reads of vault, inbox and oracle, and the calls that an owner or the sequencer makes."""
 
+import asyncio
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
-from web3.exceptions import ContractLogicError
+from web3.exceptions import ContractLogicError, Web3Exception
 from web3.types import BlockIdentifier, TxReceipt
 
 from evermark.chain.manifest import Manifest
+from evermark.chain.postings import ReportsHidden, reports_that_make, reports_within
 from evermark.chain.rpc import Web3, contract_of, read_again
 from evermark.chain.transactions import TransactionSender
 from evermark.protocol.oracle import (
@@ -233,6 +235,40 @@ class ExchangeContracts:
     async def funding_rates(self, hour: int, block: BlockIdentifier = "latest") -> tuple[int, ...]:
         """An hour's rates, ppb by market id. Raises ContractLogicError when none were posted."""
         return tuple(await self._read(self.oracle.functions.funding_rates(hour), block))
+
+    async def funding_keepers(self, among: Iterable[bytes]) -> frozenset[bytes]:
+        """Those of these addresses that may report funding now."""
+        asked = {
+            signer: self.oracle.functions.is_funding_keeper(to_checksum_address(signer)) for signer in among
+        }
+        return frozenset([signer for signer, call in asked.items() if await self._read(call, "latest")])
+
+    async def posted_funding(
+        self, hour: int, known: Sequence[SignedFundingReport]
+    ) -> tuple[SignedFundingReport, ...]:
+        """Reports behind an hour's rates: those in the transaction that posted it, or a choice among them and `known` ones.
+
+        Raises ReportsHidden when there is none, Web3Exception where the node shows no log of the posting.
+        """
+        logs = await self.oracle.events.FundingPosted.get_logs(
+            from_block=self.manifest.genesis_block, argument_filters={"hour": hour}
+        )
+        if not logs:
+            raise Web3Exception(f"hour {hour} is posted, but the node shows no log of it")
+        rates = tuple(logs[-1]["args"]["rates_ppb"])
+        data = bytes((await self.w3.eth.get_transaction(logs[-1]["transactionHash"]))["input"])
+        separator = bytes(await self._read(self.oracle.functions.domain_separator(), "latest"))
+        shown = list(dict.fromkeys(reports_within(data, hour, separator)))
+        keepers = await self.funding_keepers({report.signer for report in shown})
+        shown = [report for report in shown if report.signer in keepers]
+        quorum = int(await self._read(self.oracle.functions.funding_quorum(), "latest"))
+        for among in (shown, [*shown, *(report for report in known if report not in shown)]):
+            found = await asyncio.to_thread(reports_that_make, rates, among, quorum)
+            if found:
+                return found
+        raise ReportsHidden(
+            f"oracle: hour {hour} was posted from reports that are neither known here nor to be seen in the transaction"
+        )
 
     # --- calls of the sequencer
 

@@ -30,6 +30,7 @@ class MarketMode(enum.IntEnum):
     REDUCE_ONLY = 2
     CANCEL_ONLY = 3
     HALTED = 4
+    SETTLED = 5  # a delisted market, for good; never by command
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -194,6 +195,7 @@ class ReversalCause(enum.StrEnum):
     FOREIGN_BATCH = "foreign_batch"  # somebody else's batch took the id
     MISSED_WINDOW = "missed_window"  # its round is too old for the vault
     REVERTING_BATCH = "reverting_batch"  # the vault refuses it
+    OTHER_FUNDING = "other_funding"  # the chain holds other rates for a funding hour of it
 
 
 class Reverse(Command, frozen=True):

@@ -186,10 +186,14 @@ class Backlog:
 
     def funding_reports(self, hour: int) -> tuple[SignedFundingReport, ...]:
         """The reports that made a funding hour."""
-        command = self._command(self._hour_records[hour])
+        command = self._command(self.funding_record(hour))
         if not isinstance(command, FundingHour):
             raise BrokenInvariant("settlement: the hour's record is no funding hour")
         return command.reports
+
+    def funding_record(self, hour: int) -> int:
+        """The record of a funding hour that waits."""
+        return self._hour_records[hour]
 
     def rounds_to_post(self, round_: Round, lane_round: int) -> list[int]:
         """Rounds that the lane needs, ascending, before a batch may pin `round_`."""

@@ -16,6 +16,7 @@ from web3.types import EventData
 from evermark.chain import Manifest, TransactionReverted, TransactionSender
 from evermark.chain.batches import BatchHidden, batch_within, decode_outline
 from evermark.chain.governor import GovernorContract
+from evermark.chain.postings import ReportsHidden
 from evermark.chain.rpc import UNREACHABLE, Web3
 from evermark.chain.vault import ExchangeContracts, InboxItem
 from evermark.protocol.funding import HOUR_S
@@ -188,6 +189,19 @@ class ExchangeChain:
         async with _asking():
             return bool(await self._contracts.funding_posted_at(hour))
 
+    async def funding_rates(self, hour: int) -> tuple[int, ...]:
+        """An hour's rates as the chain holds them, ppb by market id. Raises Refused when none were posted."""
+        async with _asking():
+            return await self._contracts.funding_rates(hour)
+
+    async def posted_funding(
+        self, hour: int, known: Sequence[SignedFundingReport]
+    ) -> tuple[SignedFundingReport, ...]:
+        """Signed reports behind the rates that the chain holds for an hour, looked for in the transaction that posted it and
+        among `known` ones. Raises Refused where nothing makes them."""
+        async with _asking():
+            return await self._contracts.posted_funding(hour, known)
+
     async def post_funding(self, reports: Sequence[SignedFundingReport]) -> Receipt:
         """Post an hour's rates."""
         return await (await self._start(self._oracle, self._contracts.post_funding_calldata(reports)))
@@ -344,7 +358,7 @@ def inbox_command(entry_id: int, item: InboxItem) -> InboxEntry:
 async def _asking() -> AsyncIterator[None]:
     try:
         yield
-    except BatchHidden as error:
+    except (BatchHidden, ReportsHidden) as error:
         raise Refused(str(error)) from error
     except (ContractLogicError, TransactionReverted) as error:
         reason = error.reason if isinstance(error, TransactionReverted) else error.message or str(error)

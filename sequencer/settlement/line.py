@@ -21,6 +21,7 @@ from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.chain import ExchangeChain, Receipt
 from sequencer.settlement.claims import ClaimPayer
 from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen, slipped_in
+from sequencer.settlement.hours import other_hours
 from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import Settled
 
@@ -179,9 +180,14 @@ class SettlementLine:
             if late and may_be_late(head.batch):
                 await self._post_newest()
             await self._post_funding(head.batch)
-            await self._chain.simulate_settle(encode_batch(head.batch))
+            others = await other_hours(self._chain, self._backlog, head.batch)
+            if not others:
+                await self._chain.simulate_settle(encode_batch(head.batch))
         except Refused as refusal:
             await self._way_out.give_up(head, refusal)
+            return
+        if others:
+            await self._way_out.take_funding(head, others)
             return
         began, sent = time.monotonic(), [(head, await self._chain.start_settle(encode_batch(head.batch)))]
         behind = 0 if late else MOST_BEHIND
@@ -212,6 +218,8 @@ class SettlementLine:
             if last is head and await self._chain.overdue_from_s(now_s) <= now_s + ALONE_S:
                 return
             await self._post_funding(sealed.batch)
+            if await other_hours(self._chain, self._backlog, sealed.batch):
+                return
             for number in self._backlog.rounds_to_post(sealed.round, lane_round):
                 posting = await self._chain.start_round(self._backlog.price_reports(number))
                 posting.add_done_callback(_look_at)  # the batch behind it fails where it has

@@ -47,7 +47,8 @@ BY_COMMAND = (CancelReason.USER, CancelReason.REPLACED)  # how a command of the 
 class ReversalPlan(msgspec.Struct, frozen=True):
     """Back to the end of batch `batch_id`, which is record `after`; `foreign` batches follow it on the chain.
 
-    `instead` is journaled before what stands, and the record `without` is left out.
+    `instead` is journaled before what stands, the record `without` is left out, and in place of others come the commands that
+    `replaced` names by record.
     """
 
     batch_id: int
@@ -56,6 +57,7 @@ class ReversalPlan(msgspec.Struct, frozen=True):
     foreign: tuple[ForeignBatch, ...] = ()
     instead: tuple[AnyCommand, ...] = ()
     without: int = 0
+    replaced: tuple[tuple[int, AnyCommand], ...] = ()
 
 
 def reversal_commands(plan: ReversalPlan, earlier: EarlierStates, head: int) -> list[AnyCommand]:
@@ -65,7 +67,12 @@ def reversal_commands(plan: ReversalPlan, earlier: EarlierStates, head: int) -> 
     state = earlier.make(plan.after)
     replay(earlier.journal, state, (standing.observe,), after=plan.after, until=head, state_at=earlier.make)
     consumed = {entry.entry_id for batch in plan.foreign for entry in batch.entries}
-    again = [command for sequence, command in standing.commands() if sequence != plan.without]
+    replaced = dict(plan.replaced)
+    again = [
+        replaced.get(sequence, command)
+        for sequence, command in standing.commands()
+        if sequence != plan.without
+    ]
     earlier.prepare(plan.after)
     return [
         Reverse(after=plan.after, batch_id=plan.batch_id, cause=plan.cause),

@@ -1,17 +1,17 @@
 """What settlement does where it cannot go on: what can never settle is reversed by a journaled command (`reversal.py`), and the
 line goes on behind it.
 
-Three things end there: somebody else's batch took the next id, a batch missed its window, the vault refuses an operation,
-whose account is then halted. Only a refusal that is no account's stops the line, with an alarm; trading is bounded meanwhile
-by the engine's unsettled limits.
+Four things end there: somebody else's batch took the next id, a batch missed its window, the vault refuses an operation,
+whose account is then halted, or a funding hour was posted from other reports. Only a refusal that is no account's stops the line,
+with an alarm; trading is bounded meanwhile by the engine's unsettled limits.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from evermark.protocol.oracle import MAX_BATCH_AGE_S
-from sequencer.engine.commands import ForeignBatch, HaltAccount, ReversalCause
+from evermark.protocol.oracle import MAX_BATCH_AGE_S, SignedFundingReport
+from sequencer.engine.commands import AnyCommand, ForeignBatch, FundingHour, HaltAccount, ReversalCause
 from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.bisection import Bisection
 from sequencer.settlement.chain import ExchangeChain
@@ -37,13 +37,15 @@ class WayOut:
         now_s: Callable[[], int],
         reverse: Reverse,
         bisection: Bisection,
+        funding_reports: Callable[[int], Sequence[SignedFundingReport]],
     ) -> None:
-        """`reverse` journals a reversal and returns when it is applied."""
+        """`reverse` journals a reversal and returns when it is applied; `funding_reports` gives all that came for an hour."""
         self._chain = chain
         self._backlog = backlog
         self._now_s = now_s
         self._reverse = reverse
         self._bisection = bisection
+        self._funding_reports = funding_reports
 
     async def follow(self, first: int, final: int) -> bool:
         """Once batches of somebody else, from `first` on, are deep enough, go on behind them: what this journal has matched
@@ -70,8 +72,7 @@ class WayOut:
 
         Raises Unreachable while nobody knows, Refused when nothing can be done.
         """
-        if self._backlog.last_confirmed != sealed.batch.batch_id - 1:
-            raise Unreachable(f"batch {sealed.batch.batch_id - 1} is not deep enough: {refusal}")
+        self._check_deep(sealed, str(refusal))
         ends, now_s = sealed.round.timestamp + MAX_BATCH_AGE_S, self._now_s()
         missed = await self._chain.past_time_s(now_s) > ends
         if not missed and now_s > ends:
@@ -86,6 +87,28 @@ class WayOut:
             await self._turn_back(self._plan(ReversalCause.MISSED_WINDOW))
         else:
             await self._isolate(sealed, refusal)
+
+    async def take_funding(self, sealed: SealedBatch, hours: Sequence[int]) -> None:
+        """The chain holds other rates for these hours of the oldest batch that waits: what follows the batch before it happens
+        again with the reports that were posted.
+
+        Raises Unreachable while that waits, Refused when nobody knows those reports.
+        """
+        self._check_deep(sealed, "a funding hour has other rates on the chain")
+        if not self._is_priced():
+            raise Unreachable("a funding hour has other rates on the chain; a reversal waits for prices")
+        replaced: list[tuple[int, AnyCommand]] = []
+        for hour in hours:
+            known = dict.fromkeys((*self._backlog.funding_reports(hour), *self._funding_reports(hour)))
+            posted = await self._chain.posted_funding(hour, tuple(known))
+            replaced.append((self._backlog.funding_record(hour), FundingHour(reports=posted)))
+        await self._leave_nothing_in_flight(sealed.batch.batch_id - 1)
+        log.error("OTHER FUNDING RATES ON THE CHAIN: reversing", batch=sealed.batch.batch_id, hours=hours)
+        await self._turn_back(self._plan(ReversalCause.OTHER_FUNDING, replaced=tuple(replaced)))
+
+    def _check_deep(self, sealed: SealedBatch, why: str) -> None:
+        if self._backlog.last_confirmed != sealed.batch.batch_id - 1:
+            raise Unreachable(f"batch {sealed.batch.batch_id - 1} is not deep enough: {why}")
 
     async def _leave_nothing_in_flight(self, newest: int | None = None) -> None:
         """What was given up must not settle after all: the vault takes fills up to an hour late, and one batch in the place of
@@ -118,10 +141,11 @@ class WayOut:
         foreign: tuple[ForeignBatch, ...] = (),
         instead: tuple[HaltAccount, ...] = (),
         without: int = 0,
+        replaced: tuple[tuple[int, AnyCommand], ...] = (),
     ) -> ReversalPlan:
         backlog = self._backlog
         return ReversalPlan(
-            backlog.last_confirmed, backlog.confirmed_sequence, cause, foreign, instead, without
+            backlog.last_confirmed, backlog.confirmed_sequence, cause, foreign, instead, without, replaced
         )
 
     async def _turn_back(self, plan: ReversalPlan) -> None:

@@ -20,6 +20,7 @@ from sequencer_world import World
 from evermark.chain import ChainClock, ExchangeContracts, Manifest, Roles, TransactionSender, deploy
 from evermark.chain.rpc import connect, contract_of
 from evermark.devnet import Devnet, DevnetConfig, dev_key
+from evermark.devnet.config import DEV_ACCOUNTS
 from evermark.protocol.signing import ORDER_FIELDS, WITHDRAW_FIELDS, Signer, order_values
 from evermark.protocol.units import USDC
 from sequencer.engine.commands import PlaceOrder
@@ -37,20 +38,23 @@ def hexed(raw: bytes) -> str:
 class RealExchange:
     """`async with RealExchange(tmp_path)`; the sequencer starts with `spawn`."""
 
-    def __init__(self, directory: Path, speed: float = 1.0) -> None:
+    def __init__(
+        self, directory: Path, speed: float = 1.0, funding_keepers: tuple[int, ...] = KEEPERS
+    ) -> None:
         self.directory = directory
+        self.funding_keepers = funding_keepers
         self.devnet = Devnet(DevnetConfig(port=0, speed=speed))
         self.process: asyncio.subprocess.Process | None = None
         self.traders = [Signer(dev_key(index)) for index in TRADERS]
 
     async def __aenter__(self) -> "RealExchange":
         await self.devnet.start()
-        address = {index: hexed(Signer(dev_key(index)).address) for index in range(10)}
+        address = {index: hexed(Signer(dev_key(index)).address) for index in range(DEV_ACCOUNTS)}
         keepers = tuple(address[index] for index in KEEPERS)
         roles = Roles(
             sequencer=address[SEQUENCER],
             oracle_keepers=keepers,
-            funding_keepers=keepers,
+            funding_keepers=tuple(address[index] for index in self.funding_keepers),
             governor=address[GOVERNOR],
             guardian=address[GUARDIAN],
         )

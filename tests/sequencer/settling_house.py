@@ -13,6 +13,7 @@ from eth_hash.auto import keccak
 from sequencer_world import PRICES, ROUND_SECONDS, World, key
 
 from evermark.chain.batches import decode_outline
+from evermark.chain.postings import reports_that_make
 from evermark.protocol.batch import Batch, encode_batch
 from evermark.protocol.oracle import (
     NO_PRICE,
@@ -20,6 +21,7 @@ from evermark.protocol.oracle import (
     SignedFundingReport,
     SignedPriceReport,
     aggregate,
+    median_rates,
     prices_hash,
 )
 from evermark.protocol.orders import Side
@@ -56,7 +58,8 @@ class ChainModel:
         self.lane = Round(0, 0, (NO_PRICE,) * markets)
         self.posted: list[int] = []
         self.ring: dict[int, Round] = {}
-        self.hours: set[int] = set()
+        self.hours: dict[int, tuple[SignedFundingReport, ...]] = {}
+        self.hidden: set[int] = set()  # hours that somebody posted from reports that nobody sees
         self.claims: dict[int, int] = {}
         self.die_at = -1
         self.points = 0
@@ -131,9 +134,24 @@ class ChainModel:
     async def has_funding(self, hour: int) -> bool:
         return hour in self.hours
 
+    async def funding_rates(self, hour: int) -> tuple[int, ...]:
+        return median_rates([signed.report for signed in self.hours[hour]], self.markets)
+
+    async def posted_funding(
+        self, hour: int, known: Sequence[SignedFundingReport]
+    ) -> tuple[SignedFundingReport, ...]:
+        self.point()
+        if hour in self.hidden:
+            found = reports_that_make(await self.funding_rates(hour), known, 3)
+            if not found:
+                raise Refused(f"oracle: hour {hour} was posted from reports that nobody sees")
+            return found
+        return self.hours[hour]
+
     async def post_funding(self, reports: Sequence[SignedFundingReport]) -> Receipt:
         self.point()
-        self.hours.add(reports[0].report.hour)
+        assert reports[0].report.hour not in self.hours, "oracle: hour already posted"
+        self.hours[reports[0].report.hour] = tuple(reports)
         self.point()
         return Receipt(1, 1)
 
@@ -206,7 +224,9 @@ class House:
         self.running = asyncio.ensure_future(self.core.run())
         self.confirmed: list[AnyCommand] = []
         core, now_s = self.core, lambda: self.world.now_s
-        way_out = WayOut(self.chain, core.backlog, now_s, core.reverse, core.bisection)
+        way_out = WayOut(
+            self.chain, core.backlog, now_s, core.reverse, core.bisection, core.reports.funding_reports
+        )
         self.line = SettlementLine(self.chain, core.backlog, self.submit, now_s, way_out)
         return self
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from sequencer_world import ROUND_SECONDS, World, key
 
-from evermark.protocol.oracle import Round, SignedPriceReport
+from evermark.protocol.oracle import Round, SignedFundingReport, SignedPriceReport
 from evermark.protocol.reject import Reject, RejectCode
 from sequencer.engine.commands import AnyCommand, FundingHour, OracleRound
 from sequencer.engine.events import CommandRejected, Event, FundingApplied, RoundApplied
@@ -158,6 +158,48 @@ async def test_refused_funding_hour_is_tried_again(
         sink.collector.add_funding(report)
     await asyncio.sleep(0.2)
     assert len(sink.commands) == 3
+
+
+async def test_what_the_chain_has_is_submitted(
+    world: World, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reports that somebody posted go to the engine instead of those held; while nobody knows them the hour waits."""
+    monkeypatch.setattr("sequencer.reports.HOUR_RETRY_S", 0.01)
+    hour = world.now_s // 3600 - 1
+    posted, asked = world.funding_reports(hour, [7] * len(world.markets)), []
+
+    async def on_the_chain(
+        hour: int, held: tuple[SignedFundingReport, ...]
+    ) -> tuple[SignedFundingReport, ...]:
+        asked.append((hour, held, list(sink.commands)))
+        return posted if len(asked) == 3 else ()
+
+    sink.collector.ask_first(on_the_chain)
+    held = world.funding_reports(hour)
+    for report in held:
+        sink.collector.add_funding(report)
+    for _ in range(1_000):
+        if sink.commands:
+            break
+        await asyncio.sleep(0.01)
+    assert sink.commands == [FundingHour(reports=posted)]
+    assert asked == [(hour, held, [])] * 3
+
+
+async def test_reports_that_came_too_late_are_remembered(world: World, sink: Sink) -> None:
+    """Every report of the last hours, the decided ones too, one a keeper; the oldest hours go."""
+    hour = world.now_s // 3600 - 1
+    for number in range(60):
+        for report in world.funding_reports(hour - number):
+            sink.collector.add_funding(report)
+    late = world.funding_reports(hour - 40, [9] * len(world.markets))
+    assert sink.collector.add_funding(late[0]) == Received(False, 3, 3)
+    assert sink.collector.funding_reports(hour - 40) == world.funding_reports(hour - 40)
+    assert sink.collector.funding_reports(hour - 59) == ()
+    unknown = World(keepers=[key(5)]).funding_reports(hour)[0]
+    assert isinstance(sink.collector.add_funding(unknown), Reject)
+    assert unknown not in sink.collector.funding_reports(hour)
+    await sink.collector.close()
 
 
 @pytest.mark.safety("C04", "sequencer")

@@ -225,6 +225,13 @@ class SimulatedChain:
         await self._ask()
         return hour in self._seen().hours
 
+    async def funding_rates(self, hour: int) -> tuple[int, ...]:
+        """The chain's medians; nobody but the sequencer posts hours here."""
+        await self._ask()
+        if hour not in self._seen().hours:
+            raise Unreachable("oracle: hour not posted")
+        return self._seen().hours[hour]
+
     async def inbox_entries(self, first_id: int, limit: int) -> list[InboxEntry]:
         """Confirmed entries."""
         await self._ask()

@@ -52,7 +52,9 @@ class Process:
         for subscriber in subscribers:
             self.pipeline.subscribe(subscriber)
         now_s = lambda: now_ms() // 1000  # noqa: E731
-        way_out = WayOut(chain, self.backlog, now_s, self.reverse, Bisection(self.earlier))  # type: ignore[arg-type]
+        way_out = WayOut(
+            chain, self.backlog, now_s, self.reverse, Bisection(self.earlier), self.reports.funding_reports
+        )  # type: ignore[arg-type]
         self.line = SettlementLine(chain, self.backlog, self.submit, now_s, way_out)  # type: ignore[arg-type]
         self._inbox = InboxWatcher(chain, self.submit, lambda: self.state.next_entry_id)
         self.ended = asyncio.Event()
