@@ -24,13 +24,17 @@ LIQUIDATION: constant(uint256) = 1
 TAKEOVER: constant(uint256) = 2
 DELEVERAGING: constant(uint256) = 3
 FORCED_ON_BOOK: constant(uint256) = 5
-HALTED: constant(uint256) = 4  # a market's mode
+CASH: constant(uint256) = 7
+HALTED: constant(uint256) = 4  # modes of a market
+SETTLED: constant(uint256) = 5
 PRICES: constant(uint256) = 1 << 64  # key of the batch's price of market 0
 CONTEXT: constant(uint256) = 4 << 64
 
 LIQUIDATED: constant(bytes32) = keccak256("Liquidated(uint256,uint256,uint256,int256,uint256,uint256)")
 DELEVERAGED: constant(bytes32) = keccak256("Deleveraged(uint256,uint256,uint256,int256)")
 FORCED_CLOSE: constant(bytes32) = keccak256("ForcedClose(uint256,uint256,uint256,uint256,int256,uint256)")
+
+CASH_SETTLED: constant(bytes32) = keccak256("CashSettled(uint256,uint256,uint256,uint256,uint256)")
 
 
 @external
@@ -49,6 +53,8 @@ def close_target(
     @return Whether the target sells, what it pays beside the price, and what fund or counterparty pay (negative: receive).
     """
     vault: door.IVault = door.IVault(msg.sender)
+    if kind == CASH:
+        return self._settle(vault, pair, counterparty, size, price)
     if kind >= FORCED_ON_BOOK:
         return self._force(vault, kind, pair, counterparty, size, price)
     market: uint256 = pair & 63
@@ -159,6 +165,36 @@ def _force(
     if kind == FORCED_ON_BOOK:
         return position > 0, 0, 0
     return position > 0, loss, -loss
+
+
+@internal
+def _settle(vault: door.IVault, pair: uint256, counterparty: uint256, size: uint256, price: uint256) -> (bool, int256, int256):
+    """
+    @dev Two opposite positions of a settled market end against each other at its settlement price. Nobody's margin is asked: equity stays as it
+         is, since positions are valued at that price anyway.
+    """
+    market: uint256 = pair & 63
+    if counterparty & 63 != market:
+        units.fail("vault: markets differ")
+    if (staticcall vault.word(ledger.MARKET_P | market)) >> ledger.P_MODE != SETTLED:
+        units.fail("vault: market not settled")
+    ends_at: uint256 = 0
+    settlement_price: uint256 = 0
+    settled: bool = False
+    ends_at, settlement_price, settled = staticcall IPriceOracle((staticcall vault.clerk_task())[2]).ending(market)
+    if price != settlement_price:
+        units.fail("vault: not settlement price")
+    position: int256 = self._held(vault, pair & units.U38)
+    other: int256 = self._held(vault, counterparty & units.U38)
+    if (position ^ other) >= 0:
+        units.fail("vault: same side")
+    if convert(min(abs(position), abs(other)), uint256) < size:
+        units.fail("vault: larger than the position")
+    extcall vault.relay(
+        [CASH_SETTLED, convert(market, bytes32)],
+        abi_encode(pair >> 6 & units.U32, counterparty >> 6 & units.U32, size, price),
+    )
+    return position > 0, 0, 0
 
 
 @view

@@ -36,6 +36,7 @@ SEQUENCER: constant(uint256) = 6
 REFERENCE: constant(uint256) = 7
 GUARDIAN: constant(uint256) = 8
 GOVERNOR: constant(uint256) = 9
+SETTLE: constant(uint256) = 10
 
 PROPOSED: constant(uint256) = 1
 CANCELLED: constant(uint256) = 2
@@ -47,11 +48,13 @@ DELAY_S: constant(uint256) = 172_800  # 48 hours
 LONG_DELAY_S: constant(uint256) = 1_209_600  # 14 days
 WINDOW_S: constant(uint256) = 86_400  # from the end of the delay to the latest deadline
 MAX_PAUSE_S: constant(uint256) = 259_200  # 72 hours
+NOTICE_S: constant(uint256) = 259_200  # from a delisting in force, which leaves reduce-only, to the settlement in cash
 PAUSE_REST_S: constant(uint256) = 604_800  # a week between the end of a market's pauses and the next
 POST_ONLY: constant(uint256) = 1
 REDUCE_ONLY: constant(uint256) = 2
 CANCEL_ONLY: constant(uint256) = 3
 HALTED: constant(uint256) = 4
+SETTLED: constant(uint256) = 5
 MAX_MARKETS: constant(uint256) = 64
 CHANGE_ENTRY: constant(uint8) = 9
 PAUSE_ENTRY: constant(uint8) = 10
@@ -188,6 +191,23 @@ def execute(proposal_id: uint256) -> uint256:
     return entry
 
 
+@payable
+@nonreentrant
+@external
+def settle(market: uint256) -> uint256:
+    ends_at: uint256 = 0
+    price: uint256 = 0
+    settled: bool = False
+    ends_at, price, settled = staticcall IPriceOracle(ORACLE).ending(market)
+    assert price != 0, "governor: no settlement price"
+    assert not settled, "governor: settled"
+    id: uint256 = self._add(SETTLE, market, price, block.timestamp, block.timestamp)
+    self._proposals[id].state = EXECUTED
+    entry: uint256 = extcall IQueue(INBOX).queue_change(CHANGE_ENTRY, 0, id, value=msg.value)
+    log IGovernor.Executed(id=id, entry=entry)
+    return entry
+
+
 # --------------------------------------------------------------------------------------------------------------- guardian
 
 
@@ -248,7 +268,13 @@ def _take_effect(id: uint256, proposal: IGovernor.Proposal) -> bool:
         extcall IPriceOracle(ORACLE).set_jump(proposal.subject, self._terms[id].jump_ppm_per_s)
         return True
     if action == DELIST:
-        return not self._is_ending(proposal.subject)
+        if self._is_ending(proposal.subject):
+            return False
+        extcall IPriceOracle(ORACLE).end_market(proposal.subject, block.timestamp + NOTICE_S)
+        return True
+    if action == SETTLE:
+        extcall IPriceOracle(ORACLE).settle_market(proposal.subject)
+        return True
     if action == KEEPER:
         call: Bytes[36] = abi_encode(proposal.subject, method_id=method_id("remove_oracle_keeper(address)"))
         if proposal.detail == 1:
@@ -306,6 +332,8 @@ def _words(proposal_id: uint256) -> DynArray[uint256, 16]:
         ]
     if proposal.action == DELIST:
         return self._delisting_words(market)
+    if proposal.action == SETTLE:
+        return self._mode_words(market, SETTLED, 0)
     return [0]  # in force in the oracle; no word changes
 
 

@@ -103,6 +103,14 @@ event Liquidated:
     kind: uint256
 
 
+event CashSettled:
+    market: indexed(uint256)
+    account: uint256
+    counterparty: uint256
+    size: uint256
+    price: uint256
+
+
 event Deleveraged:
     account: indexed(uint256)
     market: indexed(uint256)

@@ -33,6 +33,17 @@ RESTART_GRACE_S: constant(uint256) = 3_600  # after an outage of the chain: time
 PPM: constant(uint256) = 1_000_000
 U8: constant(uint256) = 2**8 - 1
 U32: constant(uint256) = 2**32 - 1
+U64: constant(uint256) = 2**64 - 1
+MEAN_S: constant(uint256) = 3_600  # the hour whose mean index a delisted market settles at
+# Word of what a market's prices follow: how far one moves in a second u32, when the market ends u40 at 32 (0: never), and at 72 its
+# settlement price u32, once it is in force.
+ENDS_AT: constant(uint256) = 32
+SETTLED_AT: constant(uint256) = 72
+# Word of a market that ends: sum of index x seconds u64, the time up to which it was summed u40 at 64, the index then u32 at 104, and the mean
+# u32 at 136, once the hour is over.
+SUMMED_TO: constant(uint256) = 64
+LAST_INDEX: constant(uint256) = 104
+MEAN: constant(uint256) = 136
 U40: constant(uint256) = 2**40 - 1
 U80: constant(uint256) = 2**80 - 1
 U128: constant(uint256) = 2**128 - 1
@@ -48,11 +59,12 @@ ROUND_SECONDS: public(immutable(uint256))
 UPTIME_FEED: public(immutable(address))
 
 market_count: public(uint256)
-jump_ppm_per_s: public(HashMap[uint256, uint256])
 reference: public(HashMap[uint256, IPriceOracle.Reference])
 last_round: public(HashMap[uint8, uint256])
 funding_posted_at: public(HashMap[uint256, uint256])
 _ring: HashMap[uint8, uint256[33][4096]]
+_terms: HashMap[uint256, uint256]
+_endings: HashMap[uint256, uint256]
 _rates: HashMap[uint256, DynArray[int256, 64]]
 
 
@@ -123,10 +135,28 @@ def set_reference(market: uint256, reference: IPriceOracle.Reference):
     )
 
 
+@external
+def end_market(market: uint256, ends_at: uint256):
+    oracle_roles.only_governor()
+    terms: uint256 = self._terms[market]
+    assert terms != 0 and terms >> ENDS_AT == 0, "oracle: no market to end"
+    self._terms[market] = terms | ends_at << ENDS_AT
+    log IPriceOracle.MarketEnds(market=market, ends_at=ends_at)
+
+
+@external
+def settle_market(market: uint256):
+    oracle_roles.only_governor()
+    price: uint256 = self._endings[market] >> MEAN
+    terms: uint256 = self._terms[market]
+    assert price != 0 and terms >> SETTLED_AT == 0, "oracle: no market to settle"
+    self._terms[market] = terms | price << SETTLED_AT
+
+
 @internal
 def _set_jump(market: uint256, jump_ppm_per_s: uint256):
     assert MIN_JUMP_PPM <= jump_ppm_per_s and jump_ppm_per_s <= MAX_JUMP_PPM, "oracle: jump band"
-    self.jump_ppm_per_s[market] = jump_ppm_per_s
+    self._terms[market] = self._terms[market] >> ENDS_AT << ENDS_AT | jump_ppm_per_s
     log IPriceOracle.JumpSet(market=market, jump_ppm_per_s=jump_ppm_per_s)
 
 
@@ -194,7 +224,11 @@ def _post(lane: uint8, reports: DynArray[IPriceOracle.Report, 15]):
             old = self._ring[lane][last % RING][at]
             word = 0
         offset: uint256 = 128 * (market % 2)
-        word |= self._price(market, reports, timestamp, (old >> offset) & U128, quorum) << offset
+        terms: uint256 = self._terms[market]
+        price: uint256 = self._price(market, reports, timestamp, (old >> offset) & U128, quorum, terms)
+        if terms >> ENDS_AT != 0:
+            self._weigh(market, terms >> ENDS_AT & U40, timestamp, price & U32)
+        word |= price << offset
         if market % 2 == 1 or market + 1 == markets:
             self._ring[lane][round_ % RING][at] = word
             words.append(word)
@@ -232,11 +266,15 @@ def _verify(
 @view
 @internal
 def _price(
-    market: uint256, reports: DynArray[IPriceOracle.Report, 15], timestamp: uint256, old: uint256, quorum: uint256
+    market: uint256, reports: DynArray[IPriceOracle.Report, 15], timestamp: uint256, old: uint256, quorum: uint256, terms: uint256
 ) -> uint256:
     """
-    @dev A market's 128 bits: lower medians of index and mark, or the old price where too few keepers report.
+    @dev A market's 128 bits: lower medians of index and mark, or the old price where too few keepers report. A settled market has its
+         settlement price, as of now, whatever is reported.
     """
+    settled: uint256 = terms >> SETTLED_AT
+    if settled != 0:
+        return settled | settled << 32 | timestamp << 64
     indices: DynArray[int256, MAX_REPORTS] = []
     marks: DynArray[int256, MAX_REPORTS] = []
     for report: IPriceOracle.Report in reports:
@@ -254,7 +292,29 @@ def _price(
     index: uint256 = convert(medians.median(indices), uint256)
     mark: uint256 = convert(medians.median(marks), uint256)
     self._check_reference(market, index)
-    return medians.accepted(old, index, mark, timestamp, self.jump_ppm_per_s[market])
+    return medians.accepted(old, index, mark, timestamp, terms & U32)
+
+
+@internal
+def _weigh(market: uint256, ends_at: uint256, timestamp: uint256, index: uint256):
+    """
+    @dev Sums the index over the last hour of a market that ends: each one counts from the time of its round to that of the next, in whichever
+         lane, and the first one from the beginning of the hour. The first round at or after the end fixes the mean.
+    """
+    word: uint256 = self._endings[market]
+    since: uint256 = word >> SUMMED_TO & U40
+    last: uint256 = word >> LAST_INDEX & U32
+    if since == 0:
+        since = ends_at - MEAN_S
+        last = index
+    if timestamp <= since or word >> MEAN != 0:
+        return
+    sum: uint256 = (word & U64) + last * (min(timestamp, ends_at) - since)
+    mean: uint256 = 0
+    if timestamp >= ends_at:
+        mean = max(sum // MEAN_S, 1)  # without any price there are no positions
+        log IPriceOracle.SettlementPrice(market=market, price=mean)
+    self._endings[market] = sum | timestamp << SUMMED_TO | index << LAST_INDEX | mean << MEAN
 
 
 @view
@@ -360,6 +420,19 @@ def newest_round() -> (uint8, uint256):
     if self.last_round[PUBLIC_LANE] > self.last_round[SEQUENCER_LANE]:
         return PUBLIC_LANE, self.last_round[PUBLIC_LANE]
     return SEQUENCER_LANE, self.last_round[SEQUENCER_LANE]
+
+
+@view
+@external
+def jump_ppm_per_s(market: uint256) -> uint256:
+    return self._terms[market] & U32
+
+
+@view
+@external
+def ending(market: uint256) -> (uint256, uint256, bool):
+    terms: uint256 = self._terms[market]
+    return terms >> ENDS_AT & U40, self._endings[market] >> MEAN, terms >> SETTLED_AT != 0
 
 
 @view

@@ -10,12 +10,9 @@ GAPS = ROOT / "tests" / "coverage_gaps.toml"
 
 
 def gaps_of(path: str, report: dict) -> list[dict]:
-    """Lines that never ran, and branches of which only one side did, each with its source text."""
+    """Lines that never ran, each with its source text."""
     source = (ROOT / path).read_text(encoding="utf-8").splitlines()
-    found = [{"line": line, "kind": "line"} for line in report["missing_lines"]]
-    partial = dict(report["missing_branches"])
-    executed = set(report["executed_lines"])
-    found += [{"line": line, "kind": "branch"} for line in sorted(partial) if line in executed]
+    found = [{"line": line} for line in report["missing_lines"]]
     for gap in found:
         gap["file"], gap["text"] = path, source[gap["line"] - 1].strip()
     return found
@@ -43,18 +40,15 @@ def main() -> int:
         summary = of["summary"]
         contracts[path] = {
             "lines": f"{summary['covered_lines']}/{summary['num_statements']}",
-            "branches": f"{summary['covered_branches']}/{summary['num_branches']}",
             "gaps": found,
         }
     if "--json" in sys.argv:
         print(json.dumps({"contracts": contracts, "unexplained": unexplained}, indent=1))
     else:
         for path, of in contracts.items():
-            print(f"{path:40} lines {of['lines']:>9}  branches {of['branches']:>9}")
+            print(f"{path:40} lines {of['lines']:>9}")
             for gap in of["gaps"]:
-                print(
-                    f"    {gap['line']:4} {gap['kind']:6} {gap['text'][:80]}  -- {gap['why'] or 'NOT EXPLAINED'}"
-                )
+                print(f"    {gap['line']:4} {gap['text'][:80]}  -- {gap['why'] or 'NOT EXPLAINED'}")
     if unexplained:
         print(f"{len(unexplained)} gaps are not explained in {GAPS.relative_to(ROOT)}", file=sys.stderr)
     return 1 if unexplained else 0

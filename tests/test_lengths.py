@@ -17,6 +17,7 @@ LONGER: dict[str, str] = {
     "contracts/Clerk.vy": "one contract: its sections share the batch's context and the signed types of all actions",
     "contracts/Inbox.vy": "one contract: external functions for every kind of entry, over one queue",
     "sequencer/engine/events.py": "every event of the engine, for their one union",
+    "contracts/PriceOracle.vy": "one contract: rounds, funding and the end of a market share quorums and a market's terms",
     "contracts/Governor.vy": "one contract: proposals, pauses and delistings share its roles and its storage",
     "tests/contracts/vault/builders.py": "one world for all vault tests: parties, rounds and the batch builder",
 }

@@ -41,7 +41,7 @@ TAKEOVER: constant(uint256) = 2
 DELEVERAGING: constant(uint256) = 3
 FUND: constant(uint256) = 4
 FORCED_ON_BOOK: constant(uint256) = 5
-FORCED: constant(uint256) = 6
+CASH: constant(uint256) = 7
 NO_INDEX: constant(uint256) = 65535
 MAX_FILLS: constant(uint256) = 2048
 
@@ -248,7 +248,7 @@ def _other(start: uint256, fill: uint256, context: uint256) -> (uint256, int256)
     if kind == LIQUIDATION or kind == TAKEOVER:
         keeper = fill >> 200 & units.U16
         at = unsafe_add(at, 2)
-    elif kind > FORCED:
+    elif kind > CASH:
         reasons.fail(reasons.FILL_KIND_RESERVED)
     width: uint256 = fill >> WIDTH
     size: uint256 = fill << (unsafe_sub(at, start) << 3) >> (unsafe_sub(31, width) << 3)

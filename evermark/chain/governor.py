@@ -20,6 +20,7 @@ from evermark.protocol.governance import (
     SetKeeper,
     SetQuorums,
     SetSequencer,
+    SettleMarket,
     TuneMarket,
     tiers_of,
 )
@@ -41,6 +42,7 @@ class Action(enum.IntEnum):
     REFERENCE = 7
     GUARDIAN = 8
     GOVERNOR = 9
+    SETTLE = 10  # nobody proposes it: it follows from a delisting
 
 
 class ProposalState(enum.IntEnum):
@@ -123,6 +125,11 @@ class GovernorContract:
         receipt = await self._send(sender, "execute", proposal_id, bond=bond)
         return int(self._event(receipt, "Executed")["entry"])
 
+    async def settle(self, sender: TransactionSender, market: int) -> int:
+        """As anybody, once the oracle has a delisted market's settlement price; the inbox entry."""
+        receipt = await self._send(sender, "settle", market, bond=await self._bond(CHANGE_KIND))
+        return int(self._event(receipt, "Executed")["entry"])
+
     async def pause(self, sender: TransactionSender, markets: list[int], mode: int, duration_s: int) -> None:
         """As guardian: a mode for a time, 0 and 0 to lift it."""
         bond = await self._bond(PAUSE_KIND) * len(markets)
@@ -156,6 +163,8 @@ def decode_change(proposal: Proposal, config: tuple[Any, ...], terms: tuple[Any,
         return TuneMarket(market_of(subject, config, terms))
     if action is Action.DELIST:
         return DelistMarket(subject)
+    if action is Action.SETTLE:
+        return SettleMarket(subject, detail)
     if action is Action.KEEPER:
         return SetKeeper(detail & 0xFF, _address(subject), bool(detail >> 8))
     if action is Action.QUORUMS:

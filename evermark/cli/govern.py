@@ -116,6 +116,25 @@ def execute(
 
 
 @app.command()
+def settle(
+    market: Annotated[int, typer.Argument(help="Number of a delisted market whose last hour is over.")],
+    manifest: ManifestFile,
+    rpc_url: options.RpcUrl = "",
+    keystore: options.Keystore = "",
+    key_env: options.KeyEnv = "",
+    dev: options.Dev = -1,
+    password_file: options.PasswordFile = "",
+) -> None:
+    """Have a delisted market settled in cash, with any wallet; it posts the entry's bond."""
+
+    async def work(door: "GovernorContract", sender: "TransactionSender") -> int:
+        return await door.settle(sender, market)
+
+    entry = _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work)
+    output.print_fields({"market": str(market), "entry": str(entry)})
+
+
+@app.command()
 def pause(
     mode: Annotated[str, typer.Argument(help=", ".join(MODES) + "; normal lifts.")],
     markets: Annotated[list[int], typer.Argument(help="Numbers of the markets.")],

@@ -10,7 +10,7 @@ from evermark.protocol.batch_types import (
     ACTION_CANCEL,
     ACTION_TRANSFER,
     ACTION_WRITE_OFF,
-    FILL_FORCED,
+    FILL_CASH,
     FILL_LIQUIDATION,
     FILL_TAKEOVER,
     FLAG_AMEND,
@@ -277,7 +277,7 @@ def _decode_section_3(read: _Reader) -> int | TriggerBit:
 def _decode_fill(read: _Reader) -> Fill:
     head, first, second = read.uint(1), read.uint(2), read.uint(2)
     kind = head & 15
-    if kind > FILL_FORCED:
+    if kind > FILL_CASH:
         raise MalformedBatch(f"batch: fill kind {kind}")
     keeper = read.uint(2) if kind in (FILL_LIQUIDATION, FILL_TAKEOVER) else NO_INDEX
     return Fill(kind, first, second, read.uint((head >> 4) + 1), keeper)

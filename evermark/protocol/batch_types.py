@@ -25,6 +25,7 @@ FILL_DELEVERAGE = 3  # a liquidated position against the opposite position of an
 FILL_FUND = 4  # a taker order against the fund's position, at the mark
 FILL_FORCED_ON_BOOK = 5  # a position whose close was asked for in the inbox, against a maker order
 FILL_FORCED = 6  # the same against the fund's position, or an opposite one
+FILL_CASH = 7  # two opposite positions of a settled market, at its settlement price
 
 FLAG_SELL = 1 << 0
 SHIFT_TIME_IN_FORCE = 1

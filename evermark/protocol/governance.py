@@ -12,6 +12,7 @@ DELAY_S = 172_800  # 48 hours from proposing to executing
 LONG_DELAY_S = 1_209_600  # 14 days: adding a keeper, quorums, guardian, governor
 WINDOW_S = 86_400  # in which a proposal may be executed, at most
 MAX_PAUSE_S = 259_200  # 72 hours, all pauses of a market that belong together
+NOTICE_S = 259_200  # 72 hours from a delisting in force to the end of the hour whose mean index settles it
 PAUSE_REST_S = 604_800  # a week between them and the next
 
 MAX_KEEPERS = 15
@@ -39,9 +40,16 @@ class TuneMarket(Change, frozen=True):
 
 
 class DelistMarket(Change, frozen=True):
-    """Reduce-only for good."""
+    """Reduce-only, until the market is settled in cash."""
 
     market_id: int
+
+
+class SettleMarket(Change, frozen=True):
+    """A delisted market is closed; its positions end in cash at `price`, in ticks, which the oracle's contract has found."""
+
+    market_id: int
+    price: int
 
 
 class SetKeeper(Change, frozen=True):
@@ -73,7 +81,16 @@ class PauseMarket(Change, frozen=True):
     until: int
 
 
-AnyChange = ListMarket | TuneMarket | DelistMarket | SetKeeper | SetQuorums | SetSequencer | PauseMarket
+AnyChange = (
+    ListMarket
+    | TuneMarket
+    | DelistMarket
+    | SettleMarket
+    | SetKeeper
+    | SetQuorums
+    | SetSequencer
+    | PauseMarket
+)
 
 
 def fits(present: Market, tuned: Market) -> bool:

@@ -16,6 +16,7 @@ from evermark.protocol.units import PPM, mul_div_up
 
 MAX_BATCH_AGE_S = 120  # block time minus the pinned round's time, at most
 MAX_LATE_S = 3_600  # the same of a late batch, which holds order fills alone
+SETTLED_BIT = 32  # from which on a market's band holds its settlement price
 CALM_ROUNDS = 3  # a price that jumped is held to be uncertain until it kept its band for so many rounds
 
 
@@ -80,13 +81,16 @@ def aggregate(
 
     A market with fewer than `quorum` reports that do not abstain keeps its last price and that price's age; a
     report that ends before a market abstains. `jumps_ppm` is by market id how far its price may move in a
-    second; 0 is no limit.
+    second, 0 for no limit; that of a settled market has its settlement price from bit 32 on, and nothing else is its price.
     """
     timestamp = lower_median([report.timestamp for report in reports])
     prices = []
     for market_id, (previous, jump_ppm) in enumerate(zip(last, jumps_ppm, strict=True)):
         entries = [report.prices[market_id] for report in reports if market_id < len(report.prices)]
         given = [price for price in entries if price]
+        if jump_ppm >> SETTLED_BIT:
+            prices.append(accepted(previous, 0, 0, timestamp, jump_ppm))
+            continue
         if len(given) < quorum:
             prices.append(previous)
             continue
@@ -99,7 +103,11 @@ def aggregate(
 def accepted(
     last: MarketPrice, index_ticks: int, mark_ticks: int, timestamp: int, jump_ppm: int
 ) -> MarketPrice:
-    """What a round's medians become after a market's price `last`: moved no further than its band allows."""
+    """What a round's medians become after a market's price `last`: moved no further than its band allows, or what a settled
+    market is settled at."""
+    settled = jump_ppm >> SETTLED_BIT
+    if settled:
+        return MarketPrice(settled, settled, timestamp)
     if last.updated_at == 0 or jump_ppm == 0:
         return MarketPrice(index_ticks, mark_ticks, timestamp)
     reach_ppm = jump_ppm * (timestamp - last.updated_at)

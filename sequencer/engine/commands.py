@@ -30,6 +30,7 @@ class MarketMode(enum.IntEnum):
     REDUCE_ONLY = 2
     CANCEL_ONLY = 3
     HALTED = 4
+    SETTLED = 5  # a delisted market, for good; never by command
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):

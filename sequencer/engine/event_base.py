@@ -20,6 +20,7 @@ class CancelReason(enum.StrEnum):
     LIQUIDATION = "liquidation"
     FORCED_CLOSE = "forced_close"
     MARKET_HALTED = "market_halted"
+    MARKET_SETTLED = "market_settled"
     OPEN_INTEREST_CAP = "open_interest_cap"
     AGENT_REVOKED = "agent_revoked"
     BRACKET = "bracket"

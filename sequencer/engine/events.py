@@ -267,6 +267,16 @@ class Deleveraged(Event, frozen=True):
     score_ppm: int
 
 
+class CashSettled(Event, frozen=True):
+    """Two opposite positions of a delisted market ended against each other at its settlement price."""
+
+    market_id: int
+    account: int
+    counterparty: int
+    size: int
+    price: int
+
+
 class ForcedClose(Event, frozen=True):
     """A part of what an inbox entry asked to close, at a `loss` against the mark: against a waiting order at its price, or at
     the mark less the loss against the insurance fund or an account of the deleveraging queue."""
@@ -391,6 +401,7 @@ AnyEvent = (
     | AgentChanged
     | Liquidated
     | Deleveraged
+    | CashSettled
     | ForcedClose
     | WrittenOff
     | EntryApplied

@@ -12,6 +12,7 @@ from evermark.protocol.governance import (
     PauseMarket,
     SetKeeper,
     SetQuorums,
+    SettleMarket,
     TuneMarket,
     fits,
     may_list,
@@ -37,6 +38,8 @@ def apply_change(ctx: Context, change: AnyChange) -> bool:
         return _pause(ctx, change)
     if isinstance(change, DelistMarket):
         return _delist(ctx, change)
+    if isinstance(change, SettleMarket):
+        return _settle(ctx, change)
     if isinstance(change, SetKeeper):
         return _set_keeper(ctx, change)
     if isinstance(change, SetQuorums):
@@ -109,6 +112,15 @@ def _delist(ctx: Context, change: DelistMarket) -> bool:
         return False
     at.mode_for_good = MarketMode.REDUCE_ONLY
     refresh_mode(ctx, at, "the market will be delisted")
+    return True
+
+
+def _settle(ctx: Context, change: SettleMarket) -> bool:
+    """No order trades here any more; from the next round on the settlement price is the market's only one, and positions end."""
+    at = ctx.state.markets[change.market_id]
+    check(at.mode_for_good == MarketMode.REDUCE_ONLY, "governance: the market is not delisted")
+    at.mode_for_good, at.settlement_price = MarketMode.SETTLED, change.price
+    refresh_mode(ctx, at, "the market is settled in cash")
     return True
 
 

@@ -4,12 +4,13 @@ what a stale price allows."""
 from sequencer.engine.commands import MarketMode
 from sequencer.engine.context import Context
 from sequencer.engine.events import CancelReason, MarketModeChanged
-from sequencer.engine.open_orders import cancel
+from sequencer.engine.open_orders import cancel, live_orders
 from sequencer.engine.state import MarketState, stricter
 
 
 def refresh_mode(ctx: Context, at: MarketState, reason: str) -> None:
-    """Put together what is in force now, and say so where it differs; a market that halts loses its book."""
+    """Put together what is in force now, and say so where it differs; a market that halts loses its book, one that is settled all
+    its orders."""
     before, effective = at.mode, at.effective_mode
     mode = stricter(at.set_by_operator, at.mode_for_good)
     if ctx.state.now < at.paused_until:
@@ -17,7 +18,12 @@ def refresh_mode(ctx: Context, at: MarketState, reason: str) -> None:
     at.mode = mode
     if at.effective_mode != effective:
         ctx.emit(MarketModeChanged(market_id=at.market_id, mode=at.effective_mode, reason=reason))
-    if mode == MarketMode.HALTED and before != MarketMode.HALTED:
+    if mode == MarketMode.SETTLED and before != MarketMode.SETTLED:
+        for _, account in sorted(ctx.state.accounts.items()):
+            for order in live_orders(account):
+                if order.market_id == at.market_id:
+                    cancel(ctx, order, CancelReason.MARKET_SETTLED)
+    elif mode == MarketMode.HALTED and before != MarketMode.HALTED:
         for side in (at.book.bids, at.book.asks):
             for level in list(side.best_first()):
                 for order in list(level.orders()):

@@ -3,9 +3,10 @@ batch."""
 
 from heapq import heappop
 
-from evermark.protocol.oracle import SignedPriceReport, aggregate
+from evermark.protocol.oracle import SETTLED_BIT, SignedPriceReport, aggregate
 from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import MAX_PRICE_TICKS
+from sequencer.engine.cash_settlement import settle_positions
 from sequencer.engine.commands import OracleRound
 from sequencer.engine.context import Context, no
 from sequencer.engine.debts import write_off_debts
@@ -34,7 +35,7 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
     reports = [signed.report for signed in command.reports]
     genesis = state.genesis
     quorum = genesis.oracle_quorum if genesis is not None else 0
-    jumps_ppm = tuple(at.market.jump_ppm_per_s for at in state.markets)
+    jumps_ppm = tuple(at.market.jump_ppm_per_s | at.settlement_price << SETTLED_BIT for at in state.markets)
     state.round = aggregate(reports, quorum, [at.price for at in state.markets], jumps_ppm)
     state.epoch += 1
     ctx.emit(RoundApplied(round=state.round, jumps_ppm=jumps_ppm))
@@ -43,6 +44,7 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
         update_staleness(ctx, at)
     end_pauses(ctx)
     write_off_debts(ctx)
+    settle_positions(ctx)
     ctx.ends_batch = True
     expire_orders(ctx)
     while state.delayed_claims and state.delayed_claims[0][0] <= state.now:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from evermark.protocol.batch import FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK
+from evermark.protocol.batch import FILL_CASH, FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK
 from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import NO_PRICE, Round
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
@@ -21,7 +21,7 @@ from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserv
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
-FORMAT = 11  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
+FORMAT = 12  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
 STATE_FIELDS = (
     "sequence",
@@ -62,8 +62,14 @@ MARKET_FIELDS = (
     "forced_hour",
     "forced_lots",
     "forced_cap",
+    "settlement_price",
 )
-LEAVES_ORDERS = (FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK)  # fills whose targets keep waiting orders
+LEAVES_ORDERS = (
+    FILL_DELEVERAGE,
+    FILL_FORCED,
+    FILL_FORCED_ON_BOOK,
+    FILL_CASH,
+)  # fills whose targets keep waiting orders
 ORDER_FIELDS = 8  # of `_order_fields`
 _WIDE = 1  # extension code of an integer beyond 64 bits
 

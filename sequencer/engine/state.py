@@ -36,6 +36,7 @@ _WHILE_STALE = (
     MarketMode.REDUCE_ONLY,
     MarketMode.CANCEL_ONLY,
     MarketMode.HALTED,
+    MarketMode.SETTLED,
 )  # by mode
 
 
@@ -172,6 +173,7 @@ class MarketState:
         "paused",
         "paused_until",
         "set_by_operator",
+        "settlement_price",
         "stale",
         "triggers",
     )
@@ -186,7 +188,8 @@ class MarketState:
         self.mode = MarketMode.NORMAL  # the strictest of the next three; `stale` restricts it further
         self.set_by_operator = MarketMode.NORMAL
         self.paused = MarketMode.NORMAL  # the guardian's, in force before `paused_until`
-        self.mode_for_good = MarketMode.NORMAL  # reduce-only in a market that is delisted
+        self.mode_for_good = MarketMode.NORMAL  # reduce-only in a market that is delisted, then settled
+        self.settlement_price = 0  # in ticks, once the market is settled in cash
         self.paused_until = 0
         self.stale = True
         self.cumulative = 0

@@ -4,7 +4,7 @@ from evermark.protocol.batch import FEE_ACCOUNT, INSURANCE_FUND
 from evermark.protocol.oracle import NO_PRICE, Round
 from evermark.protocol.orders import NO_ADDRESS
 from evermark.protocol.reject import Reject, RejectCode
-from sequencer.engine.commands import BatchConfirmed, Genesis, SetMarketMode
+from sequencer.engine.commands import BatchConfirmed, Genesis, MarketMode, SetMarketMode
 from sequencer.engine.context import Context, no
 from sequencer.engine.modes import refresh_mode
 from sequencer.engine.state import Account, EngineState, MarketState
@@ -31,6 +31,9 @@ def set_mode(ctx: Context, command: SetMarketMode) -> None:
     state = ctx.state
     if not 0 <= command.market_id < len(state.markets):
         ctx.refuse(no(RejectCode.UNKNOWN_MARKET, "no such market", "market_id", market_id=command.market_id))
+        return
+    if command.mode == MarketMode.SETTLED:
+        ctx.refuse(no(RejectCode.MALFORMED, "nobody settles a market by command", "mode"))
         return
     at = state.markets[command.market_id]
     at.set_by_operator = command.mode

@@ -101,6 +101,14 @@ class InboxCalls:
         self.governance.execute(proposal)
         return self._entry(InboxEntryKind.GOVERNOR, self._governor(), 0, change=self.change_of(proposal))
 
+    def settle_market(self, market: int):
+        """Anybody has a delisted market settled, whose price the oracle knows."""
+        self.retry_entry()
+        boa.env.evm.patch.timestamp = self.now
+        self.governance.settle(market)
+        change = self.change_of(self.governance.proposal_count())
+        return self._entry(InboxEntryKind.GOVERNOR, self._governor(), 0, change=change)
+
     def pause(self, market: int, mode: int, duration_s: int):
         """The guardian's mode of one market, unless an entry of it is open."""
         self.retry_entry()

@@ -44,6 +44,7 @@ def quorum_of(oracle, timestamp=START_S, prices=(1_000, 1_000, 1_000), keepers=K
         ("add_market", [JUMP_PPM]),
         ("set_jump", [0, 2_000]),
         ("set_reference", [0, (NEW, 10_000, 3_600, 10**18)]),
+        ("end_market", [0, START_S + 3_600]),
     ],
 )
 def test_only_the_governor_changes_the_oracle(oracle, sequencer, governor, chain, call, arguments):

@@ -168,7 +168,7 @@ async def test_an_exchange_lives_by_its_keepers_and_actors(tmp_path, world, node
     ]
     wallet = asyncio.create_task(run_wallet(WalletConfig(**common, dev_account=4)))
     state = world.core.state
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
 
     def lives() -> bool:
         return (

@@ -106,6 +106,21 @@ class Backstop:
         after = self.margin(other)
         need(after.equity >= after.maintenance, "counterparty")
 
+    def cash(self, fill: Any) -> None:
+        """Two opposite positions of a settled market end against each other, whatever their accounts are worth."""
+        (account, number), (other, same) = self.pairs[fill.first], self.pairs[fill.second]
+        price = self.vault.settled.get(number)
+        need(number == same and price is not None and self.prices[number].mark == price, "settlement price")
+        need(account not in self.traders and other not in self.traders, "target trades")
+        size = self.vault.accounts[account].positions.get(number, Position()).size
+        sign = 1 if size > 0 else -1
+        need(abs(size) >= fill.size, "position")
+        self.reduces(other, number, sign, fill.size)
+        self.targets |= {account, other} - {FUND}
+        notional = fill.size * price * self.vault.markets[number].lot_tick_value
+        self.move(account, number, -sign * fill.size, sign * notional)
+        self.move(other, number, sign * fill.size, -sign * notional)
+
     def fund_takes(self, number: int, position: int, margin: Margin, part: Fraction) -> bool:
         """Whether the fund could take one lot, of which `part` is the target's maintenance."""
         need(FUND in self.batch.accounts, "named")

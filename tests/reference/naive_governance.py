@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from naive_actions import require
 
-NORMAL, POST_ONLY, REDUCE_ONLY, CANCEL_ONLY, HALTED = range(5)
+NORMAL, POST_ONLY, REDUCE_ONLY, CANCEL_ONLY, HALTED, SETTLED = range(6)
 FIELDS = (
     "symbol",
     "lot_tick_value",
@@ -56,6 +56,25 @@ class Governance:
             return False
         self.vault.endings[change.market_id] = REDUCE_ONLY
         return True
+
+    def on_SettleMarket(self, change):
+        require(self.vault.endings.get(change.market_id) == REDUCE_ONLY, "settled without a delisting")
+        self.vault.endings[change.market_id] = SETTLED
+        self.vault.settlement_prices[change.market_id] = change.price
+        return True
+
+    def cash(self, fill):
+        """Two opposite positions of a settled market end against each other."""
+        (account, market_id), (other, other_market) = self.pair(fill.first), self.pair(fill.second)
+        price = self.vault.settlement_prices.get(market_id)
+        require(market_id == other_market and SETTLED in self.allowed(market_id), "market not settled")
+        require(self.prices[market_id].mark_ticks == price, "not the settlement price")
+        size, held = (self.vault.positions[key, market_id][0] for key in (account, other))
+        require(size * held < 0 and 0 < fill.size <= min(abs(size), abs(held)), "positions do not meet")
+        sign = 1 if size > 0 else -1
+        self.targets |= {account} | ({other} - {1})
+        self.trade(account, market_id, -sign * fill.size, price)
+        self.trade(other, market_id, sign * fill.size, price)
 
     def on_SetKeeper(self, change):
         return True

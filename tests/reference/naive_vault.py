@@ -39,6 +39,7 @@ class NaiveVault:
         self.hours = defaultdict(int)
         self.pauses = {}  # market -> the guardian's mode and its end
         self.endings = {}  # market -> the mode that a delisting leaves
+        self.settlement_prices = {}
         self.pool = self.dust = self.claimed = self.credited = 0
         self.batch_id = self.entries = 0
         self.restarted = False  # the chain was down within the last hour
@@ -128,6 +129,7 @@ class Settlement(Actions, Backstop, Forced, Governance):
                 self.with_fund,
                 self.forced_on_book,
                 self.forced,
+                self.cash,
             )[fill.kind](fill)
         require(not self.targets & self.traded, "a target also trades")
         whole, vault.dust = divmod(vault.dust, SCALE)

@@ -1,7 +1,7 @@
-"""Section 2 of the reference model: approvals, cancels, transfers; builders' fees; and how a model refuses."""
+"""Section 2 of the reference model: approvals, cancels, transfers; builders' fees; claims; and how a model refuses."""
 
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 from typing import Any
 
 from vault_state import Account
@@ -92,3 +92,21 @@ class Actions:
         fee = ceil(Fraction(after, 10**6)) - ceil(Fraction(before, 10**6))
         self.vault.accounts[payer].collateral -= fee
         self.vault.accounts[builder].collateral += fee
+
+    def claim(self, number: int, amount: int) -> None:
+        """Outflow limits: a claim waits until what left lately has drained to the limit of an hour and of a day."""
+        vault = self.vault
+        deposits = vault.credited - sum(claimed for _, claimed in vault.claims)
+        deposits = min(max(deposits, 0), 2**95 - 1)
+        hour, day, then = vault.levels
+        passed = max(0, self.now - then)
+        limits = max(100_000 * 10**6, deposits // 100), max(1_000_000 * 10**6, deposits // 10)
+        levels, waits = [], []
+        for level, limit, period in ((hour, limits[0], 3_600), (day, limits[1], 86_400)):
+            drained = floor(Fraction(limit * passed, period))
+            level = min(max(0, level - drained) + amount, limit + floor(Fraction(limit * 604_800, period)))
+            levels.append(level)
+            waits.append(ceil(Fraction((level - limit) * period, limit)))
+        vault.levels = (levels[0], levels[1], max(then, self.now))
+        vault.dues.append(self.now + max(waits) if max(waits) > 0 else 0)
+        vault.claims.append((number, amount))

@@ -38,13 +38,12 @@ class Vault:
     owners: dict[tuple[bytes, int], int] = field(default_factory=dict)  # (owner, sub-account) -> id
     agents: dict[tuple[int, bytes], tuple[int, int]] = field(default_factory=dict)  # -> expiry, transfer cap
     credited: int = 0
-    waiting: dict[int, int] = field(
-        default_factory=dict
-    )  # account -> when its oldest waiting deposit was made
+    # account -> when its oldest waiting deposit was made
+    waiting: dict[int, int] = field(default_factory=dict)
     head: Any = None  # the inbox entry behind those that a batch consumes, where it is a close
     closing: tuple[int, int] = (0, 0)  # entry, lots closed for it
-    # market -> hour, lots closed in it, cap
-    forced: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    forced: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # market -> hour, lots, cap
+    settled: dict[int, int] = field(default_factory=dict)  # market -> its settlement price
 
     def settle(
         self,
@@ -126,6 +125,7 @@ class Run(Actions, Backstop, Forced):
                 4: self.against_fund,
                 5: self.close_on_book,
                 6: self.close_against,
+                7: self.cash,
             }.get(fill.kind)
             need(kind is not None, "kind")
             need(0 < fill.size < 2**62, "size")
@@ -270,6 +270,7 @@ class Run(Actions, Backstop, Forced):
         maker, taker = self.batch.orders[fill.first], self.batch.orders[fill.second]
         (maker_account, number), (taker_account, other) = self.pairs[maker.pair], self.pairs[taker.pair]
         need(number == other and maker.order.side != taker.order.side, "sides")
+        need(number not in self.vault.settled, "closed")
         price, sign = maker.order.limit_price, -1 if taker.order.side else 1
         self.makes(maker)
         self.checked_price(number, price)
@@ -358,24 +359,6 @@ class Run(Actions, Backstop, Forced):
         account.collateral -= signed.amount
         self.vault.accounts[FEES].collateral += entry.fee
         self.claim(number, signed.amount - entry.fee)
-
-    def claim(self, number: int, amount: int) -> None:
-        """Outflow limits: a claim waits until what left lately has drained to the limit of an hour and of a day."""
-        vault = self.vault
-        deposits = vault.credited - sum(claimed for _, claimed in vault.claims)
-        deposits = min(max(deposits, 0), 2**95 - 1)
-        hour, day, then = vault.levels
-        passed = max(0, self.now - then)
-        limits = max(100_000 * 10**6, deposits // 100), max(1_000_000 * 10**6, deposits // 10)
-        levels, waits = [], []
-        for level, limit, period in ((hour, limits[0], 3_600), (day, limits[1], 86_400)):
-            drained = floor(Fraction(limit * passed, period))
-            level = min(max(0, level - drained) + amount, limit + floor(Fraction(limit * 604_800, period)))
-            levels.append(level)
-            waits.append(ceil(Fraction((level - limit) * period, limit)))
-        vault.levels = (levels[0], levels[1], max(then, self.now))
-        vault.dues.append(self.now + max(waits) if max(waits) > 0 else 0)
-        vault.claims.append((number, amount))
 
     def closing(self, number: int) -> None:
         if number in self.targets:

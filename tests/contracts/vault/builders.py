@@ -362,6 +362,9 @@ class Builder:
     def force(self, account: int, market: int, counterparty: int, size: int) -> None:
         self.fills.append((codec.FILL_FORCED, (account, market), (counterparty, market), size, None))
 
+    def settle_in_cash(self, account: int, market: int, counterparty: int, size: int) -> None:
+        self.fills.append((codec.FILL_CASH, (account, market), (counterparty, market), size, None))
+
     def force_on_book(self, account: int, market: int, maker: Row, size: int) -> None:
         self.fills.append((codec.FILL_FORCED_ON_BOOK, (account, market), maker, size, None))
 
@@ -540,7 +543,10 @@ def refused(reason: str) -> Iterator[None]:
 def send(exchange: Exchange, data: bytes, sender: Any = None) -> Any:
     """Raw calldata to the vault, by the sequencer unless `sender` is given. Raises Refused."""
     computation = boa.env.execute_code(
-        to_address=exchange.vault.address, sender=sender or exchange.sequencer, data=data
+        to_address=exchange.vault.address,
+        sender=sender or exchange.sequencer,
+        data=data,
+        contract=exchange.vault,  # so that scripts/coverage sees what runs
     )
     if computation.is_error:
         output = bytes(computation.output)
