@@ -142,7 +142,7 @@ def test_rows_name_pairs_that_exist(exchange: Exchange, maker: Party, taker: Par
         batch.settle()
 
 
-@pytest.mark.parametrize("kind", [7, 15])
+@pytest.mark.parametrize("kind", [8, 15])
 def test_reserved_fill_kinds_are_refused(exchange: Exchange, maker: Party, taker: Party, kind: int) -> None:
     """Kinds without a rule."""
     batch = a_trade(exchange, maker, taker, fills=(codec.Fill(kind, 0, 1, 10),))
