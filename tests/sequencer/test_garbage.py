@@ -78,9 +78,14 @@ async def test_young_cycles_are_freed_without_a_full_collection():
 
 
 async def test_the_settings_are_put_back():
-    """After the sequencer stopped, the process collects as before."""
-    before = gc.get_threshold()
-    async with keeping(full_every=10):
-        await until(lambda: gc.get_threshold() != before)
-    assert gc.get_threshold() == before
-    assert gc.get_freeze_count() == 0
+    """After the sequencer stopped, the process collects as before. Two in one process, as other tests run them, may leave
+    each other's settings: this one begins with its own."""
+    found, before = gc.get_threshold(), (701, 11, 12)
+    gc.set_threshold(*before)
+    try:
+        async with keeping(full_every=10):
+            await until(lambda: gc.get_threshold() != before)
+        assert gc.get_threshold() == before
+        assert gc.get_freeze_count() == 0
+    finally:
+        gc.set_threshold(*found)
