@@ -12,7 +12,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from evermark.protocol.reject import Reject, RejectCode
-from evermark.protocol.units import check
 from sequencer import metrics
 from sequencer.crash_points import reached
 from sequencer.engine.apply import apply
@@ -160,7 +159,7 @@ class Pipeline:
                 if durable is None and not await self._wait():
                     return
                 if durable is None and self._together is not None:
-                    await self._work_together()
+                    await self._work_together(*self._together)
                     continue
                 group = self._take() if self._together is None else []
                 stamps = [self._stamp() for _ in group]
@@ -205,12 +204,8 @@ class Pipeline:
             await self._arrived.wait()
         return True
 
-    async def _work_together(self) -> None:
+    async def _work_together(self, make: Together, done: "asyncio.Future[None]") -> None:
         """One group that somebody else makes. Nothing is under way, so the journal ends with what is applied."""
-        check(self._together is not None, "pipeline: no such work")
-        if self._together is None:
-            return
-        make, done = self._together
         commands = await asyncio.to_thread(make, self.sequence)
         loop = asyncio.get_running_loop()
         group = [_Waiting(command, encode_command(command), loop.create_future()) for command in commands]

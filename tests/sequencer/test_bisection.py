@@ -9,6 +9,7 @@ from test_reversal import assert_replays_to_the_same
 
 from evermark.protocol.orders import Side
 from evermark.protocol.reject import RejectCode
+from evermark.protocol.signing import Signer
 from sequencer.engine.commands import HaltAccount, ReversalCause
 from sequencer.engine.events import CommandRejected
 from sequencer.settlement.errors import Refused
@@ -25,6 +26,16 @@ def chain(world: World) -> ChainModel:
     chain = ChainModel(len(world.markets))
     chain.overdue_in_s = 0
     return chain
+
+
+async def fund(house: House, *signers: Signer) -> None:
+    """Deposits of traders 3, 4 and so on, and the round after them."""
+    world, submit = house.world, house.core.pipeline.submit
+    await submit(world.round())
+    for signer in signers:
+        await submit(world.deposit(signer, 100_000))
+    world.now_s += 3
+    await submit(world.round())
 
 
 @pytest.mark.safety("E01", "sequencer")
@@ -85,11 +96,7 @@ async def test_a_maker_whose_orders_revert_is_found_by_the_second_taker(
     """The first refused trade does not tell which side is to blame; what two have in common does."""
     async with House(tmp_path, world, chain) as house:
         submit, third = house.core.pipeline.submit, key(13)
-        await submit(world.round())
-        for signer in (MAKER, TAKER, third):
-            await submit(world.deposit(signer, 100_000))
-        world.now_s += 3
-        await submit(world.round())
+        await fund(house, MAKER, TAKER, third)
         await submit(world.sign_order(MAKER, 3, Side.BUY, 1_500, 1_100_000, slot=1))
         await submit(world.taker(TAKER, 4, Side.SELL, 500, 1_100_000))
         world.now_s += 3
@@ -115,11 +122,7 @@ async def test_two_operations_in_one_batch_are_isolated_one_after_the_other(
     poisons = [key(13), key(14)]
     async with House(tmp_path, world, chain) as house:
         submit = house.core.pipeline.submit
-        await submit(world.round())
-        for signer in (MAKER, TAKER, *poisons):
-            await submit(world.deposit(signer, 100_000))
-        world.now_s += 3
-        await submit(world.round())
+        await fund(house, MAKER, TAKER, *poisons)
         for slot in range(1, 7):
             await submit(world.sign_order(MAKER, 3, Side.BUY, 300, 1_100_000, slot=slot))
         for signer, account in ((TAKER, 4), (poisons[0], 5), (TAKER, 4), (poisons[1], 6), (TAKER, 4)):
@@ -142,11 +145,7 @@ async def test_a_maker_with_two_takers_in_one_batch_is_found_at_once(
     """Without the first taker the rest is still refused; without the maker it is not."""
     async with House(tmp_path, world, chain) as house:
         submit, third = house.core.pipeline.submit, key(13)
-        await submit(world.round())
-        for signer in (MAKER, TAKER, third):
-            await submit(world.deposit(signer, 100_000))
-        world.now_s += 3
-        await submit(world.round())
+        await fund(house, MAKER, TAKER, third)
         await submit(world.sign_order(MAKER, 3, Side.BUY, 1_500, 1_100_000, slot=1))
         await submit(world.taker(TAKER, 4, Side.SELL, 500, 1_100_000))
         await submit(world.taker(third, 5, Side.SELL, 500, 1_100_000))
@@ -163,11 +162,7 @@ async def test_of_several_makers_the_one_whose_order_reverts_is_halted(
     """The taker and the other makers have done nothing; the taker's order is left out with it."""
     async with House(tmp_path, world, chain) as house:
         submit, third = house.core.pipeline.submit, key(13)
-        await submit(world.round())
-        for signer in (MAKER, TAKER, third):
-            await submit(world.deposit(signer, 100_000))
-        world.now_s += 3
-        await submit(world.round())
+        await fund(house, MAKER, TAKER, third)
         await submit(world.sign_order(MAKER, 3, Side.BUY, 300, 1_100_000, slot=1))
         await submit(world.sign_order(third, 5, Side.BUY, 300, 1_100_000, slot=1))
         await submit(world.taker(TAKER, 4, Side.SELL, 600, 1_100_000))

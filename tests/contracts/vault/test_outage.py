@@ -16,8 +16,8 @@ PRICES = {0: 600_000, 1: 250_000, 2: 15_000, 3: 30_000}
 
 
 @pytest.fixture(scope="module")
-def watched():
-    """An exchange on a chain with an uptime feed; a long with little margin and its rich counterpart."""
+def deployed():
+    """In place of the directory's: a chain with an uptime feed; a long with little margin and its rich counterpart."""
     with boa.env.anchor():
         feed = boa.load(str(FEED))
         feed.tell(0, 1, 1)
@@ -31,14 +31,6 @@ def watched():
         batch.trade(rich, poor, Side.BUY, 33_000, 600_000)
         batch.settle()
         yield exchange
-
-
-@pytest.fixture
-def exchange(watched: Exchange):
-    with boa.env.anchor():
-        branch = watched.branch()
-        yield branch
-        branch.check_invariants()
 
 
 @pytest.fixture
