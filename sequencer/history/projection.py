@@ -35,7 +35,8 @@ from sequencer.history import tables
 from sequencer.history.candles import Candle, CandleBuilder
 from sequencer.history.queries import Queries
 from sequencer.history.records import OPEN_STATES, OrderRecord, new_record
-from sequencer.history.store import HistoryGap, Store, Voided, WriteBatch, fetch
+from sequencer.history.recount import recount
+from sequencer.history.store import HistoryGap, Store, Voided, VoidedCandles, WriteBatch, fetch
 from sequencer.journal.records import JournalRefused
 from sequencer.replay import Applied
 
@@ -74,6 +75,7 @@ class History(Queries):
         self._dirty: dict[bytes, OrderRecord] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._voided: list[Voided] = []
+        self._voided_candles: list[VoidedCandles] = []
         self._row_count = 0
         self._candles = CandleBuilder()
         self._arrived: asyncio.Event | None = None  # set while `run` works
@@ -158,8 +160,9 @@ class History(Queries):
             rows["candles"] = [msgspec.structs.asdict(candle) for candle in self._candles.changed.values()]
         self._dirty, self._candles.changed, self._row_count = {}, {}, 0
         voided, self._voided = self._voided, []
+        candles, self._voided_candles = self._voided_candles, []
         return self.store.write(
-            WriteBatch(rows, self.sequence, self._journal_hash, self._genesis_hash, voided)
+            WriteBatch(rows, self.sequence, self._journal_hash, self._genesis_hash, voided, candles)
         )
 
     async def run(self) -> None:
@@ -251,6 +254,10 @@ class History(Queries):
         self._voided.append(
             Voided(event.first_trade, event.last_trade, event.after + 1, applied.sequence - 1)
         )
+        void = event.first_trade, event.last_trade
+        for candles, left in self.store.read_now(lambda connection: recount(connection, *void)):
+            self._voided_candles.append(candles)
+            self._candles.replace(candles.market, left)
 
     def _record(self, order_hash: bytes) -> OrderRecord | None:
         """An order of any age, to be changed."""
