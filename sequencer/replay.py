@@ -1,7 +1,7 @@
 """Journal -> engine state: the same records always give the same state, so a restart is a replay.
 
-A reversal goes back to an earlier state. A replay knows from the journal's index that it comes and keeps that state when it passes it; who applies records as
-they come asks for it (`StateAt`), and gets it by a replay of its own.
+A reversal goes back to an earlier state. A replay knows from the journal's index that it comes, and keeps that state when it
+passes it; who applies records as they come asks for it (`StateAt`), and gets it by a replay of its own.
 """
 
 from collections import Counter
