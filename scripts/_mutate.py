@@ -34,28 +34,73 @@ def near(*names: str) -> list[str]:
 # group -> its files, and its tests in the order in which they are tried
 GROUPS: dict[str, tuple[list[str], list[str]]] = {
     "MarginVault": (
-        ["MarginVault"]
-        + "modules/tables modules/fills modules/orders modules/ledger modules/units modules/codec modules/eip712".split()
-        + "modules/listing modules/closing modules/builder_fees".split(),
+        [
+            "MarginVault",
+            *[
+                "modules/tables",
+                "modules/fills",
+                "modules/orders",
+                "modules/ledger",
+                "modules/units",
+                "modules/codec",
+                "modules/eip712",
+            ],
+            *["modules/listing", "modules/closing", "modules/builder_fees"],
+        ],
         near(
-            *"order_fills slots closing_check signatures settle deploy liquidation withdraw_and_pay inbox_and_funding".split(),
-            *"builder_fees market_modes clamped model model_closes model_cash".split(),
+            *[
+                "order_fills",
+                "slots",
+                "closing_check",
+                "signatures",
+                "settle",
+                "deploy",
+                "liquidation",
+                "withdraw_and_pay",
+                "inbox_and_funding",
+            ],
+            *["builder_fees", "market_modes", "clamped", "model", "model_closes", "model_cash"],
         ),
     ),
     "Clerk": (
-        ["Clerk"]
-        + "modules/signed_actions modules/door modules/trigger_bits modules/outflow modules/row_layout".split()
-        + ["modules/governance"],
+        [
+            "Clerk",
+            *[
+                "modules/signed_actions",
+                "modules/door",
+                "modules/trigger_bits",
+                "modules/outflow",
+                "modules/row_layout",
+            ],
+            "modules/governance",
+        ],
         near(
-            *"actions withdraw_and_pay inbox_and_funding transfers requests_in_batches triggers overdue outflow".split(),
-            *"write_off governor guardian outage model model_closes".split(),
+            *[
+                "actions",
+                "withdraw_and_pay",
+                "inbox_and_funding",
+                "transfers",
+                "requests_in_batches",
+                "triggers",
+                "overdue",
+                "outflow",
+            ],
+            *["write_off", "governor", "guardian", "outage", "model", "model_closes"],
         ),
     ),
     "Backstop": (
-        ["Backstop"] + "modules/liquidation modules/forced modules/lateness modules/running".split(),
+        ["Backstop", *["modules/liquidation", "modules/forced", "modules/lateness", "modules/running"]],
         near(
-            *"liquidation deleveraging closing_check forced_close late_batches forced_by_anybody cash_settlement".split(),
-            *"outage model model_closes model_cash".split(),
+            *[
+                "liquidation",
+                "deleveraging",
+                "closing_check",
+                "forced_close",
+                "late_batches",
+                "forced_by_anybody",
+                "cash_settlement",
+            ],
+            *["outage", "model", "model_closes", "model_cash"],
         ),
     ),
     "Exit": (["Exit"], near("exit")),
@@ -70,8 +115,11 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
     "Lens": (["Lens"], near("lens", "deploy")),
     "Inbox": (
         ["Inbox"],
-        ["tests/contracts/test_inbox", "tests/contracts/test_inbox_requests"]
-        + near("requests_in_batches", "forced_by_anybody", "governor_bonds", "exit"),
+        [
+            "tests/contracts/test_inbox",
+            "tests/contracts/test_inbox_requests",
+            *near("requests_in_batches", "forced_by_anybody", "governor_bonds", "exit"),
+        ],
     ),
     "PriceOracle": (
         ["PriceOracle", "modules/medians", "modules/oracle_roles", "modules/feeds"],
@@ -79,7 +127,19 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
         + near("cash_settlement", "outage"),
     ),
     "protocol": (
-        "margin liquidation funding units oracle orders markets merkle signing batch_encode batch_decode".split(),
+        [
+            "margin",
+            "liquidation",
+            "funding",
+            "units",
+            "oracle",
+            "orders",
+            "markets",
+            "merkle",
+            "signing",
+            "batch_encode",
+            "batch_decode",
+        ],
         ["tests/protocol"],
     ),
 }
