@@ -131,7 +131,8 @@ class ReportCollector:
             elif isinstance(event, Reversed):
                 self.last_hour = event.funding_hour
             elif isinstance(event, MarketListed):
-                self._genesis = replace(self._genesis, markets=(*self._genesis.markets, event.market))
+                known = self._genesis.markets[: event.market.market_id]  # one that is listed again takes its own place
+                self._genesis = replace(self._genesis, markets=(*known, event.market))
             elif isinstance(event, KeepersChanged):
                 self._genesis = replace(
                     self._genesis,

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Select, func, select
 
 from evermark.protocol.orders import SIDE_TEXT
-from sequencer.engine.commands import Genesis, InboxEntry, PlaceOrder, Reverse
+from sequencer.engine.commands import ForeignBatch, Genesis, InboxEntry, PlaceOrder, Reverse
 from sequencer.engine.events import (
     CollateralChanged,
     CommandRejected,
@@ -108,9 +108,10 @@ class History(Queries):
         if isinstance(applied.command, Genesis):
             self.list_markets(applied.command)
             self._genesis_hash = applied.hash
-        elif isinstance(applied.command, InboxEntry):
-            listed = [event.market.symbol for event in applied.events if isinstance(event, MarketListed)]
-            self._symbols += listed
+        elif isinstance(applied.command, (InboxEntry, ForeignBatch)):
+            for event in applied.events:
+                if isinstance(event, MarketListed):  # again where a reversal took it back
+                    self._symbols[event.market.market_id :] = [event.market.symbol]
         if applied.sequence <= self.sequence:
             return
         if applied.sequence != self.sequence + 1:
@@ -231,7 +232,8 @@ class History(Queries):
         stands of it comes again."""
         trades = tables.fills.c.trade_id.between(event.first_trade, event.last_trade)
         placed = tables.orders.c.journal_sequence > event.after
-        fills = self._read(select(tables.fills).where(trades))
+        standing = ~tables.fills.c.voided  # an earlier reversal may have taken others off already
+        fills = self._read(select(tables.fills).where(trades, standing))
         for fill in fills:
             record = self._record(fill["order_hash"])
             if record is not None:

@@ -75,4 +75,8 @@ async def test_reports_cover_a_listed_market_and_come_from_the_new_keepers() -> 
     assert not isinstance(report(KEEPERS[1], 5, 2), Reject)
     assert not isinstance(report(KEEPERS[1], 4, 1), Reject)
     assert isinstance(report(KEEPERS[0], 4, 0), Reject)
+    again = MarketListed(market=PEPE)  # a reversal took the listing back, and it happens again
+    collector.observe(applied(3, ENTRY, [again]))
+    assert isinstance(report(KEEPERS[1], 6, 0), Reject)
+    assert not isinstance(report(KEEPERS[1], 5, 0), Reject)
     await collector.close()
