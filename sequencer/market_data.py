@@ -5,7 +5,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -55,6 +55,9 @@ ORDER_EVENTS = (
     | OrderRestored
 )
 ACCOUNT_EVENTS = CollateralChanged | PositionChanged | WithdrawalClaimed | AccountRegistered
+# Of many events, the few that everybody may see, and those that matter while somebody watches an account.
+HEARD = frozenset((LevelChanged, Trade, RoundApplied, FundingApplied, Reversed))
+HEARD_WATCHING = HEARD | {*get_args(ORDER_EVENTS), *get_args(ACCOUNT_EVENTS), CommandRejected}
 
 
 class AccountChange(msgspec.Struct):
@@ -137,7 +140,10 @@ class MarketData:
 
     def observe(self, applied: Applied) -> None:
         """Count one command's events."""
+        heard = HEARD_WATCHING if self._watched else HEARD
         for event in applied.events:
+            if type(event) not in heard:
+                continue
             if isinstance(event, LevelChanged):
                 feed = self._feed(event.market_id)
                 feed.newest = applied.sequence
@@ -153,8 +159,6 @@ class MarketData:
                 self.funding_rates[event.market_id] = event.rate_ppb
             elif isinstance(event, Reversed):
                 self._reverse(event, applied.sequence)
-            elif not self._watched:
-                continue
             elif isinstance(event, ORDER_EVENTS):
                 self._order(event.account, event.order_hash, applied.sequence)
             elif isinstance(event, CommandRejected):

@@ -37,6 +37,9 @@ HOUR_MISSED_S = 3_600  # chain time after an hour's end from which it pays nothi
 KNOWN_HOURS = 48  # hours whose reports are remembered, also those that came too late
 HELD_ROUNDS = 64  # incomplete rounds kept; the oldest goes first
 
+# Of many events, the few that matter here.
+HEARD = frozenset((RoundApplied, FundingApplied, Reversed, MarketListed, KeepersChanged))
+
 Submit = Callable[[AnyCommand], Awaitable[list[Event]]]
 Posted = Callable[[int, tuple[SignedFundingReport, ...]], Awaitable[tuple[SignedFundingReport, ...]]]
 Signed = TypeVar("Signed", SignedPriceReport, SignedFundingReport)
@@ -120,6 +123,8 @@ class ReportCollector:
     def observe(self, applied: Applied) -> None:
         """Learn from the journal, in replay and live, what is decided."""
         for event in applied.events:
+            if type(event) not in HEARD:
+                continue
             if isinstance(event, RoundApplied):
                 self._applied_round = max(self._applied_round, event.round.round)
                 self.last_round = max(self.last_round, event.round.round)
