@@ -3,7 +3,7 @@ thread; what the event loop needs at once (open and recent orders) stays in memo
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, get_args
@@ -13,10 +13,11 @@ import structlog
 from sqlalchemy import Select, func, select
 
 from evermark.protocol.orders import SIDE_TEXT
-from sequencer.engine.commands import Genesis, InboxEntry, PlaceOrder, Reverse
+from sequencer.engine.commands import ForeignBatch, Genesis, InboxEntry, PlaceOrder, Reverse
 from sequencer.engine.events import (
     CollateralChanged,
     CommandRejected,
+    Event,
     FundingApplied,
     MarketListed,
     OrderAccepted,
@@ -43,6 +44,8 @@ FLUSH_S = 0.05
 REPLAY_FLUSH_ROWS = 20_000  # rows gathered before a replay writes them
 # Changes of collateral that the fills, or the marks of a reversal, already tell.
 TOLD_CAUSES = frozenset({"trade", "fee", "reversal"})
+
+MARKETS_CHANGE = (InboxEntry, ForeignBatch, Reverse)
 
 OrderEvent = (
     OrderAccepted
@@ -108,9 +111,8 @@ class History(Queries):
         if isinstance(applied.command, Genesis):
             self.list_markets(applied.command)
             self._genesis_hash = applied.hash
-        elif isinstance(applied.command, InboxEntry):
-            listed = [event.market.symbol for event in applied.events if isinstance(event, MarketListed)]
-            self._symbols += listed
+        elif isinstance(applied.command, MARKETS_CHANGE):
+            self._follow_markets(applied.events)
         if applied.sequence <= self.sequence:
             return
         if applied.sequence != self.sequence + 1:
@@ -133,6 +135,14 @@ class History(Queries):
             self._arrived.set()
         elif self._row_count >= REPLAY_FLUSH_ROWS:
             self.flush().result()
+
+    def _follow_markets(self, events: Sequence[Event]) -> None:
+        """A market is listed, or was in what is void."""
+        for event in events:
+            if isinstance(event, MarketListed):
+                self._symbols.append(event.market.symbol)
+            elif isinstance(event, Reversed) and event.markets:
+                del self._symbols[event.markets :]
 
     def list_markets(self, genesis: Genesis) -> None:
         """Learn the markets' symbols, without the record that holds them."""
