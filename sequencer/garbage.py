@@ -8,6 +8,8 @@ a second the survivors leave its sight. Cycles among them are found by a full co
 import asyncio
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 YOUNG = 10_000  # new containers between two collections of the youngest; the default of 700 runs too often
 NEVER = 2**31 - 1  # of the middle generation, between two full collections
@@ -34,6 +36,18 @@ async def keep_pauses_short(hide_every_s: float = HIDE_EVERY_S, full_every: int 
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Making a million objects that nearly all stay would send the collector through them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def let_threads_in() -> None:
