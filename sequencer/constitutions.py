@@ -18,6 +18,9 @@ from sequencer.engine.events import (
 )
 from sequencer.replay import Applied
 
+# Of many events, the few that matter here.
+HEARD = frozenset({BatchSealed, MarketListed, KeepersChanged, ForeignBatchApplied, Reversed})
+
 
 class Constitution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the oracle's contract judges reports by."""
@@ -78,6 +81,8 @@ class Constitutions:
         ):
             self._confirm(command.batch_id)
         for event in applied.events:
+            if type(event) not in HEARD:
+                continue
             if isinstance(event, BatchSealed):
                 self._last_sealed = event.batch.batch_id
             elif isinstance(event, MarketListed):

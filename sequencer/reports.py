@@ -34,7 +34,7 @@ HOUR_RETRY_S = 2.0  # wall time until a refused funding hour is tried again
 HOUR_MISSED_S = 3_600  # chain time after an hour's end from which it pays nothing
 KNOWN_HOURS = 48  # hours whose reports are remembered, also those that came too late
 HELD_ROUNDS = 64  # incomplete rounds kept; the oldest goes first
-HEARD = frozenset({RoundApplied, FundingApplied, Reversed, MarketListed, KeepersChanged})
+HEARD = frozenset({RoundApplied, FundingApplied, Reversed})
 
 Submit = Callable[[AnyCommand], Awaitable[list[Event]]]
 Posted = Callable[[int, tuple[SignedFundingReport, ...]], Awaitable[tuple[SignedFundingReport, ...]]]

@@ -47,8 +47,6 @@ REPLAY_FLUSH_ROWS = 20_000  # rows gathered before a replay writes them
 # Changes of collateral that the fills, or the marks of a reversal, already tell.
 TOLD_CAUSES = frozenset({"trade", "fee", "reversal"})
 
-MARKETS_CHANGE = (InboxEntry, ForeignBatch, Reverse)
-
 OrderEvent = (
     OrderAccepted
     | OrderWaits
@@ -115,14 +113,13 @@ class History(Queries):
         if isinstance(applied.command, Genesis):
             self.list_markets(applied.command)
             self._genesis_hash = applied.hash
-        elif isinstance(applied.command, MARKETS_CHANGE):
+        elif isinstance(applied.command, (InboxEntry, ForeignBatch, Reverse)):
             self._follow_markets(applied.events)
         if applied.sequence <= self.sequence:
             return
         if applied.sequence != self.sequence + 1:
-            raise HistoryGap(
-                f"history: record {applied.sequence} follows on {self.sequence}; replay from the start"
-            )
+            gap = f"history: record {applied.sequence} follows on {self.sequence}; replay from the start"
+            raise HistoryGap(gap)
         if isinstance(applied.command, Reverse):
             self.flush().result()  # what it takes back has to be in the store; the event loop waits for this once
         self.sequence, self._journal_hash = applied.sequence, applied.hash
