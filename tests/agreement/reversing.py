@@ -32,6 +32,9 @@ class Records:
     def read(self, from_sequence: int = 1):
         return iter(self._records[from_sequence - 1 :])
 
+    def beginning_with(self, prefix: bytes, after: int = 0):
+        return (record for record in self.read(after + 1) if record.payload.startswith(prefix))
+
     def record(self, sequence: int) -> Record:
         return self._records[sequence - 1]
 
