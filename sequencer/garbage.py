@@ -8,6 +8,8 @@ times a second it does, once, and the survivors leave its sight. Cycles among th
 import asyncio
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 YOUNG = 200_000  # new containers that call the collector early; it then stops everything for some 20 ms
 NEVER = 2**31 - 1  # of the middle generation, between two full collections
@@ -34,6 +36,18 @@ async def keep_pauses_short(hide_every_s: float = HIDE_EVERY_S, full_every: int 
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Making a million objects that nearly all stay would send the collector through them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def let_threads_in() -> None:

@@ -5,7 +5,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
@@ -55,9 +55,7 @@ ORDER_EVENTS = (
     | OrderRestored
 )
 ACCOUNT_EVENTS = CollateralChanged | PositionChanged | WithdrawalClaimed | AccountRegistered
-# Of many events, the few that everybody may see, and those that matter while somebody watches an account.
-HEARD = frozenset((LevelChanged, Trade, RoundApplied, FundingApplied, Reversed))
-HEARD_WATCHING = HEARD | {*get_args(ORDER_EVENTS), *get_args(ACCOUNT_EVENTS), CommandRejected}
+PUBLIC = frozenset({LevelChanged, Trade, RoundApplied, FundingApplied, Reversed})  # whoever is watched
 
 
 class AccountChange(msgspec.Struct):
@@ -140,9 +138,8 @@ class MarketData:
 
     def observe(self, applied: Applied) -> None:
         """Count one command's events."""
-        heard = HEARD_WATCHING if self._watched else HEARD
         for event in applied.events:
-            if type(event) not in heard:
+            if not self._watched and type(event) not in PUBLIC:
                 continue
             if isinstance(event, LevelChanged):
                 feed = self._feed(event.market_id)

@@ -3,20 +3,22 @@ thread; what the event loop needs at once (open and recent orders) stays in memo
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import structlog
-from sqlalchemy import Select, func, select
+from sqlalchemy import Connection, Select, func, literal_column, select
 
 from evermark.protocol.orders import SIDE_TEXT
-from sequencer.engine.commands import Genesis, InboxEntry, PlaceOrder, Reverse
+from sequencer.engine.commands import ForeignBatch, Genesis, InboxEntry, PlaceOrder, Reverse
 from sequencer.engine.events import (
     CollateralChanged,
     CommandRejected,
+    Event,
     FundingApplied,
     MarketListed,
     OrderAccepted,
@@ -29,11 +31,13 @@ from sequencer.engine.events import (
     Reversed,
     Trade,
 )
+from sequencer.garbage import without_collector
 from sequencer.history import tables
 from sequencer.history.candles import Candle, CandleBuilder
 from sequencer.history.queries import Queries
 from sequencer.history.records import OPEN_STATES, OrderRecord, new_record
-from sequencer.history.store import HistoryGap, Store, Voided, WriteBatch, fetch
+from sequencer.history.recount import recount
+from sequencer.history.store import HistoryGap, Store, Voided, VoidedCandles, WriteBatch, fetch
 from sequencer.journal.records import JournalRefused
 from sequencer.replay import Applied
 
@@ -54,6 +58,8 @@ OrderEvent = (
     | CommandRejected
 )
 
+_COLUMNS = tuple(str.__str__(column.name) for column in tables.orders.c)
+
 log = structlog.get_logger("history")
 
 
@@ -70,6 +76,7 @@ class History(Queries):
         self._dirty: dict[bytes, OrderRecord] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._voided: list[Voided] = []
+        self._voided_candles: list[VoidedCandles] = []
         self._row_count = 0
         self._candles = CandleBuilder()
         self._arrived: asyncio.Event | None = None  # set while `run` works
@@ -106,15 +113,13 @@ class History(Queries):
         if isinstance(applied.command, Genesis):
             self.list_markets(applied.command)
             self._genesis_hash = applied.hash
-        elif isinstance(applied.command, InboxEntry):
-            listed = [event.market.symbol for event in applied.events if isinstance(event, MarketListed)]
-            self._symbols += listed
+        elif isinstance(applied.command, (InboxEntry, ForeignBatch, Reverse)):
+            self._follow_markets(applied.events)
         if applied.sequence <= self.sequence:
             return
         if applied.sequence != self.sequence + 1:
-            raise HistoryGap(
-                f"history: record {applied.sequence} follows on {self.sequence}; replay from the start"
-            )
+            gap = f"history: record {applied.sequence} follows on {self.sequence}; replay from the start"
+            raise HistoryGap(gap)
         if isinstance(applied.command, Reverse):
             self.flush().result()  # what it takes back has to be in the store; the event loop waits for this once
         self.sequence, self._journal_hash = applied.sequence, applied.hash
@@ -131,6 +136,14 @@ class History(Queries):
             self._arrived.set()
         elif self._row_count >= REPLAY_FLUSH_ROWS:
             self.flush().result()
+
+    def _follow_markets(self, events: Sequence[Event]) -> None:
+        """A market is listed, or was in what is void."""
+        for event in events:
+            if isinstance(event, MarketListed):
+                self._symbols.append(event.market.symbol)
+            elif isinstance(event, Reversed) and event.markets:
+                del self._symbols[event.markets :]
 
     def list_markets(self, genesis: Genesis) -> None:
         """Learn the markets' symbols, without the record that holds them."""
@@ -154,8 +167,9 @@ class History(Queries):
             rows["candles"] = [msgspec.structs.asdict(candle) for candle in self._candles.changed.values()]
         self._dirty, self._candles.changed, self._row_count = {}, {}, 0
         voided, self._voided = self._voided, []
+        candles, self._voided_candles = self._voided_candles, []
         return self.store.write(
-            WriteBatch(rows, self.sequence, self._journal_hash, self._genesis_hash, voided)
+            WriteBatch(rows, self.sequence, self._journal_hash, self._genesis_hash, voided, candles)
         )
 
     async def run(self) -> None:
@@ -178,11 +192,13 @@ class History(Queries):
 
     def _load(self) -> None:
         """Open and recent orders, and the current candles, as the last run left them."""
-        recent = select(tables.orders).order_by(tables.orders.c.journal_sequence.desc()).limit(1_000)
+        # Rows are numbered as they come, and there is no index by journal sequence alone.
+        recent = select(tables.orders).order_by(literal_column("rowid").desc()).limit(1_000)
         waiting = select(tables.orders).where(tables.orders.c.status.in_(OPEN_STATES))
-        rows = self.store.read_now(lambda connection: fetch(connection, waiting) + fetch(connection, recent))
-        for row in sorted(rows, key=lambda row: int(row["journal_sequence"])):
-            self._remember(OrderRecord(**row))
+        with without_collector():
+            records = self.store.read_now(lambda db: _stored(db, waiting) + _stored(db, recent))
+        for record in sorted(records, key=attrgetter("journal_sequence")):
+            self._remember(record)
         table = tables.candles.c
         newest = select(table.market, table.interval, func.max(table.t).label("t")).group_by(
             table.market, table.interval
@@ -245,6 +261,10 @@ class History(Queries):
         self._voided.append(
             Voided(event.first_trade, event.last_trade, event.after + 1, applied.sequence - 1)
         )
+        void = event.first_trade, event.last_trade
+        for candles, left in self.store.read_now(lambda connection: recount(connection, *void)):
+            self._voided_candles.append(candles)
+            self._candles.replace(candles.market, left)
 
     def _record(self, order_hash: bytes) -> OrderRecord | None:
         """An order of any age, to be changed."""
@@ -345,6 +365,15 @@ _COUNTED: dict[type, Callable[[History, Any, Applied, int], None]] = {
     Reversed: History._reverse,
     **dict.fromkeys(get_args(OrderEvent), History._order_event),
 }
+
+
+def _stored(connection: Connection, query: Select[Any]) -> list[OrderRecord]:
+    """Orders as a query finds them. SQLAlchemy's own way from rows to values takes several times as long, and a start reads
+    every order that is open."""
+    rows = connection.execute(query).cursor.fetchall()
+    return msgspec.convert(
+        [dict(zip(_COLUMNS, row, strict=True)) for row in rows], list[OrderRecord], strict=False
+    )
 
 
 def _keep_first_answer(record: OrderRecord, applied: Applied) -> None:

@@ -13,18 +13,19 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
-from sqlalchemy import Connection, Select, Table, create_engine, event, select, update
+from sqlalchemy import Connection, Select, Table, create_engine, delete, event, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
 from sequencer.crash_points import reached
 from sequencer.history import tables
+from sequencer.history.candles import INTERVALS_S, bucket
 
 Result = TypeVar("Result")
 RETRY_S = 1.0
 ASKED_AT_ONCE = 256  # order hashes of one statement
-LAYOUT = 4  # raise it with any change of the tables; the journal rebuilds a projection of another one
+LAYOUT = 5  # raise it with any change of the tables or of what is in them; the journal rebuilds a projection of another one
 
 log = structlog.get_logger("history")
 
@@ -44,6 +45,13 @@ class Voided(msgspec.Struct, frozen=True):
     last_sequence: int
 
 
+class VoidedCandles(msgspec.Struct, frozen=True):
+    """A market's candles that end after a time: they go before what is left of them is written."""
+
+    market: str
+    since_s: int
+
+
 class WriteBatch(msgspec.Struct, frozen=True):
     """Everything that one transaction stores, and the journal position that it brings the projection to."""
 
@@ -52,6 +60,7 @@ class WriteBatch(msgspec.Struct, frozen=True):
     journal_hash: bytes
     genesis_hash: bytes = b""  # of the journal's first record
     voided: Sequence["Voided"] = ()  # marked after the rows are written
+    voided_candles: Sequence["VoidedCandles"] = ()  # go before they are
 
 
 class Store:
@@ -149,6 +158,8 @@ class Store:
         }
         rows = batch.rows | {"meta": [{"key": key, "value": value} for key, value in position.items()]}
         with self._connection.begin():
+            for candles in batch.voided_candles:
+                _remove(self._connection, candles)
             for name, values in rows.items():
                 upsert = _UPSERTS[name]
                 self._connection.exec_driver_sql(upsert.sql, [upsert.bind(row) for row in values])
@@ -197,6 +208,14 @@ def _mark(connection: Connection, voided: Voided) -> None:
         connection.execute(update(table).where(within).values(voided=True))
     lines = tables.ledger.c.journal_sequence.between(voided.first_sequence, voided.last_sequence)
     connection.execute(update(tables.ledger).where(lines).values(voided=True))
+
+
+def _remove(connection: Connection, candles: VoidedCandles) -> None:
+    table = tables.candles.c
+    for interval in INTERVALS_S:
+        behind = table.market == candles.market, table.interval == interval
+        since = table.t >= bucket(interval, candles.since_s)
+        connection.execute(delete(tables.candles).where(*behind, since))
 
 
 def _tune(connection: sqlite3.Connection, _: object) -> None:

@@ -81,6 +81,10 @@ class SimulatedJournal:
             raise KeyError(sequence)
         return self.disk.records[sequence - 1]
 
+    def beginning_with(self, prefix: bytes, after: int = 0) -> list[Record]:
+        """Records after `after` whose payload begins with `prefix`."""
+        return [record for record in self.disk.records[after:] if record.payload.startswith(prefix)]
+
     def head(self) -> Head:
         """The newest durable record."""
         return self.disk.head()
