@@ -12,8 +12,8 @@ import msgspec
 import structlog
 
 from sequencer.engine.commands import Genesis
-from sequencer.followers import Followers, decode_memory
-from sequencer.garbage import keep_pauses_short
+from sequencer.followers import Followers, Memory, decode_memory
+from sequencer.garbage import keep_pauses_short, without_collector
 from sequencer.history import History
 from sequencer.journal import (
     Appended,
@@ -24,6 +24,7 @@ from sequencer.journal import (
     encode_command,
     open_journal,
 )
+from sequencer.journal.aside import ChainCheck
 from sequencer.market_data import MarketData
 from sequencer.pipeline import CAPACITY, Pipeline
 from sequencer.publication import Publication
@@ -32,7 +33,7 @@ from sequencer.reports import ReportCollector
 from sequencer.settlement.backlog import Backlog
 from sequencer.settlement.bisection import Bisection
 from sequencer.settlement.reversal import ReversalPlan, reversal_commands
-from sequencer.snapshots import SnapshotFiles, Snapshotter, recover
+from sequencer.snapshots import Recovered, SnapshotFiles, Snapshotter, recover
 from sequencer.snapshots.earlier import EarlierStates
 from sequencer.snapshots.taking import EVERY
 
@@ -74,9 +75,8 @@ class Core:
         self._check_genesis()
         began = time.monotonic()
         self.reader = open_journal(location, read_only=not journal)
-        self.history = History.open(directory / "history.db", self._hash_at)
         files, genesis_hash = SnapshotFiles(directory / "snapshots"), self.journal.record(1).hash
-        recovered = recover(files, self.journal, genesis_hash, self.history.sequence, decode_memory)
+        recovered = self._recover(files, genesis_hash, directory / "history.db")
         self.state = recovered.state
         self.market_data = MarketData(self.state)
         self.backlog = Backlog(self.reader.record)
@@ -107,9 +107,17 @@ class Core:
         if not standby:
             self._own(epoch)
 
+    def _recover(self, files: SnapshotFiles, genesis_hash: bytes, history: Path) -> Recovered[Memory]:
+        with ChainCheck(self.journal, files.newest_sequence) as check:
+            self.history = History.open(history, self._hash_at)
+            return recover(
+                files, self.journal, genesis_hash, self.history.sequence, decode_memory, check.wait
+            )
+
     def _catch_up(self, after: int, began: float) -> None:
         replaying = (*self._followers.subscribers, self.snapshotter.note)
-        replay(self.journal, self.state, replaying, after=after, state_at=self._earlier)
+        with without_collector():
+            replay(self.journal, self.state, replaying, after=after, state_at=self._earlier)
         log.info(
             "journal replayed",
             sequence=self.state.sequence,

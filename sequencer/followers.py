@@ -11,6 +11,7 @@ import msgspec
 from sequencer.engine.commands import AnyCommand, Genesis
 from sequencer.engine.events import Event
 from sequencer.engine.state import EngineState
+from sequencer.garbage import without_collector
 from sequencer.history import History
 from sequencer.journal import Journal, JournalRefused, decode_command
 from sequencer.market_data import MarketData, MarketDataMemory
@@ -47,7 +48,8 @@ def snapshot_of(journal: Journal, observe: Subscriber) -> Snapshot:
         raise JournalRefused(f"journal: {journal.name} does not begin with a genesis")
     market_data, backlog = MarketData(state), Backlog(journal.record)
     reports = ReportCollector(genesis, _nobody, lambda: 0)
-    head = replay(journal, state, [market_data.observe, backlog.observe, reports.observe, observe])
+    with without_collector():
+        head = replay(journal, state, [market_data.observe, backlog.observe, reports.observe, observe])
     return make_snapshot(state, head, first.hash, _encoded(backlog, market_data, reports))
 
 

@@ -55,6 +55,7 @@ ORDER_EVENTS = (
     | OrderRestored
 )
 ACCOUNT_EVENTS = CollateralChanged | PositionChanged | WithdrawalClaimed | AccountRegistered
+PUBLIC = frozenset({LevelChanged, Trade, RoundApplied, FundingApplied, Reversed})  # whoever is watched
 
 
 class AccountChange(msgspec.Struct):
@@ -138,6 +139,8 @@ class MarketData:
     def observe(self, applied: Applied) -> None:
         """Count one command's events."""
         for event in applied.events:
+            if not self._watched and type(event) not in PUBLIC:
+                continue
             if isinstance(event, LevelChanged):
                 feed = self._feed(event.market_id)
                 feed.newest = applied.sequence
@@ -153,8 +156,6 @@ class MarketData:
                 self.funding_rates[event.market_id] = event.rate_ppb
             elif isinstance(event, Reversed):
                 self._reverse(event, applied.sequence)
-            elif not self._watched:
-                continue
             elif isinstance(event, ORDER_EVENTS):
                 self._order(event.account, event.order_hash, applied.sequence)
             elif isinstance(event, CommandRejected):

@@ -1,7 +1,7 @@
 """Journal -> engine state: the same records always give the same state, so a restart is a replay.
 
-A reversal goes back to an earlier state. A replay sees it coming and keeps that state when it passes it; who applies records as
-they come asks for it (`StateAt`), and gets it by a replay of its own.
+A reversal goes back to an earlier state. A replay knows from the journal's index that it comes, and keeps that state when it
+passes it; who applies records as they come asks for it (`StateAt`), and gets it by a replay of its own.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ Kind = TypeVar("Kind", bound=Command)
 StateAt = Callable[[int], EngineState]  # a new state, right after a record
 
 
-class Applied(msgspec.Struct, frozen=True):
+class Applied(msgspec.Struct, frozen=True, gc=False):
     """One command that is durable and in force, with everything that it did."""
 
     sequence: int
@@ -83,15 +83,13 @@ def reversals(journal: Journal, after: int = 0, until: int | None = None) -> lis
 def commands_of(
     journal: Journal, kind: type[Kind], after: int = 0, until: int | None = None
 ) -> Iterator[tuple[int, Kind]]:
-    """The commands of one kind with their sequences; the other payloads are not decoded."""
-    prefix = f'{{"kind":"{kind.__name__}"'.encode()  # how a payload begins
-    for record in journal.read(after + 1):
+    """The commands of one kind with their sequences. The database finds them, so that nothing else is read."""
+    for record in journal.beginning_with(f'{{"kind":"{kind.__name__}"'.encode(), after):
         if until is not None and record.sequence > until:
             break
-        if record.payload.startswith(prefix):
-            command = decode_command(record.payload, record.sequence)
-            if isinstance(command, kind):
-                yield record.sequence, command
+        command = decode_command(record.payload, record.sequence)
+        if isinstance(command, kind):
+            yield record.sequence, command
 
 
 def make_state(journal: Journal, sequence: int) -> EngineState:

@@ -132,7 +132,7 @@ class VerifyReplay:
         if self._keep is None:
             return
         genesis_hash, last = self._journal.record(1).hash, self._boundary - 1
-        recovered = recover(self._keep, self._journal, genesis_hash, last, _decode)
+        recovered = recover(self._keep, self._journal, genesis_hash, last, _decode, self._journal.check_chain)
         if recovered.memory is not None:
             record = self._journal.record(recovered.sequence)
             self._state, self.resumed_at = recovered.state, recovered.sequence

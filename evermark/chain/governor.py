@@ -5,6 +5,10 @@ from typing import Any
 
 import msgspec
 from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+from hexbytes import HexBytes
+from msgspec.structs import replace
+from web3.exceptions import Web3Exception
 from web3.types import BlockIdentifier, TxReceipt
 
 from evermark.chain.manifest import Manifest
@@ -28,6 +32,10 @@ from evermark.protocol.markets import Market
 from evermark.protocol.units import USDC
 
 CHANGE_KIND, PAUSE_KIND = 9, 10  # of inbox entries
+NOBODY = "0x" + 40 * "0"
+# Storage slot of the proposed references in Governor.vy, which has no view of them: a mapping from proposals to four words each.
+REFERENCES_SLOT = 7
+DECIMALS = HexBytes("0x313ce567")  # of AggregatorV3Interface.decimals()
 
 
 class Action(enum.IntEnum):
@@ -68,6 +76,23 @@ class Proposal(msgspec.Struct, frozen=True):
     detail: int
 
 
+class Reference(msgspec.Struct, frozen=True):
+    """A market's reference feed, as IPriceOracle.vyi says; nobody's address: none."""
+
+    feed: str
+    deviation_ppm: int
+    heartbeat_s: int
+    tick_scale: int
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it bounds anything."""
+        return int(self.feed, 16) != 0
+
+
+NO_REFERENCE = Reference(NOBODY, 0, 0, 0)
+
+
 class GovernorContract:
     """The governor of one deployment."""
 
@@ -77,6 +102,8 @@ class GovernorContract:
         address = to_checksum_address(manifest.addresses["governor"])
         self.contract = w3.eth.contract(address=address, abi=manifest.abis["governor"])
         self._inbox = contract_of(w3, manifest, "inbox")
+        self._oracle = contract_of(w3, manifest, "oracle")
+        self._manifest = manifest
 
     async def proposal(self, proposal_id: int, block: BlockIdentifier = "latest") -> Proposal:
         """A proposal by id; state NONE for an unknown one."""
@@ -97,6 +124,51 @@ class GovernorContract:
         config, terms = await self._read(self.contract.functions.listing(data), block)
         return decode_change(proposal, tuple(config), tuple(terms))
 
+    async def markets(self) -> list[Market]:
+        """Every market with the parameters in force: those of the deployment, and what proposals made of them since."""
+        markets = list(self._manifest.markets)
+        logs = await self.contract.events.TookEffect.get_logs(from_block=self._manifest.genesis_block)
+        for log in logs:
+            proposal = await self.proposal(log["args"]["id"])
+            if not log["args"]["applied"] or proposal.action not in (Action.LIST, Action.TUNE):
+                continue
+            changed = await self.tuned(log["args"]["id"], proposal)
+            if proposal.action is Action.LIST:
+                markets.append(replace(changed, market_id=len(markets)))
+            else:
+                markets[proposal.subject] = changed
+        return markets
+
+    async def tuned(self, proposal_id: int, proposal: Proposal) -> Market:
+        """The market of a proposal to list or to tune one."""
+        config, terms = await self._read(self.contract.functions.listing(proposal_id), "latest")
+        return market_of(
+            proposal.subject if proposal.action is Action.TUNE else 0, tuple(config), tuple(terms)
+        )
+
+    async def reference(self, market: int) -> Reference:
+        """The reference feed in force."""
+        return Reference(*await self._read(self._oracle.functions.reference(market), "latest"))
+
+    async def proposed_reference(self, proposal_id: int) -> Reference:
+        """The reference feed that a proposal names."""
+        first = int.from_bytes(
+            keccak(REFERENCES_SLOT.to_bytes(32, "big") + proposal_id.to_bytes(32, "big")), "big"
+        )
+        words = [
+            int.from_bytes(await self.w3.eth.get_storage_at(self.contract.address, first + place), "big")
+            for place in range(4)
+        ]
+        return Reference(to_checksum_address(_address(words[0])), *words[1:])
+
+    async def feed_decimals(self, feed: str) -> int | None:
+        """What an AggregatorV3Interface says of itself; None where it does not."""
+        try:
+            answer = await self.w3.eth.call({"to": to_checksum_address(feed), "data": DECIMALS})
+        except Web3Exception:
+            return None
+        return int.from_bytes(answer, "big") if len(answer) == 32 else None
+
     # --- calls
 
     async def propose(
@@ -113,6 +185,14 @@ class GovernorContract:
     async def propose_market(self, sender: TransactionSender, market: Market, index_ticks: int) -> int:
         """Propose a listing at what the market is worth now."""
         return await self.propose(sender, "propose_listing", *listing_arguments(market), index_ticks)
+
+    async def propose_tuning(self, sender: TransactionSender, market_id: int, market: Market) -> int:
+        """Propose other parameters of a market."""
+        return await self.propose(sender, "propose_tuning", market_id, *listing_arguments(market))
+
+    async def propose_reference(self, sender: TransactionSender, market_id: int, reference: Reference) -> int:
+        """Propose a market's reference feed."""
+        return await self.propose(sender, "propose_reference", market_id, msgspec.structs.astuple(reference))
 
     async def cancel(self, sender: TransactionSender, proposal_id: int) -> None:
         """As governor or guardian."""

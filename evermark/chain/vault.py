@@ -206,8 +206,7 @@ class ExchangeContracts:
     ) -> Round:
         """A posted round, decoded. Raises ContractLogicError when the ring does not hold it."""
         words = await self._read(self.oracle.functions.round_words(lane, round_), block)
-        listed = await self.market_count(block)
-        return decode_round(words, min(listed, 2 * (len(words) - 1)))  # an older round has fewer
+        return decode_round(words, await self.market_count(block))
 
     async def pinned_round(self, number: int, hash_: bytes) -> Round:
         """The round of either lane that has this number and hash of prices. Raises ContractLogicError when no ring holds it."""
@@ -366,7 +365,7 @@ class ExchangeContracts:
 def decode_round(words: Sequence[int], markets: int) -> Round:
     """The ring-buffer words of a round -> the round; inverse of `evermark.protocol.oracle.round_words`."""
     prices = []
-    for market in range(markets):
+    for market in range(min(markets, 2 * (len(words) - 1))):  # a round from before a listing has fewer
         half = words[1 + market // 2] >> 128 * (market % 2)
         index, mark, updated_at = half & 0xFFFFFFFF, half >> 32 & 0xFFFFFFFF, half >> 64 & (2**40 - 1)
         prices.append(MarketPrice(index, mark, updated_at, bool(half >> 104 & 1), half >> 105 & 3))

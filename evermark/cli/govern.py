@@ -1,28 +1,25 @@
 """`evermark govern`: propose, watch, cancel and carry out changes of a deployed exchange; pause and lift as its guardian."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evermark.cli import options, output
 from evermark.cli.errors import CliError
-from evermark.cli.gateway import DEFAULT_RPC_URL
-from evermark.cli.units import format_time
-from evermark.cli.wallet import DEVNET_CHAIN_ID, WalletChoice, open_key
+from evermark.cli.governing import ManifestFile, market_in, run, tell, wallet_choice
+from evermark.cli.tuning import propose_reference, propose_tuning
 
 if TYPE_CHECKING:  # web3 takes a second to load, and `--help` needs none of it
     from evermark.chain.governor import GovernorContract
     from evermark.chain.transactions import TransactionSender
 
 app = typer.Typer(no_args_is_help=True, help="Change a deployed exchange, within bounds and after a delay.")
+app.command(name="propose-tuning")(propose_tuning)
+app.command(name="propose-reference")(propose_reference)
 
-ManifestFile = Annotated[Path, typer.Option("--manifest", help="The deployment's manifest.")]
 ProposalId = Annotated[int, typer.Argument(min=1, help="The proposal's number.")]
 MODES = ("normal", "post-only", "reduce-only", "cancel-only", "halted")
-Result = TypeVar("Result")
 
 
 @app.command(name="propose-market")
@@ -38,12 +35,8 @@ def propose_market(
 ) -> None:
     """Propose a listing; after 48 hours `execute` lists it, and everything trades it without a restart."""
     from evermark.protocol.governance import broken_bounds, broken_thin_bounds
-    from evermark.protocol.markets import load_market
 
-    try:
-        market = load_market(file)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CliError(f"{file}: {error}") from None
+    market = market_in(file)
     broken = broken_bounds(market) + broken_thin_bounds(market, index)
     if broken:
         raise CliError(f"{market.symbol}: not within {'; '.join(broken)}")
@@ -51,7 +44,9 @@ def propose_market(
     async def work(door: "GovernorContract", sender: "TransactionSender") -> int:
         return await door.propose_market(sender, market, index)
 
-    _tell(manifest, rpc_url, _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work))
+    tell(
+        manifest, rpc_url, run(rpc_url, manifest, wallet_choice(keystore, key_env, dev, password_file), work)
+    )
 
 
 @app.command()
@@ -74,7 +69,9 @@ def propose(
     async def work(door: "GovernorContract", sender: "TransactionSender") -> int:
         return await door.propose(sender, *call)
 
-    _tell(manifest, rpc_url, _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work))
+    tell(
+        manifest, rpc_url, run(rpc_url, manifest, wallet_choice(keystore, key_env, dev, password_file), work)
+    )
 
 
 @app.command()
@@ -92,8 +89,8 @@ def cancel(
     async def work(door: "GovernorContract", sender: "TransactionSender") -> None:
         await door.cancel(sender, proposal)
 
-    _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work)
-    _tell(manifest, rpc_url, proposal)
+    run(rpc_url, manifest, wallet_choice(keystore, key_env, dev, password_file), work)
+    tell(manifest, rpc_url, proposal)
 
 
 @app.command()
@@ -111,7 +108,7 @@ def execute(
     async def work(door: "GovernorContract", sender: "TransactionSender") -> int:
         return await door.execute(sender, proposal)
 
-    entry = _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work)
+    entry = run(rpc_url, manifest, wallet_choice(keystore, key_env, dev, password_file), work)
     output.print_fields({"proposal": str(proposal), "entry": str(entry) if entry else "none: in force"})
 
 
@@ -130,7 +127,7 @@ def settle(
     async def work(door: "GovernorContract", sender: "TransactionSender") -> int:
         return await door.settle(sender, market)
 
-    entry = _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work)
+    entry = run(rpc_url, manifest, wallet_choice(keystore, key_env, dev, password_file), work)
     output.print_fields({"market": str(market), "entry": str(entry)})
 
 
@@ -153,7 +150,7 @@ def pause(
     async def work(door: "GovernorContract", sender: "TransactionSender") -> None:
         await door.pause(sender, markets, MODES.index(mode), hours * 3_600)
 
-    _run(rpc_url, manifest, _choice(keystore, key_env, dev, password_file), work)
+    run(rpc_url, manifest, wallet_choice(keystore, key_env, dev, password_file), work)
     output.print_fields(
         {
             "mode": mode,
@@ -165,8 +162,8 @@ def pause(
 
 @app.command()
 def show(proposal: ProposalId, manifest: ManifestFile, rpc_url: options.RpcUrl = "") -> None:
-    """Where a proposal stands."""
-    _tell(manifest, rpc_url, proposal)
+    """Where a proposal stands, what it changes, and within which bounds."""
+    tell(manifest, rpc_url, proposal)
 
 
 def _call(what: str, arguments: list[str]) -> tuple[Any, ...]:
@@ -192,54 +189,3 @@ def _call(what: str, arguments: list[str]) -> tuple[Any, ...]:
     if action not in ("add", "remove") or role not in ("oracle", "funding"):
         raise CliError(f"nothing is called {what}")
     return ("propose_keeper", ("oracle", "funding").index(role), address, action == "add")
-
-
-def _choice(keystore: str, key_env: str, dev: int, password_file: str) -> WalletChoice:
-    return WalletChoice(keystore=keystore, key_env=key_env, dev=dev, password_file=password_file)
-
-
-def _tell(manifest: Path, rpc_url: str, proposal_id: int) -> None:
-    async def look(door: "GovernorContract", sender: "TransactionSender | None") -> Any:
-        return await door.proposal(proposal_id)
-
-    proposal = _run(rpc_url, manifest, None, look)
-    fields = {"proposal": str(proposal_id), "state": proposal.state.name.lower().replace("_", " ")}
-    if proposal.ready_at:
-        fields |= {
-            "action": proposal.action.name.lower(),
-            "from": format_time(proposal.ready_at),
-            "until": format_time(proposal.deadline),
-        }
-    output.print_fields(fields)
-
-
-def _run(
-    rpc_url: str,
-    manifest: Path,
-    choice: WalletChoice | None,
-    work: Callable[[Any, Any], Awaitable[Result]],
-) -> Result:
-    from web3.exceptions import Web3Exception
-
-    from evermark.chain import ManifestRefused, TransactionReverted, TransactionSender, load_manifest
-    from evermark.chain.governor import GovernorContract
-    from evermark.chain.rpc import UNREACHABLE, connect
-
-    key = open_key(choice) if choice is not None else None
-
-    async def act() -> Result:
-        async with connect(rpc_url or DEFAULT_RPC_URL) as w3:
-            chain_id = await w3.eth.chain_id
-            if choice is not None and choice.dev >= 0 and chain_id != DEVNET_CHAIN_ID:
-                raise CliError(f"--dev: chain {chain_id} is no devnet; its development keys are public")
-            sender = None if key is None else TransactionSender(w3, key)
-            return await work(GovernorContract(w3, load_manifest(manifest)), sender)
-
-    try:
-        return asyncio.run(act())
-    except TransactionReverted as error:
-        raise CliError(error.reason) from None
-    except ManifestRefused as error:
-        raise CliError(str(error)) from None
-    except (Web3Exception, *UNREACHABLE) as error:
-        raise CliError(f"{type(error).__name__}: {error}") from None

@@ -11,6 +11,7 @@ commits a barrier: a node without a quorum never gets past it, and whatever it s
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import starmap
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,15 +23,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sequencer.crash_points import reached
 from sequencer.journal.records import (
     GENESIS_HASH,
+    SOUGHT,
     Appended,
     Entry,
     Fenced,
     Head,
     JournalRefused,
     Record,
+    Row,
     Unknown,
     chained,
-    check_record,
+    check_rows,
 )
 
 FORMAT = 1  # of the tables
@@ -97,7 +100,7 @@ class PostgresJournal:
         Raises JournalRefused when no node answers in time or the database is no journal of this format.
         """
         self.read_only = read_only
-        self.name = _without_password(url)
+        self.name, self.location = _without_password(url), url
         self._settings = _settings(url, read_only)
         self._answer_s = answer_s
         self._patience_s = patience_s
@@ -130,21 +133,10 @@ class PostgresJournal:
 
     def read(self, from_sequence: int = 1) -> Iterator[Record]:
         """Records from `from_sequence` to the head, each checked. Raises JournalRefused at the first broken one."""
-        previous, last = GENESIS_HASH, self.head().sequence
-        if from_sequence > 1:
-            previous = self.record(from_sequence - 1).hash
-        at = from_sequence
-        while True:
-            rows = self._rows(
-                f"{COLUMNS} WHERE sequence >= %s ORDER BY sequence LIMIT %s", (at, PAGE_RECORDS)
-            )
-            for row in rows:
-                record = Record(*row)
-                check_record(record, at, previous)
-                yield record
-                previous, at = record.hash, at + 1
-            if len(rows) < PAGE_RECORDS:
-                break
+        last, at = self.head().sequence, from_sequence
+        for rows in self._checked_pages(from_sequence):
+            yield from starmap(Record, rows)
+            at += len(rows)
         if at <= last:
             raise JournalRefused(f"journal: record {at} is missing, the head is {last}")
 
@@ -155,12 +147,17 @@ class PostgresJournal:
             raise KeyError(sequence)
         return Record(*rows[0])
 
+    def beginning_with(self, prefix: bytes, after: int = 0) -> list[Record]:
+        """Records after `after` whose payload begins with `prefix`, as stored; the server looks for them."""
+        sql = f"{COLUMNS} WHERE {_begins(prefix)} AND sequence > %s ORDER BY sequence"
+        return [Record(*row) for row in self._rows(sql, (after,))]
+
     def check_chain(self, until: int) -> None:
         """Read and check records 1 to `until`. Raises JournalRefused at the first broken one."""
-        for record in self.read():
-            if record.sequence == until:
-                return
-        if until:
+        at = 0
+        for rows in self._checked_pages(1, until):
+            at += len(rows)
+        if at < until:
             raise JournalRefused(f"journal: it ends before record {until}")
 
     def head(self) -> Head:
@@ -187,6 +184,20 @@ class PostgresJournal:
     def close(self) -> None:
         """Close the connection."""
         self._drop()
+
+    def _checked_pages(self, first: int, until: int = 2**63 - 1) -> Iterator[list[Row]]:
+        """Records from `first` to `until`, or the newest, page by page, each page held against the chain."""
+        previous, at = self.record(first - 1).hash if first > 1 else GENESIS_HASH, first
+        while True:
+            rows = self._rows(
+                f"{COLUMNS} WHERE sequence BETWEEN %s AND %s ORDER BY sequence LIMIT %s",
+                (at, until, PAGE_RECORDS),
+            )
+            previous = check_rows(rows, at, previous).hash
+            yield rows
+            at += len(rows)
+            if len(rows) < PAGE_RECORDS:
+                return
 
     def _rows(self, sql: str, values: tuple[int, ...]) -> list[Any]:
         return self._patiently(lambda db: db.execute(sql, values, binary=True).fetchall())
@@ -231,6 +242,9 @@ class PostgresJournal:
         ((found,),) = db.execute("SELECT format FROM evermark_owner").fetchall()
         if found != FORMAT:
             raise JournalRefused(f"journal: {self.name} has format {found}, this version reads {FORMAT}")
+        if db.execute("SELECT to_regclass('evermark_record_sought')").fetchall() == [(None,)]:
+            index = "CREATE INDEX IF NOT EXISTS evermark_record_sought ON evermark_record (sequence)"
+            db.execute(f"{index} WHERE {_begins(SOUGHT)}".encode())
         db.committed("UPDATE evermark_owner SET barrier = barrier + 1 RETURNING barrier")
         if db.execute("SHOW synchronous_standby_names").fetchall() == [("",)]:
             log.warning(
@@ -296,6 +310,11 @@ def _create(db: _Connection) -> None:
         if db.execute("SELECT to_regclass('evermark_owner')").fetchall() == [(None,)]:
             db.execute(SCHEMA.encode())
             db.execute("INSERT INTO evermark_owner VALUES (1, 0, 0, %s)", (FORMAT,))
+
+
+def _begins(prefix: bytes) -> str:
+    """The condition, always in the same words, for PostgreSQL knows its index by them."""
+    return f"substring(payload FROM 1 FOR {len(prefix)}) = '\\x{prefix.hex()}'::bytea"
 
 
 def _stored_head(db: _Connection) -> Head:

@@ -4,8 +4,9 @@ Record k carries h_k = sha256(h_(k-1) || sequence u64 || stamp_ms u64 || payload
 the whole history; h_0 is 32 zero bytes.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from typing import Protocol
 
 import msgspec
@@ -13,6 +14,12 @@ import msgspec
 GENESIS_HASH = bytes(32)
 
 Entry = tuple[int, bytes]  # (stamp_ms, payload): what is appended, before it has a sequence
+Row = tuple[int, int, bytes, bytes]  # sequence, stamp_ms, payload, hash: a record as databases give it
+
+# How the payloads begin that a replay has to know of before it comes to them: journals keep an index of these.
+SOUGHT = b'{"kind":"Reverse"'
+
+_position = struct.Struct(">QQ").pack
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -62,13 +69,11 @@ class JournalRefused(RuntimeError):
 
 def chain_hash(previous: bytes, sequence: int, stamp_ms: int, payload: bytes) -> bytes:
     """h_k from h_(k-1) and the record's content."""
-    return hashlib.sha256(
-        previous + sequence.to_bytes(8, "big") + stamp_ms.to_bytes(8, "big") + payload
-    ).digest()
+    return sha256(previous + _position(sequence, stamp_ms) + payload).digest()
 
 
-def chained(head: Head, entries: Sequence[Entry]) -> list[tuple[int, int, bytes, bytes]]:
-    """`entries` as rows (sequence, stamp, payload, hash) that follow on `head`."""
+def chained(head: Head, entries: Sequence[Entry]) -> list[Row]:
+    """`entries` as rows that follow on `head`."""
     rows = []
     previous, sequence = head.hash, head.sequence
     for stamp_ms, payload in entries:
@@ -78,21 +83,37 @@ def chained(head: Head, entries: Sequence[Entry]) -> list[tuple[int, int, bytes,
     return rows
 
 
-def check_record(record: Record, expected_sequence: int, previous: bytes) -> None:
-    """Raises JournalRefused when `record` is not the one that follows on the hash `previous`."""
-    if record.sequence != expected_sequence:
-        raise JournalRefused(f"journal: record {expected_sequence} is missing, {record.sequence} follows")
-    if record.hash != chain_hash(previous, record.sequence, record.stamp_ms, record.payload):
-        raise JournalRefused(
-            f"journal: record {record.sequence} does not match its hash: it was changed or is damaged; "
-            f"restore the journal from a backup or a replica"
-        )
+def check_rows(rows: Iterable[Row], first: int, previous: bytes) -> Head:
+    """Where the last of `rows` is, which begin with record `first` and follow on the hash `previous`.
+
+    Raises JournalRefused at the first one that is missing or does not match; on a damaged page a column may hold anything.
+    Every start runs this over the whole journal, so it calls nothing of ours.
+    """
+    at, stamp_ms = first - 1, 0
+    for sequence, stamp_ms, payload, hash_ in rows:
+        at += 1
+        if sequence != at:
+            raise JournalRefused(f"journal: record {at} is missing, {sequence} follows")
+        try:
+            expected = sha256(previous + _position(sequence, stamp_ms) + payload).digest()
+        except (TypeError, struct.error):
+            raise JournalRefused(
+                f"journal: record {at} is damaged; restore the journal from a backup or a replica"
+            ) from None
+        if hash_ != expected:
+            raise JournalRefused(
+                f"journal: record {at} does not match its hash: it was changed or is damaged; "
+                f"restore the journal from a backup or a replica"
+            )
+        previous = expected
+    return Head(at, stamp_ms, previous)
 
 
 class Journal(Protocol):
     """An append-only log with one owner at a time, told apart by its epoch."""
 
     name: str  # where it is, for messages; nothing secret
+    location: str  # as `open_journal` takes it; there may be a password in it
 
     def append(
         self, entries: Sequence[Entry], expected_sequence: int, epoch: int
@@ -106,6 +127,11 @@ class Journal(Protocol):
 
     def record(self, sequence: int) -> Record:
         """One record by its sequence. Raises KeyError beyond the head."""
+        ...
+
+    def beginning_with(self, prefix: bytes, after: int = 0) -> list[Record]:
+        """Records after `after` whose payload begins with `prefix`, as stored: the database looks for them, by an index where
+        it is SOUGHT. Not held against the chain."""
         ...
 
     def check_chain(self, until: int) -> None:

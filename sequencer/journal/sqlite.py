@@ -10,6 +10,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 
 import structlog
@@ -17,15 +18,17 @@ import structlog
 from sequencer.crash_points import reached
 from sequencer.journal.records import (
     GENESIS_HASH,
+    SOUGHT,
     Appended,
     Entry,
     Fenced,
     Head,
     JournalRefused,
     Record,
+    Row,
     Unknown,
     chained,
-    check_record,
+    check_rows,
 )
 from sequencer.journal.wal import inspect_wal
 
@@ -55,7 +58,7 @@ class SqliteJournal:
         """Open or create. Raises JournalRefused when another process owns it or it is no journal of this
         format."""
         self.path = path
-        self.name = str(path)
+        self.name = self.location = str(path)
         self.read_only = read_only
         self._lock_file = None if read_only else _lock(path)
         try:
@@ -111,11 +114,9 @@ class SqliteJournal:
         at = from_sequence
         while True:
             rows = self._query(f"{COLUMNS} WHERE sequence >= ? ORDER BY sequence LIMIT ?", (at, PAGE_RECORDS))
-            for row in rows:
-                record = _record(row)
-                check_record(record, at, previous)
-                yield record
-                previous, at = record.hash, at + 1
+            previous = check_rows(rows, at, previous).hash
+            yield from starmap(Record, rows)
+            at += len(rows)
             if len(rows) < PAGE_RECORDS:
                 break
         if at <= last:
@@ -123,16 +124,12 @@ class SqliteJournal:
 
     def check_chain(self, until: int) -> None:
         """Read and check records 1 to `until`. Raises JournalRefused at the first broken one."""
-        previous, at = GENESIS_HASH, 0
         try:
-            for row in self._db.execute(f"{COLUMNS} WHERE sequence <= ? ORDER BY sequence", (until,)):
-                at += 1
-                record = _record(row)
-                check_record(record, at, previous)
-                previous = record.hash
+            rows = self._db.execute(f"{COLUMNS} WHERE sequence <= ? ORDER BY sequence", (until,))
+            checked = check_rows(rows, 1, GENESIS_HASH)
         except sqlite3.Error as error:
             raise JournalRefused(f"journal: {self.path} cannot be read: {error}") from error
-        if at < until:
+        if checked.sequence < until:
             raise JournalRefused(f"journal: it ends before record {until}")
 
     def record(self, sequence: int) -> Record:
@@ -141,6 +138,12 @@ class SqliteJournal:
         if not rows:
             raise KeyError(sequence)
         return _record(rows[0])
+
+    def beginning_with(self, prefix: bytes, after: int = 0) -> list[Record]:
+        """Records after `after` whose payload begins with `prefix`, as stored. A journal that no owner has opened since there
+        is an index is looked through."""
+        sql = f"{COLUMNS} WHERE {_begins(prefix)} AND sequence > ? ORDER BY sequence"
+        return [_record(row) for row in self._query(sql, (after,))]
 
     def head(self) -> Head:
         """The newest durable record."""
@@ -199,6 +202,10 @@ class SqliteJournal:
             raise JournalRefused(f"journal: {self.path} is a database of something else, no journal")
         elif version != FORMAT:
             raise JournalRefused(f"journal: {self.path} has format {version}, this version reads {FORMAT}")
+        if not self.read_only:
+            db.execute(
+                f"CREATE INDEX IF NOT EXISTS record_sought ON record (sequence) WHERE {_begins(SOUGHT)}"
+            )
 
     def _stored_head(self) -> Head:
         rows = self._query(f"{COLUMNS} ORDER BY sequence DESC LIMIT 1", ())
@@ -215,7 +222,7 @@ class SqliteJournal:
             raise JournalRefused(f"journal: {self.path} has no record {sequence - 1} to continue from")
         return rows[0][3]
 
-    def _query(self, sql: str, values: tuple[int, ...]) -> list[tuple[int, int, bytes, bytes]]:
+    def _query(self, sql: str, values: tuple[int, ...]) -> list[Row]:
         try:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as error:
@@ -227,7 +234,12 @@ class SqliteJournal:
             self._lock_file = None
 
 
-def _record(row: tuple[int, int, bytes, bytes]) -> Record:
+def _begins(prefix: bytes) -> str:
+    """The condition, always in the same words, for SQLite knows its index by them."""
+    return f"substr(payload, 1, {len(prefix)}) = x'{prefix.hex()}'"
+
+
+def _record(row: Row) -> Record:
     """A row as a record; on a damaged page a column may hold anything."""
     kinds = tuple(type(value) for value in row)
     if kinds != (int, int, bytes, bytes) or not 0 <= row[1] < 2**63:

@@ -105,6 +105,11 @@ class SnapshotFiles:
         """Files of snapshots; their names ascend with their sequence."""
         return sorted(self.directory.glob("*" + SUFFIX), reverse=True)
 
+    @property
+    def newest_sequence(self) -> int:
+        """The record that the newest one was taken of, by its name; 0 without any."""
+        return max((int(path.stem) for path in self.newest_first() if path.stem.isdecimal()), default=0)
+
     def read(self, path: Path) -> Snapshot:
         """A snapshot as it was written, by this version. Raises SnapshotUnusable."""
         try:

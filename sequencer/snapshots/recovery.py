@@ -4,14 +4,13 @@ Whichever way, the hash chain is checked from record 1 on, so a damaged record r
 snapshot would make it unnecessary to apply.
 """
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import structlog
 
 from sequencer.engine.state import EngineState
+from sequencer.garbage import without_collector
 from sequencer.journal import Journal, JournalRefused
 from sequencer.snapshots.files import Snapshot, SnapshotFiles, SnapshotUnusable
 
@@ -35,8 +34,10 @@ def recover(
     genesis_hash: bytes,
     history_sequence: int,
     decode: Callable[[bytes], Memory],
+    check_chain: Callable[[int], None],
 ) -> Recovered[Memory]:
-    """The newest snapshot that belongs to `journal` and that the history reaches up to, or an empty state.
+    """The newest snapshot that belongs to `journal` and that the history reaches up to, or an empty state. `check_chain` has to
+    find the records up to it whole.
 
     Raises JournalRefused when the journal is damaged, or has lost records that a snapshot was made of.
     """
@@ -46,28 +47,16 @@ def recover(
             _check_origin(found, journal, genesis_hash)
             if found.sequence > history_sequence:
                 raise SnapshotUnusable(f"the history ends at record {history_sequence}, before it")
-            with _without_collector():
+            with without_collector():
                 recovered = Recovered(found.engine_state(), found.sequence, decode(found.memory))
         except SnapshotUnusable as error:
             log.warning("snapshot passed over", path=str(path), reason=str(error))
             continue
-        journal.check_chain(found.sequence)
+        check_chain(found.sequence)
         log.info("snapshot loaded", path=str(path), sequence=found.sequence)
         return recovered
     log.info("no snapshot to start from: the whole journal is replayed")
     return Recovered(EngineState(), 0, None)
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Making a million objects that all stay would send the garbage collector through them again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _check_origin(found: Snapshot, journal: Journal, genesis_hash: bytes) -> None:

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 from gateway_world import MAKER, TAKER, Caller, GatewayWorld, running
+from msgspec.structs import asdict
 from sqlalchemy.exc import OperationalError
 
 from evermark.protocol.orders import Side
 from sequencer.engine.state import EngineState
 from sequencer.history import History, HistoryGap, Store
 from sequencer.history.candles import INTERVALS_S, CandleBuilder
+from sequencer.history.records import OrderRecord
 from sequencer.history.store import WriteBatch
 from sequencer.replay import Applied, replay
 
@@ -61,6 +63,44 @@ async def test_same_answers_after_restart(tmp_path: Path, loss: str) -> None:
         assert [candle["n"] for candle in candles] == [len(trades)]
         assert len(trades) > 2
         await caller.close()
+
+
+def test_start_reads_orders_as_they_were_written(tmp_path: Path) -> None:
+    """Open and recent orders come back field by field: flags, hashes, quote amounts beyond 64 bits, text that looks like a
+    number."""
+    written = [
+        OrderRecord(
+            order_hash=bytes([number]) * 32,
+            client_id="007",
+            account=3,
+            market="BTC-PERP",
+            side="buy",
+            size=5,
+            limit_price=10,
+            slot=number,
+            sequence=number,
+            time_in_force="GTC",
+            post_only=number == 1,
+            reduce_only=False,
+            expiry=2**40,
+            time_ms=9,
+            journal_sequence=number,
+            status=status,
+            traded=4,
+            lot_ticks=10**30,
+            fee=-(10**25),
+            builder_fee=12,
+            reason="1",
+            first_answer=b"{}",
+        )
+        for number, status in ((1, "open"), (2, "filled"))
+    ]
+    store = Store(tmp_path / "history.db")
+    store.write(WriteBatch({"orders": [asdict(record) for record in written]}, 2, b"x")).result()
+    store.close()
+    again = History(Store(tmp_path / "history.db"))
+    assert [again.order(record.order_hash) for record in written] == written
+    again.store.close()
 
 
 async def test_pages(world: GatewayWorld, caller: Caller) -> None:

@@ -19,6 +19,8 @@ from sequencer.journal import (
     chain_hash,
     open_journal,
 )
+from sequencer.journal.aside import ChainCheck
+from sequencer.journal.records import SOUGHT
 
 databases = count(1)
 
@@ -144,3 +146,57 @@ def execute(location: str, statement: str) -> None:
     else:
         with sqlite3.connect(location, isolation_level=None) as plain:
             plain.execute(statement.format("record"))
+
+
+def test_sought_records_are_found_by_an_index(opened: Callable[[], Journal], location: str) -> None:
+    """Reversals, which a replay has to know of before it comes to them, are found without reading the rest; also in a journal
+    from before there was an index, which its next owner gets."""
+    journal = opened()
+    epoch = journal.take_epoch()
+    payloads = [SOUGHT + b"}", b'{"kind":"PlaceOrder"}', SOUGHT + b',"after":1}', b"x" + SOUGHT]
+    assert isinstance(journal.append([(1, payload) for payload in payloads], 1, epoch), Appended)
+    assert [record.sequence for record in journal.beginning_with(SOUGHT)] == [1, 3]
+    assert journal.beginning_with(SOUGHT, after=1) == [journal.record(3)]
+    assert [record.sequence for record in journal.beginning_with(b'{"kind":"PlaceOrder"')] == [2]
+    execute(location, "DROP INDEX {}_sought")
+    reader = open_journal(location, read_only=not location.startswith("postgresql"))
+    assert [record.sequence for record in reader.beginning_with(SOUGHT)] == [1, 3]
+    reader.close()
+    journal = opened()
+    assert [record.sequence for record in journal.beginning_with(SOUGHT)] == [1, 3]
+    assert uses_index(location)
+
+
+def uses_index(location: str) -> bool:
+    """Whether the database looks for reversals by the index, as far as it tells."""
+    if location.startswith("postgresql"):
+        with psycopg.connect(location) as db:
+            return bool(
+                db.execute("SELECT to_regclass('evermark_record_sought') IS NOT NULL").fetchall()[0][0]
+            )
+    with sqlite3.connect(location) as plain:
+        query = f"SELECT sequence FROM record WHERE substr(payload, 1, {len(SOUGHT)}) = x'{SOUGHT.hex()}'"
+        plan = plain.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+        return "USING INDEX record_sought" in plan[0][3] or "COVERING INDEX record_sought" in plan[0][3]
+
+
+@pytest.mark.safety("G05", "sequencer")
+def test_chain_is_checked_by_another_process(opened: Callable[[], Journal], location: str) -> None:
+    """A long journal's chain is checked beside the start; a changed record is found there as here, and a check that goes on
+    beyond what it was begun for is done here."""
+    journal = opened()
+    fill(journal, 60, journal.take_epoch())
+    with ChainCheck(journal, 1_000, least_records=10) as check:
+        assert check._process is not None
+        check.wait(40)
+        with pytest.raises(JournalRefused, match="ends before record 61"):
+            check.wait(61)
+    if location.startswith("postgresql"):
+        execute(location, "ALTER TABLE {} DISABLE TRIGGER record_is_final")
+    else:
+        execute(location, "DROP TRIGGER record_is_final")
+    execute(location, "UPDATE {} SET stamp_ms = 7 WHERE sequence = 50")
+    for least_records in (10, 1_000):
+        with ChainCheck(journal, 60, least_records=least_records) as check:
+            with pytest.raises(JournalRefused, match="record 50 does not match its hash"):
+                check.wait(60)

@@ -49,6 +49,7 @@ class Blocks:
         genesis = Ledger(NaiveVault(markets), [market.jump_ppm_per_s for market in markets])
         self.blocks: list[tuple[Ledger, list[Transaction]]] = [(genesis, [])]
         self._height = 0
+        self.times = {0: 0}  # of each block
         self.mempool: list[Transaction] = []
         self.faults = Faults(until_s=0)
         self.reorgs = self.refused = self.strangers_batches = self.strangers_fills = self.other_hours = 0
@@ -122,7 +123,7 @@ class Blocks:
     def _mine(self) -> None:
         self._height += 1
         ledger, number, time = self.head.clone(), self._height, self.now_s()
-        ledger.time_s = time
+        ledger.time_s = self.times[number] = time
         mined = []
         for transaction in self.mempool:
             kept = ledger.clone()

@@ -125,6 +125,10 @@ class SimulatedJournal:
             raise KeyError(sequence)
         return self.disk.records[sequence - 1]
 
+    def beginning_with(self, prefix: bytes, after: int = 0) -> list[Record]:
+        """Records after `after` whose payload begins with `prefix`."""
+        return [record for record in self.disk.records[after:] if record.payload.startswith(prefix)]
+
     def check_chain(self, until: int) -> None:
         """Every read checks it."""
         for record in self.read():

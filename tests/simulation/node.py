@@ -127,6 +127,11 @@ class SimulatedChain(Blocks):
         await self._ask()
         return self.final.time_s
 
+    async def time_of(self, block_number: int) -> int:
+        """Time of a block."""
+        await self._ask()
+        return self.times[block_number]
+
     async def vault_sums(self) -> VaultSums:
         """What reconciliation compares. Tokens are the real contracts' business."""
         await self._ask()

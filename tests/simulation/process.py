@@ -99,7 +99,8 @@ class SimulatedCore(Core):
         self.history = History.open(directory / "history.db", self._hash_at)
         first: Any = self.journal.record(1).hash
         files: Any = shelf
-        recovered = recover(files, self.journal, first, self.history.sequence, decode_memory)
+        check = self.journal.check_chain
+        recovered = recover(files, self.journal, first, self.history.sequence, decode_memory, check)
         self.state = recovered.state
         self.market_data = MarketData(self.state)
         self.backlog = Backlog(self.reader.record)
