@@ -28,7 +28,8 @@ LONGER_S = 320
 HOURS = 0.03  # chance that it lasts for ten minutes to more than an hour, by which the run is longer
 LONGEST_OF_ALL_S = 4_000
 BETWEEN_OUTAGES_S = 60
-INBOX_AWAY_S = 400  # for how long the node may not show the inbox, and how long that is rare
+INBOX_AWAY_S = 400  # for how long the node may not show the inbox
+BETWEEN_INBOX_S = 250  # how long that does not happen, on average
 
 
 class SimulatedChain(Blocks):
@@ -60,9 +61,10 @@ class SimulatedChain(Blocks):
     async def hide_the_inbox(self) -> None:
         """Now and then the node tells everything but the inbox, for longer than entries wait for the sequencer."""
         while True:
-            await asyncio.sleep(self.rng.expovariate(1 / INBOX_AWAY_S))
-            now = asyncio.get_running_loop().time()
-            self.inbox_away_until_s = min(now + self.rng.uniform(0, INBOX_AWAY_S), self.faults.until_s)
+            await asyncio.sleep(self.rng.expovariate(1 / BETWEEN_INBOX_S))
+            now, lasts_s = asyncio.get_running_loop().time(), self.rng.uniform(0, INBOX_AWAY_S)
+            self.inbox_away_until_s = min(now + lasts_s, self.faults.until_s)
+            await asyncio.sleep(lasts_s)
 
     async def last_batch_ids(self) -> tuple[int, int]:
         """Settled batches in the newest block and in the confirmed one."""
