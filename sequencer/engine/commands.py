@@ -33,7 +33,7 @@ class MarketMode(enum.IntEnum):
     SETTLED = 5  # a delisted market, for good; never by command
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind", gc=False):
     """Base of all commands; the tag is the class name."""
 
 
