@@ -249,11 +249,7 @@ class History(Queries):
         for fill in fills:
             record = self._record(fill["order_hash"])
             if record is not None:
-                record.filled -= fill["size"]
-                record.traded -= fill["size"]
-                record.lot_ticks -= fill["size"] * fill["price"]
-                record.fee -= fill["fee"]
-                record.builder_fee -= fill["builder_fee"]
+                record.take_off(fill)
         for row in self._read(select(tables.orders).where(placed, tables.orders.c.status != "rejected")):
             record = self._record(row["order_hash"])
             if record is not None:
