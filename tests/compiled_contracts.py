@@ -7,6 +7,10 @@ from typing import Any
 
 import boa
 
+from tests import fast_evm
+
+fast_evm.use()
+
 CONTRACTS = Path(__file__).resolve().parent.parent / "contracts"
 
 # Contract name -> a source file that stands in for ours: tests and mutants plant their errors so.

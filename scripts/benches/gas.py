@@ -11,6 +11,7 @@ tests/contracts/test_gas.py compares.
 """
 
 import json
+import os
 import random
 import sys
 import warnings
@@ -21,6 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "contracts" / "vault")]
 warnings.simplefilter("ignore")
+os.environ["EVERMARK_EVM"] = "py-evm"  # which counts cold words
 
 import boa  # noqa: E402
 from builders import USDC, Builder, Exchange, Party, Side, send  # noqa: E402

@@ -41,7 +41,7 @@ SEQUENCE_AHEAD_S = 86_400  # a slot's sequence is milliseconds of at most a day 
 ERROR_START = b'{"error"'
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A JSON body and the HTTP status that it travels under."""
 
     body: bytes

@@ -3,7 +3,7 @@ thread; what the event loop needs at once (open and recent orders) stays in memo
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from operator import attrgetter
 from pathlib import Path
@@ -14,10 +14,11 @@ import structlog
 from sqlalchemy import Connection, Select, func, literal_column, select
 
 from evermark.protocol.orders import SIDE_TEXT
-from sequencer.engine.commands import Genesis, InboxEntry, PlaceOrder, Reverse
+from sequencer.engine.commands import ForeignBatch, Genesis, InboxEntry, PlaceOrder, Reverse
 from sequencer.engine.events import (
     CollateralChanged,
     CommandRejected,
+    Event,
     FundingApplied,
     MarketListed,
     OrderAccepted,
@@ -112,15 +113,13 @@ class History(Queries):
         if isinstance(applied.command, Genesis):
             self.list_markets(applied.command)
             self._genesis_hash = applied.hash
-        elif isinstance(applied.command, InboxEntry):
-            listed = [event.market.symbol for event in applied.events if isinstance(event, MarketListed)]
-            self._symbols += listed
+        elif isinstance(applied.command, (InboxEntry, ForeignBatch, Reverse)):
+            self._follow_markets(applied.events)
         if applied.sequence <= self.sequence:
             return
         if applied.sequence != self.sequence + 1:
-            raise HistoryGap(
-                f"history: record {applied.sequence} follows on {self.sequence}; replay from the start"
-            )
+            gap = f"history: record {applied.sequence} follows on {self.sequence}; replay from the start"
+            raise HistoryGap(gap)
         if isinstance(applied.command, Reverse):
             self.flush().result()  # what it takes back has to be in the store; the event loop waits for this once
         self.sequence, self._journal_hash = applied.sequence, applied.hash
@@ -137,6 +136,14 @@ class History(Queries):
             self._arrived.set()
         elif self._row_count >= REPLAY_FLUSH_ROWS:
             self.flush().result()
+
+    def _follow_markets(self, events: Sequence[Event]) -> None:
+        """A market is listed, or was in what is void."""
+        for event in events:
+            if isinstance(event, MarketListed):
+                self._symbols.append(event.market.symbol)
+            elif isinstance(event, Reversed) and event.markets:
+                del self._symbols[event.markets :]
 
     def list_markets(self, genesis: Genesis) -> None:
         """Learn the markets' symbols, without the record that holds them."""

@@ -11,7 +11,7 @@ OPEN_STATES = ("open", "untriggered", "triggered")
 AVERAGE_DECIMALS = 6  # of an average price in ticks, rounded down; for display
 
 
-class OrderRecord(msgspec.Struct, kw_only=True):
+class OrderRecord(msgspec.Struct, kw_only=True, gc=False):
     """One row of `orders`; `lot_ticks` is the sum of size x price of its own fills, `traded` the sum of
     sizes.
 

@@ -1,8 +1,6 @@
 """The contracts of one exchange on titanoboa, as the agreement tests settle on them."""
 
 import boa
-from eth_hash.auto import keccak
-from rlp import encode as rlp_encode
 
 from tests.agreement.inbox_calls import hex_address
 from tests.compiled_contracts import deployer
@@ -28,7 +26,6 @@ class Contracts:
         env = boa.env
         env.evm.patch.chain_id = CHAIN_ID
         env.evm.patch.timestamp = self.now
-        eoa = bytes.fromhex(str(env.eoa)[2:])
         keepers = [hex_address(key.address) for key in self.keepers]
         sequencer = hex_address(self.sequencer.address)
         self.token = deployer("TestUSDC").deploy()
@@ -40,10 +37,9 @@ class Contracts:
             deployer(name).deploy().address
             for name in ("Clerk", "Backstop", "Reasons", "OrderVerifier", "Lens")
         ]
-        nonce = env.evm.vm.state.get_nonce(eoa)
-        vault = keccak(rlp_encode([eoa, nonce + 2]))[12:]
-        helpers.append(deployer("Exit").deploy(hex_address(vault)).address)
-        names = (hex_address(vault), helpers[-1], governor)
+        vault = env.generate_address("vault")
+        helpers.append(deployer("Exit").deploy(vault).address)
+        names = (vault, helpers[-1], governor)
         self.inbox = deployer("Inbox").deploy(self.token.address, *names, 0)
         configs = [
             (
@@ -59,8 +55,8 @@ class Contracts:
             for market in self.markets
         ]
         vault_arguments = (self.token.address, self.oracle.address, self.inbox.address, *helpers, sequencer)
-        self.vault = with_views(deployer("MarginVault").deploy(*vault_arguments, configs))
-        assert self._raw(self.vault) == vault
+        made = deployer("MarginVault").deploy(*vault_arguments, configs, override_address=vault)
+        self.vault = with_views(made)
         contracts = [contract.address for contract in (self.vault, self.inbox, self.oracle)]
         keys = [hex_address(key.address) for key in (self.proposer, self.guardian)]
         self.governance = deployer("Governor").deploy(*contracts, *keys, override_address=governor)

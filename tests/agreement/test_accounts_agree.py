@@ -5,13 +5,14 @@ import pytest
 
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side, Trigger
+from tests import fast_evm
 from tests.agreement.exchange import Exchange, signer
 from tests.agreement.test_engine_and_vault import PRICES, SEED_USDC, START, fallen
 
 
 @pytest.fixture
 def exchange():
-    with boa.swap_env(boa.Env()):
+    with boa.swap_env(fast_evm.fresh()):
         made = Exchange(load_markets(), START)
         made.donate(SEED_USDC * 10**6)
         made.round(PRICES)

@@ -8,6 +8,7 @@ import pytest
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side
 from sequencer.engine.events import Liquidated
+from tests import fast_evm
 from tests.agreement.exchange import signer
 from tests.agreement.test_engine_and_vault import PRICES, START, RandomTraders, fallen
 from tests.agreement.three_ways import ThreeWays
@@ -15,7 +16,7 @@ from tests.agreement.three_ways import ThreeWays
 
 @pytest.fixture
 def exchange_without_a_fund():
-    with boa.swap_env(boa.Env()):
+    with boa.swap_env(fast_evm.fresh()):
         made = ThreeWays(load_markets(), START)
         made.round(PRICES)
         yield made
@@ -53,7 +54,7 @@ def test_random_streams_without_a_fund_agree():
     for seed in range(11, 19):
         if seen["deleveraged"] >= 5 and seen["written off"] >= 1:
             break
-        with boa.swap_env(boa.Env()):
+        with boa.swap_env(fast_evm.fresh()):
             exchange = ThreeWays(load_markets(), START)
             exchange.round(PRICES)
             seen += run_stream(exchange, seed)

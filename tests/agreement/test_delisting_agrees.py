@@ -20,6 +20,7 @@ from sequencer.engine.events import (
     WithdrawalClaimed,
 )
 from sequencer.engine.snapshot import restore, snapshot
+from tests import fast_evm
 from tests.agreement.exchange import signer
 from tests.agreement.test_engine_and_vault import PRICES, START
 from tests.agreement.three_ways import ThreeWays
@@ -34,7 +35,7 @@ def of_type(events, kind):
 
 @pytest.fixture
 def exchange():
-    with boa.swap_env(boa.Env()):
+    with boa.swap_env(fast_evm.fresh()):
         made = ThreeWays(load_markets(), START)
         made.donate(500_000 * 10**6)
         made.round(PRICES)

@@ -19,6 +19,7 @@ from sequencer.engine.events import (
     WrittenOff,
 )
 from sequencer.engine.risk import free_equity, margin_of
+from tests import fast_evm
 from tests.agreement.exchange import Exchange, signer
 from tests.agreement.three_ways import ThreeWays
 
@@ -29,7 +30,7 @@ PRICES = [(1_136_000, 1_136_200), (383_000, 383_100), (19_500, 19_510), (22_100,
 
 @pytest.fixture
 def exchange():
-    with boa.swap_env(boa.Env()):
+    with boa.swap_env(fast_evm.fresh()):
         made = ThreeWays(load_markets(), START)
         made.donate(SEED_USDC * 10**6)
         made.round(PRICES)

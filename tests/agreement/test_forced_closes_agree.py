@@ -11,6 +11,7 @@ from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side
 from sequencer.engine.commands import InboxEntryKind
 from sequencer.engine.events import Deleveraged, EntryApplied, EntrySkipped, ForcedClose, Liquidated
+from tests import fast_evm
 from tests.agreement.exchange import hex_address, signer
 from tests.agreement.test_engine_and_vault import PRICES, START, RandomTraders, fallen
 from tests.agreement.three_ways import ThreeWays
@@ -20,7 +21,7 @@ ALL = 2**62 - 1
 
 @pytest.fixture
 def exchange():
-    with boa.swap_env(boa.Env()):
+    with boa.swap_env(fast_evm.fresh()):
         made = ThreeWays(load_markets(), START)
         made.donate(100_000 * 10**6)
         made.round(PRICES)
@@ -170,7 +171,7 @@ def test_random_streams_with_closes_agree():
     for seed in range(6):
         if min(seen["by the queue"], seen["by book or fund"], seen["left"]) >= 4:
             break
-        with boa.swap_env(boa.Env()):
+        with boa.swap_env(fast_evm.fresh()):
             exchange = ThreeWays(load_markets(), START)
             exchange.donate(20_000 * 10**6)
             exchange.round(PRICES)

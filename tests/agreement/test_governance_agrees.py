@@ -13,6 +13,7 @@ from evermark.protocol.reject import RejectCode
 from sequencer.engine.commands import MarketMode
 from sequencer.engine.events import CommandRejected, EntryApplied, EntrySkipped, MarketModeChanged, Trade
 from sequencer.engine.snapshot import restore, snapshot
+from tests import fast_evm
 from tests.agreement.exchange import Exchange, signer
 from tests.agreement.three_ways import ThreeWays
 
@@ -36,7 +37,7 @@ PEPE_PRICE = (12_000, 12_010)
 
 @pytest.fixture
 def exchange():
-    with boa.swap_env(boa.Env()):
+    with boa.swap_env(fast_evm.fresh()):
         made = ThreeWays(MARKETS, START)
         made.donate(500_000 * 10**6)
         made.round(PRICES)

@@ -10,6 +10,7 @@ from evermark.protocol.orders import Side
 from evermark.protocol.reject import RejectCode
 from sequencer.engine.commands import ChainRestarted
 from sequencer.engine.events import CommandRejected, Liquidated, WithdrawalClaimed
+from tests import fast_evm
 from tests.agreement.exchange import signer
 from tests.agreement.test_engine_and_vault import PRICES, START, fallen
 from tests.agreement.three_ways import ThreeWays
@@ -40,7 +41,7 @@ def refusal(events) -> RejectCode:
 @pytest.mark.safety("A09", "contract")
 def test_the_hour_after_an_outage_agrees():
     """Flat accounts withdraw, the others and the liquidator wait; an hour later what waited happens, the head entry first."""
-    with boa.swap_env(boa.Env()):
+    with boa.swap_env(fast_evm.fresh()):
         exchange = Watched(load_markets(), START)
         exchange.donate(2_000_000 * USDC)
         exchange.round(PRICES)

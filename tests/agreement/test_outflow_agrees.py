@@ -9,6 +9,7 @@ from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side
 from evermark.protocol.outflow import DAY_FLOOR, HOUR_FLOOR, MAX_DELAY_S
 from sequencer.engine.events import WithdrawalClaimed
+from tests import fast_evm
 from tests.agreement.exchange import signer
 from tests.agreement.test_engine_and_vault import PRICES, START
 from tests.agreement.three_ways import ThreeWays
@@ -18,7 +19,7 @@ USDC = 10**6
 
 @pytest.fixture
 def exchange():
-    with boa.swap_env(boa.Env()):
+    with boa.swap_env(fast_evm.fresh()):
         made = ThreeWays(load_markets(), START)
         made.round(PRICES)
         yield made

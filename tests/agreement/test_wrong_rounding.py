@@ -8,6 +8,7 @@ import pytest
 
 from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side
+from tests import fast_evm
 from tests.agreement.exchange import signer
 from tests.agreement.three_ways import ThreeWays
 from tests.compiled_contracts import CONTRACTS, replaced
@@ -18,7 +19,7 @@ PRICES = [(1_136_000, 1_136_200), (383_000, 383_100), (19_500, 19_510), (22_100,
 
 def trade_and_compare():
     """Two fills whose fees and funding do not divide evenly, an hour of funding between them."""
-    with boa.swap_env(boa.Env()):
+    with boa.swap_env(fast_evm.fresh()):
         exchange = ThreeWays(load_markets(), START)
         exchange.round(PRICES)
         maker, taker = signer("maker"), signer("taker")

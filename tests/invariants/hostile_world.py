@@ -379,11 +379,18 @@ class World:
             self.observe()
 
     def pay(self) -> None:
-        """Pays some claim that is open."""
+        """Pays some claim that is open; one that an outflow limit holds back is refused until it is due, and no longer."""
         unpaid = [claim for claim, (_, amount) in self.now.claims.items() if amount]
-        if unpaid:
-            self.exchange.vault.pay(self.random.choice(unpaid))
-            self.observe()
+        if not unpaid:
+            return
+        claim = self.random.choice(unpaid)
+        due = self.exchange.vault.claim(claim).due
+        if due > boa.env.timestamp:
+            with boa.reverts(f"vault: payable at {due}"):
+                self.exchange.vault.pay(claim)
+        else:
+            self.exchange.vault.pay(claim)
+        self.observe()
 
 
 def anchored() -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 
 NIGHTLY_RUNS, NIGHTLY_DEPTH = 1_024, 32
-CI_RUNS, CI_DEPTH = 6, 20
+CI_RUNS, CI_DEPTH = 16, 32
 IS_NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 

@@ -10,7 +10,7 @@ import pytest
 from sequencer_world import World
 from settling_house import MAKER, TAKER, ChainModel, House, trade
 
-from evermark.protocol.batch import Batch, InboxUse, encode_batch
+from evermark.protocol.batch import NO_INDEX, Batch, InboxUse, encode_batch
 from evermark.protocol.oracle import Round, aggregate, prices_hash
 from evermark.protocol.orders import Side
 from evermark.protocol.units import USDC
@@ -53,8 +53,8 @@ def round_of(world: World) -> Round:
 def stranger(
     world: World, batch_id: int, entries: Sequence[InboxEntry], accounts: Sequence[int]
 ) -> ForeignBatch:
-    """Somebody else's batch: deposits of the head, credited to these accounts."""
-    round_, known = round_of(world), sorted(set(accounts))
+    """Somebody else's batch: deposits of the head, credited to these accounts; 0 names none."""
+    round_, known = round_of(world), sorted(set(accounts) - {0})
     batch = Batch(
         batch_id=batch_id,
         round=round_.round,
@@ -66,7 +66,7 @@ def stranger(
         accounts=tuple(known),
         pairs=(),
         orders=(),
-        inbox=tuple(InboxUse(known.index(account)) for account in accounts),
+        inbox=tuple(InboxUse(known.index(key) if key else NO_INDEX) for key in accounts),
     )
     return ForeignBatch(
         batch_id=batch_id,

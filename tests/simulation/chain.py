@@ -214,6 +214,11 @@ class SimulatedChain:
         await self._ask()
         return self._final().time_s
 
+    async def time_of(self, block_number: int) -> int:
+        """Time of a block of this history."""
+        await self._ask()
+        return self.blocks[block_number][0].time_s
+
     async def last_round(self) -> LaneRound:
         """The lane's newest round."""
         await self._ask()
