@@ -237,10 +237,11 @@ class ExchangeContracts:
 
     async def funding_keepers(self, among: Iterable[bytes]) -> frozenset[bytes]:
         """Those of these addresses that may report funding now."""
-        asked = {
-            signer: self.oracle.functions.is_funding_keeper(to_checksum_address(signer)) for signer in among
-        }
-        return frozenset([signer for signer, call in asked.items() if await self._read(call, "latest")])
+        return await self._registered(self.oracle.functions.is_funding_keeper, among)
+
+    async def oracle_keepers(self, among: Iterable[bytes]) -> frozenset[bytes]:
+        """Those of these addresses that may report prices now."""
+        return await self._registered(self.oracle.functions.is_oracle_keeper, among)
 
     async def posted_funding(
         self, hour: int, known: Sequence[SignedFundingReport]
@@ -357,6 +358,10 @@ class ExchangeContracts:
     def _entry_id(self, receipt: TxReceipt) -> int:
         mine = [log for log in receipt["logs"] if log["address"] == self.inbox.address]
         return int(self.inbox.events.EntryAdded().process_log(mine[-1])["args"]["id"])
+
+    async def _registered(self, ask: Any, among: Iterable[bytes]) -> frozenset[bytes]:
+        asked = {signer: ask(to_checksum_address(signer)) for signer in among}
+        return frozenset([signer for signer, call in asked.items() if await self._read(call, "latest")])
 
     async def _read(self, call: Any, block: BlockIdentifier) -> Any:
         return await read_again(lambda: call.call(block_identifier=block))

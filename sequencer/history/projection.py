@@ -246,15 +246,12 @@ class History(Queries):
         stands of it comes again."""
         trades = tables.fills.c.trade_id.between(event.first_trade, event.last_trade)
         placed = tables.orders.c.journal_sequence > event.after
-        fills = self._read(select(tables.fills).where(trades))
+        standing = ~tables.fills.c.voided  # an earlier reversal may have taken others off already
+        fills = self._read(select(tables.fills).where(trades, standing))
         for fill in fills:
             record = self._record(fill["order_hash"])
             if record is not None:
-                record.filled -= fill["size"]
-                record.traded -= fill["size"]
-                record.lot_ticks -= fill["size"] * fill["price"]
-                record.fee -= fill["fee"]
-                record.builder_fee -= fill["builder_fee"]
+                record.take_off(fill)
         for row in self._read(select(tables.orders).where(placed, tables.orders.c.status != "rejected")):
             record = self._record(row["order_hash"])
             if record is not None:

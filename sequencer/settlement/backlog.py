@@ -236,7 +236,8 @@ class Backlog:
             self._rounds = [known for known in self._rounds if known.round.round <= event.round]
         self.last_sealed = event.batch_id
         self.reversals += 1
-        self.fills_voided += event.last_trade + 1 - event.first_trade
+        known = self.last_reversal.last_trade if self.last_reversal is not None else 0  # void already
+        self.fills_voided += event.last_trade - max(event.first_trade - 1, known)
         self.last_reversal, self.reversed_sequence = event, sequence
         metrics.REVERSALS.inc()
         self.changed.set()
