@@ -7,6 +7,7 @@ from pathlib import Path
 from keeper.config import load_config
 from keeper.keystore import KeyRefused
 from keeper.run import run_keepers
+from keeper.shown import ListenRefused
 from keeper.sources.quotes import SourceUnavailable
 
 
@@ -17,7 +18,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         asyncio.run(run_keepers(load_config(Path(arguments[0]))))
-    except (KeyRefused, SourceUnavailable, ValueError) as error:
+    except (KeyRefused, ListenRefused, SourceUnavailable, ValueError) as error:
         print(f"keeper: {error}", file=sys.stderr)
         return 1
     return 0

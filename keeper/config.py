@@ -10,8 +10,9 @@ from evermark.tapes.discovery import TAPES_VARIABLE
 from keeper.keystore import KeyConfig
 from keeper.sources.live import DEFAULT_VENUES, Venue
 
-ROLES = ("oracle", "funding", "liquidator")
+ROLES = ("oracle", "funding", "liquidator", "settler")
 PRICES = ("sim", "tape", "live")
+MOST_PUBLIC_ROUND_S = 600  # six prices an hour are the least that a mean of it rests on
 
 
 class PricesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +55,11 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     status_path: str = ""
     state_dir: str = ""  # samples of the funding role
     funding_min_share_ppm: int = 500_000  # of an hour's samples, below which the hour is skipped
+    reports_listen: str = (
+        ""  # HOST:PORT at which the oracle role shows its newest signed reports; empty: nowhere
+    )
+    reports_urls: tuple[str, ...] = ()  # where the settler finds those of other oracle keepers
+    public_round_s: int = 60  # between the settler's public rounds in the last hour of a delisted market
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.keys) - set(ROLES))
@@ -61,8 +67,21 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError(f"keeper: keys are for {', '.join(ROLES)}, not {', '.join(unknown) or 'nobody'}")
         if "funding" in self.keys and not self.state_dir:
             raise ValueError("keeper: the funding role needs state_dir for its samples")
+        if "settler" in self.keys and not self.manifest:
+            raise ValueError(
+                "keeper: the settler role needs the manifest, which names the governor's contract"
+            )
+        if self.reports_listen and not _is_address(self.reports_listen):
+            raise ValueError(f"keeper: reports_listen is {self.reports_listen!r}, not HOST:PORT")
+        if not 1 <= self.public_round_s <= MOST_PUBLIC_ROUND_S:
+            raise ValueError(f"keeper: public_round_s lies within 1 and {MOST_PUBLIC_ROUND_S}")
         if not 0 <= self.funding_min_share_ppm <= PPM:
             raise ValueError("keeper: funding_min_share_ppm lies within 0 and 1000000")
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isascii() and port.isdecimal() and int(port) < 2**16
 
 
 def load_config(path: Path) -> KeeperConfig:

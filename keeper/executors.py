@@ -18,6 +18,7 @@ from keeper.exchange import Exchange, Report
 from keeper.funding import CloseHour, KeepSample
 from keeper.oracle import PostRound
 from keeper.samples import SampleStore
+from keeper.shown import OwnReports
 
 ORACLE_DOMAIN = "Evermark Oracle"
 VAULT_DOMAIN = "Evermark"
@@ -47,8 +48,11 @@ def make_domains(chain_id: int, oracle: bytes, vault: bytes) -> Domains:
 class ReportSender:
     """One role's key and its way to the exchange."""
 
-    def __init__(self, exchange: Exchange, signer: Signer, domains: Domains) -> None:
-        self._exchange = exchange
+    def __init__(
+        self, exchange: Exchange, signer: Signer, domains: Domains, shown: OwnReports | None = None
+    ) -> None:
+        """`shown` keeps price reports for whoever asks, whether or not the gateway takes them."""
+        self._exchange, self._shown = exchange, shown
         self._signer = signer
         self._domains = domains
 
@@ -60,6 +64,8 @@ class ReportSender:
     async def send(self, report: Report, useful_s: float) -> Outcome:
         """Sign and send; temporary failures are retried for `useful_s` wall seconds."""
         signature = self._signer.sign(digest(self._domains.of(report), report))
+        if self._shown is not None and isinstance(report, PriceReport):
+            self._shown.add(report, signature)
         try:
             answer = None
             async for attempt in stamina.retry_context(

@@ -31,10 +31,15 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 def load_signer(config: KeyConfig) -> Signer:
     """Decrypt the key. Raises KeyRefused for a missing or exposed file, a missing or a wrong password."""
+    return Signer(load_key(config))
+
+
+def load_key(config: KeyConfig) -> bytes:
+    """The key itself, for whoever sends transactions with it. Raises what `load_signer` does."""
     path = Path(config.keystore)
     text = _read_private(path, "keystore")
     try:
-        return Signer(bytes(Account.decrypt(json.loads(text), _password(config))))
+        return bytes(Account.decrypt(json.loads(text), _password(config)))
     except (ValueError, KeyError, TypeError):
         raise KeyRefused(f"keystore: {path} does not open with this password") from None
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from evermark.chain import ChainClock, load_manifest, make_web3
+from evermark.chain import ChainClock, TransactionSender, load_manifest, make_web3
 from evermark.chain.rpc import UNREACHABLE, close_web3
 from evermark.client.errors import EvermarkError
 from evermark.client.models import ExchangeInfo
@@ -25,6 +25,7 @@ from keeper.bot import run_bot
 from keeper.clock import report_stride, sample_interval_s
 from keeper.collectors import FundingCollector, LiquidatorCollector, OracleCollector
 from keeper.config import KeeperConfig, PricesConfig
+from keeper.ending import SettlerCollector, SettlerExecutor
 from keeper.exchange import Exchange
 from keeper.executors import (
     FundingExecutor,
@@ -34,10 +35,12 @@ from keeper.executors import (
     make_domains,
 )
 from keeper.funding import SAMPLE_S, FundingRules, FundingStrategy
-from keeper.keystore import load_signer
+from keeper.keystore import load_key
 from keeper.liquidator import LiquidatorStrategy
 from keeper.oracle import OracleStrategy
 from keeper.samples import SampleStore
+from keeper.settler import SettlerStrategy
+from keeper.shown import KeeperReports, OwnReports, ReportServer
 from keeper.sources.live import LiveSource
 from keeper.sources.quotes import PriceSource, SourceRules
 from keeper.sources.sim import SimSource
@@ -54,8 +57,8 @@ async def run_keepers(config: KeeperConfig) -> None:
 
     Raises KeyRefused, SourceUnavailable or ValueError when it cannot start.
     """
-    signers = {role: await asyncio.to_thread(load_signer, key) for role, key in config.keys.items()}
-    process = KeeperProcess(config, signers)
+    keys = {role: await asyncio.to_thread(load_key, key) for role, key in config.keys.items()}
+    process = KeeperProcess(config, keys)
     try:
         await process.run()
     finally:
@@ -75,6 +78,11 @@ async def run_funding_keeper(config: KeeperConfig) -> None:
 async def run_liquidator(config: KeeperConfig) -> None:
     """The liquidation role alone."""
     await run_keepers(_only(config, "liquidator"))
+
+
+async def run_settler(config: KeeperConfig) -> None:
+    """The settler role alone."""
+    await run_keepers(_only(config, "settler"))
 
 
 def make_source(prices: PricesConfig, markets: Sequence[Market]) -> PriceSource:
@@ -99,9 +107,13 @@ MARKETS_LOOK_S = 5.0  # wall time between looks at which markets there are
 class KeeperProcess:
     """The parts that the roles of a process share: sources, books, clock, status file."""
 
-    def __init__(self, config: KeeperConfig, signers: dict[str, Signer]) -> None:
+    def __init__(self, config: KeeperConfig, keys: dict[str, bytes]) -> None:
         self._config = config
-        self._signers = signers
+        self._signers = {role: Signer(key) for role, key in keys.items()}
+        self._settler_key = keys.get("settler", b"")
+        self._own_reports = OwnReports()
+        self._server: ReportServer | None = None
+        self._reports: KeeperReports | None = None
         self._exchange = Exchange(config.gateway_url)
         self._w3 = make_web3(config.rpc_url, RPC_TIMEOUT_S)
         self._clock = ChainClock(self._w3)
@@ -130,6 +142,10 @@ class KeeperProcess:
         """Close every connection."""
         if self._source is not None:
             await self._source.close()
+        if self._server is not None:
+            await self._server.close()
+        if self._reports is not None:
+            await self._reports.close()
         await self._exchange.close()
         await self._clock.stop()
         await close_web3(self._w3)
@@ -137,6 +153,10 @@ class KeeperProcess:
     async def _work(self) -> None:
         # Sources first: a keeper that has no prices says so at once, whether or not the exchange is up yet.
         info = None
+        if self._config.reports_listen and "oracle" in self._signers:
+            host, _, port = self._config.reports_listen.rpartition(":")
+            self._server = ReportServer(self._own_reports, host, int(port))
+            await self._server.start()
         if set(self._signers) & {"oracle", "funding"} and self._config.prices.kind == "live":
             self._source = make_source(self._config.prices, _packaged_markets())
             await self._source.start()
@@ -202,8 +222,10 @@ class KeeperProcess:
 
     def _role(self, role: str, signer: Signer, info: ExchangeInfo) -> Coroutine[Any, Any, None]:
         domains = make_domains(info.chain_id, parse_address(info.oracle), parse_address(info.vault))
-        sender = ReportSender(self._exchange, signer, domains)
+        sender = ReportSender(self._exchange, signer, domains, self._own_reports)
         status = self._status.role(role)
+        if role == "settler":
+            return self._settler(domains.oracle, status)
         if role == "oracle":
             return self._oracle(sender, status, info)
         if role == "funding":
@@ -250,6 +272,14 @@ class KeeperProcess:
             source_rules=source_rules(self._config.prices),
         )
         return run_bot(collector, strategy, FundingExecutor(sender, store, status), status)
+
+    def _settler(self, separator: bytes, status: RoleStatus) -> Coroutine[Any, Any, None]:
+        manifest = load_manifest(Path(self._config.manifest))
+        if self._reports is None:
+            self._reports = KeeperReports(self._own_reports, self._config.reports_urls, separator)
+        collector = SettlerCollector(self._w3, manifest, self._reports, self._clock, status)
+        executor = SettlerExecutor(self._w3, manifest, TransactionSender(self._w3, self._settler_key))
+        return run_bot(collector, SettlerStrategy(self._config.public_round_s), executor, status)
 
     def _prices(self) -> PriceSource:
         if self._source is None:

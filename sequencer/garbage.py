@@ -1,8 +1,8 @@
 """Keeps the garbage collector and other threads out of an order's way.
 
 A full collection visits every object of the process: with many accounts and orders it stops everything for hundreds
-of milliseconds. What lives long here is freed by its reference count, so the collector need only look at what is young: once
-a second the survivors leave its sight. Cycles among them are found by a full collection once an hour.
+of milliseconds. What lives long here is freed by its reference count, so the collector need only look at what is young: ten
+times a second it does, once, and the survivors leave its sight. Cycles among them are found by a full collection once an hour.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-YOUNG = 10_000  # new containers between two collections of the youngest; the default of 700 runs too often
+YOUNG = 200_000  # new containers that call the collector early; it then stops everything for some 20 ms
 NEVER = 2**31 - 1  # of the middle generation, between two full collections
 
 # A thread that comes back from a signature waits for the interpreter while the event loop has it. With the default of
 # 5 ms for each one, the threads would check a few hundred signatures a second under load.
 SWITCH_INTERVAL_S = 0.0001
 
-HIDE_EVERY_S = 1.0
-FULL_EVERY = 3_600  # hidings between two full collections
+HIDE_EVERY_S = 0.1  # the pause is then a millisecond at a few thousand orders a second
+FULL_EVERY = 36_000  # hidings between two full collections
 
 
 async def keep_pauses_short(hide_every_s: float = HIDE_EVERY_S, full_every: int = FULL_EVERY) -> None:

@@ -22,7 +22,7 @@ Kind = TypeVar("Kind", bound=Command)
 StateAt = Callable[[int], EngineState]  # a new state, right after a record
 
 
-class Applied(msgspec.Struct, frozen=True):
+class Applied(msgspec.Struct, frozen=True, gc=False):
     """One command that is durable and in force, with everything that it did."""
 
     sequence: int

@@ -10,20 +10,18 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 import structlog
-from msgspec.structs import replace
 
 from evermark.protocol.funding import HOUR_S
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.signing import FundingReport, PriceReport
 from sequencer import metrics
+from sequencer.constitutions import Constitutions, ConstitutionsMemory
 from sequencer.engine.commands import AnyCommand, FundingHour, Genesis, OracleRound
 from sequencer.engine.events import (
     CommandRejected,
     Event,
     FundingApplied,
-    KeepersChanged,
-    MarketListed,
     Reversed,
     RoundApplied,
 )
@@ -36,7 +34,7 @@ HOUR_RETRY_S = 2.0  # wall time until a refused funding hour is tried again
 HOUR_MISSED_S = 3_600  # chain time after an hour's end from which it pays nothing
 KNOWN_HOURS = 48  # hours whose reports are remembered, also those that came too late
 HELD_ROUNDS = 64  # incomplete rounds kept; the oldest goes first
-HEARD = frozenset({RoundApplied, FundingApplied, Reversed, MarketListed, KeepersChanged})
+HEARD = frozenset({RoundApplied, FundingApplied, Reversed})
 
 Submit = Callable[[AnyCommand], Awaitable[list[Event]]]
 Posted = Callable[[int, tuple[SignedFundingReport, ...]], Awaitable[tuple[SignedFundingReport, ...]]]
@@ -51,6 +49,7 @@ class ReportsMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     last_round: int
     last_round_s: int
     last_hour: int
+    constitutions: ConstitutionsMemory | None = None
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -99,7 +98,8 @@ class ReportCollector:
         grace_s: float = GRACE_S,
     ) -> None:
         """`now_s` is chain time; `spacing_s` says how many chain seconds lie between two rounds, at least."""
-        self._genesis = genesis
+        self._round_seconds = genesis.round_seconds
+        self._rules = Constitutions(genesis)
         self._submit = submit
         self._now_s = now_s
         self._spacing_s = spacing_s
@@ -120,6 +120,7 @@ class ReportCollector:
 
     def observe(self, applied: Applied) -> None:
         """Learn from the journal, in replay and live, what is decided."""
+        self._rules.observe(applied)
         for event in applied.events:
             if type(event) not in HEARD:
                 continue
@@ -133,30 +134,25 @@ class ReportCollector:
                 self._hours = {key: held for key, held in self._hours.items() if key > self.last_hour}
             elif isinstance(event, Reversed):
                 self.last_hour = event.funding_hour
-            elif isinstance(event, MarketListed):
-                self._genesis = replace(self._genesis, markets=(*self._genesis.markets, event.market))
-            elif isinstance(event, KeepersChanged):
-                self._genesis = replace(
-                    self._genesis,
-                    oracle_keepers=event.oracle_keepers,
-                    funding_keepers=event.funding_keepers,
-                    oracle_quorum=event.oracle_quorum,
-                    funding_quorum=event.funding_quorum,
-                )
+
+    @property
+    def markets(self) -> int:
+        """How many markets reports may have: those whose listing the chain has confirmed."""
+        return self._rules.markets
 
     def memory(self) -> ReportsMemory:
         """For a snapshot: what `observe` has learned."""
-        return ReportsMemory(self._applied_round, self._last_round_s, self.last_hour)
+        return ReportsMemory(self._applied_round, self._last_round_s, self.last_hour, self._rules.memory())
 
     def recall(self, memory: ReportsMemory, genesis: Genesis) -> None:
-        """Go on from a snapshot, with the markets, keepers and quorums that were in force there."""
-        self._genesis = genesis
+        """Go on from a snapshot; `genesis` is what was in force there."""
+        self._rules.recall(memory.constitutions, genesis)
         self.last_round = self._applied_round = memory.last_round
         self._last_round_s, self.last_hour = memory.last_round_s, memory.last_hour
 
     def add_price(self, signed: SignedPriceReport) -> Received | Reject:
         """Take one verified price report. A second one of the same keeper for a round changes nothing."""
-        report, need = signed.report, self._genesis.oracle_quorum
+        report, need = signed.report, self._rules.oracle_quorum
         refusal = self._check_price(report, signed.signer)
         if refusal is not None:
             return refusal
@@ -166,7 +162,7 @@ class ReportCollector:
         held.reports.setdefault(signed.signer, signed)
         if len(held.reports) >= need and held.task is None:
             held.begin(self._submit_round(report.round, held))
-        if len(held.reports) == len(self._genesis.oracle_keepers):
+        if len(held.reports) == len(self._rules.oracle_keepers):
             held.all_in.set()
         while len(self._rounds) > HELD_ROUNDS:
             del self._rounds[min(self._rounds)]
@@ -174,7 +170,7 @@ class ReportCollector:
 
     def add_funding(self, signed: SignedFundingReport) -> Received | Reject:
         """Take one verified funding report, as `add_price` does."""
-        report, need = signed.report, self._genesis.funding_quorum
+        report, need = signed.report, self._rules.funding_quorum
         refusal = self._check_funding(report, signed.signer)
         if refusal is not None:
             return refusal
@@ -187,7 +183,7 @@ class ReportCollector:
         held.reports.setdefault(signed.signer, signed)
         if len(held.reports) >= need and held.task is None:
             held.begin(self._submit_hour(report.hour, held))
-        if len(held.reports) == len(self._genesis.funding_keepers):
+        if len(held.reports) == len(self._rules.funding_keepers):
             held.all_in.set()
         return Received(True, len(held.reports), need)
 
@@ -206,7 +202,7 @@ class ReportCollector:
 
     async def _submit_round(self, round_: int, held: _Gathering[SignedPriceReport]) -> None:
         await held.settle(self._grace_s)
-        timestamp = round_ * self._genesis.round_seconds
+        timestamp = round_ * self._round_seconds
         if round_ > self.last_round and timestamp >= self._last_round_s + self._spacing_s():
             self.last_round = round_
             metrics.ROUNDS_COLLECTED.inc()
@@ -230,25 +226,23 @@ class ReportCollector:
         return self._now_s() > (hour + 1) * HOUR_S + HOUR_MISSED_S
 
     def _check_price(self, report: PriceReport, signer: bytes) -> Reject | None:
-        if signer not in self._genesis.oracle_keepers:
+        if signer not in self._rules.oracle_keepers:
             return _unregistered("oracle")
         halves = [(price >> 32, price & 0xFFFFFFFF) for price in report.prices]
-        if not 0 < len(halves) <= len(self._genesis.markets):  # a keeper may not know the newest market yet
+        if not 0 < len(halves) <= self._rules.markets:  # a keeper may not know the newest market yet
             return _refuse(
-                "at most one price per market", "prices", have=len(halves), need=len(self._genesis.markets)
+                "at most one price per market", "prices", have=len(halves), need=self._rules.markets
             )
         if any((index == 0) != (mark == 0) or not 0 <= index < 2**32 for index, mark in halves):
             return _refuse("index and mark are 32 bits each, both or neither", "prices")
-        if report.timestamp // self._genesis.round_seconds != report.round:
-            return _refuse(
-                "timestamp lies outside the round", "timestamp", seconds=self._genesis.round_seconds
-            )
+        if report.timestamp // self._round_seconds != report.round:
+            return _refuse("timestamp lies outside the round", "timestamp", seconds=self._round_seconds)
         return self._check_future(report.timestamp, "timestamp")
 
     def _check_funding(self, report: FundingReport, signer: bytes) -> Reject | None:
-        if signer not in self._genesis.funding_keepers:
+        if signer not in self._rules.funding_keepers:
             return _unregistered("funding")
-        need = len(self._genesis.markets)
+        need = self._rules.markets
         if len(report.rates_ppb) > need or any(abs(rate) >= 2**31 for rate in report.rates_ppb):
             return _refuse(
                 "at most one 32-bit rate per market", "ratesPpb", have=len(report.rates_ppb), need=need

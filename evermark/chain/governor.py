@@ -98,11 +98,12 @@ class GovernorContract:
 
     def __init__(self, w3: Web3, manifest: Manifest) -> None:
         self.w3 = w3
-        # Without `decode_tuples`, which mixes up two structs that are returned together.
-        address = to_checksum_address(manifest.addresses["governor"])
-        self.contract = w3.eth.contract(address=address, abi=manifest.abis["governor"])
+        # Without `decode_tuples`, which mixes up several values that are returned together.
+        self.contract, self._oracle = (
+            w3.eth.contract(address=to_checksum_address(manifest.addresses[name]), abi=manifest.abis[name])
+            for name in ("governor", "oracle")
+        )
         self._inbox = contract_of(w3, manifest, "inbox")
-        self._oracle = contract_of(w3, manifest, "oracle")
         self._manifest = manifest
 
     async def proposal(self, proposal_id: int, block: BlockIdentifier = "latest") -> Proposal:
@@ -115,6 +116,16 @@ class GovernorContract:
     async def proposal_count(self, block: BlockIdentifier = "latest") -> int:
         """The newest proposal's id."""
         return int(await self._read(self.contract.functions.proposal_count(), block))
+
+    async def ending(self, market: int) -> tuple[int, int, bool]:
+        """When a delisted market ends (0: it does not), its settlement price once known, and whether that is in force."""
+        ends_at, price, settled = await self._read(self._oracle.functions.ending(market), "latest")
+        return int(ends_at), int(price), bool(settled)
+
+    async def is_waiting(self, topic: int, kind: int) -> bool:
+        """Whether an entry of governor or guardian waits in the inbox; of its kind there is one at a time, for each topic."""
+        call = self._inbox.functions.open_entry(self.contract.address, topic, kind)
+        return bool(await self._read(call, "latest"))
 
     async def change(self, kind: int, topic: int, data: int, block: BlockIdentifier = "latest") -> AnyChange:
         """What an inbox entry of kind 9 or 10 changes."""

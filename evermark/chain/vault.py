@@ -206,8 +206,7 @@ class ExchangeContracts:
     ) -> Round:
         """A posted round, decoded. Raises ContractLogicError when the ring does not hold it."""
         words = await self._read(self.oracle.functions.round_words(lane, round_), block)
-        listed = await self.market_count(block)
-        return decode_round(words, min(listed, 2 * (len(words) - 1)))  # an older round has fewer
+        return decode_round(words, await self.market_count(block))
 
     async def pinned_round(self, number: int, hash_: bytes) -> Round:
         """The round of either lane that has this number and hash of prices. Raises ContractLogicError when no ring holds it."""
@@ -238,10 +237,11 @@ class ExchangeContracts:
 
     async def funding_keepers(self, among: Iterable[bytes]) -> frozenset[bytes]:
         """Those of these addresses that may report funding now."""
-        asked = {
-            signer: self.oracle.functions.is_funding_keeper(to_checksum_address(signer)) for signer in among
-        }
-        return frozenset([signer for signer, call in asked.items() if await self._read(call, "latest")])
+        return await self._registered(self.oracle.functions.is_funding_keeper, among)
+
+    async def oracle_keepers(self, among: Iterable[bytes]) -> frozenset[bytes]:
+        """Those of these addresses that may report prices now."""
+        return await self._registered(self.oracle.functions.is_oracle_keeper, among)
 
     async def posted_funding(
         self, hour: int, known: Sequence[SignedFundingReport]
@@ -359,6 +359,10 @@ class ExchangeContracts:
         mine = [log for log in receipt["logs"] if log["address"] == self.inbox.address]
         return int(self.inbox.events.EntryAdded().process_log(mine[-1])["args"]["id"])
 
+    async def _registered(self, ask: Any, among: Iterable[bytes]) -> frozenset[bytes]:
+        asked = {signer: ask(to_checksum_address(signer)) for signer in among}
+        return frozenset([signer for signer, call in asked.items() if await self._read(call, "latest")])
+
     async def _read(self, call: Any, block: BlockIdentifier) -> Any:
         return await read_again(lambda: call.call(block_identifier=block))
 
@@ -366,7 +370,7 @@ class ExchangeContracts:
 def decode_round(words: Sequence[int], markets: int) -> Round:
     """The ring-buffer words of a round -> the round; inverse of `evermark.protocol.oracle.round_words`."""
     prices = []
-    for market in range(markets):
+    for market in range(min(markets, 2 * (len(words) - 1))):  # a round from before a listing has fewer
         half = words[1 + market // 2] >> 128 * (market % 2)
         index, mark, updated_at = half & 0xFFFFFFFF, half >> 32 & 0xFFFFFFFF, half >> 64 & (2**40 - 1)
         prices.append(MarketPrice(index, mark, updated_at, bool(half >> 104 & 1), half >> 105 & 3))

@@ -36,10 +36,13 @@ def sequencer(plan: UpPlan, run: RunDirectory) -> str:
     )
 
 
-def keeper(plan: UpPlan, run: RunDirectory, number: int) -> str:
-    """An oracle and funding keeper: one process, a key for each of its roles."""
+def keeper(plan: UpPlan, run: RunDirectory, number: int, report_ports: dict[int, int]) -> str:
+    """An oracle and funding keeper and settler: one process, a key for each of its roles. Each shows its price reports to the
+    others, at its port."""
     name = f"keeper-{number}"
-    content = _keeper(plan, run, name, {"oracle": f"oracle-{number}", "funding": f"funding-{number}"})
+    content = _keeper(
+        plan, run, name, {role: f"{role}-{number}" for role in ("oracle", "funding", "settler")}
+    )
     prices = {
         "kind": plan.prices,
         "seed": plan.seed,
@@ -50,6 +53,10 @@ def keeper(plan: UpPlan, run: RunDirectory, number: int) -> str:
         "prices": prices,
         "state_dir": str(run.data(name)),
         "funding_min_share_ppm": FUNDING_SHARE_PPM,
+        "reports_listen": f"127.0.0.1:{report_ports[number]}",
+        "reports_urls": [
+            f"http://127.0.0.1:{port}" for other, port in report_ports.items() if other != number
+        ],
     }
     return write_config(run, name, content | rest)
 

@@ -11,7 +11,7 @@ from evermark.cli.audit import check_restored
 from evermark.cli.children import Child
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import Gateway
-from evermark.cli.plan import UpPlan
+from evermark.cli.plan import UpPlan, choose_port
 from evermark.cli.rundir import (
     FUNDING_ROLES,
     KEEPER_NUMBERS,
@@ -146,8 +146,9 @@ class Exchange:
     def _start_keepers(self) -> Child:
         path = configs.liquidator(self.plan, self.run)
         self._supervisor.start("liquidator", "keeper", "liquidator", "--config", path)
+        report_ports = {number: choose_port(0, "--port") for number in KEEPER_NUMBERS}
         for number in KEEPER_NUMBERS:
-            path = configs.keeper(self.plan, self.run, number)
+            path = configs.keeper(self.plan, self.run, number, report_ports)
             self._supervisor.start(f"keeper-{number}", "keeper", "run", "--config", path)
         return self._supervisor.children["keeper-1"]
 

@@ -12,12 +12,13 @@ import msgspec
 from evermark.cli import keystore
 from evermark.cli.errors import CliError
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 ORACLE_KEEPERS = 3  # all three sign: the quorum of a devnet
 KEEPER_NUMBERS = range(1, ORACLE_KEEPERS + 1)
 ORACLE_ROLES = tuple(f"oracle-{number}" for number in KEEPER_NUMBERS)
 FUNDING_ROLES = tuple(f"funding-{number}" for number in KEEPER_NUMBERS)
-ROLES = ("sequencer", *ORACLE_ROLES, *FUNDING_ROLES, "liquidator", "governor", "guardian")
+SETTLER_ROLES = tuple(f"settler-{number}" for number in KEEPER_NUMBERS)
+ROLES = ("sequencer", *ORACLE_ROLES, *FUNDING_ROLES, *SETTLER_ROLES, "liquidator", "governor", "guardian")
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):

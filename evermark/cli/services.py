@@ -73,6 +73,14 @@ def keeper_liquidator(config: ConfigFile) -> None:
     _keeper(config, run_liquidator)
 
 
+@keeper_app.command("settler")
+def keeper_settler(config: ConfigFile) -> None:
+    """Settle delisted markets in cash, with public rounds in their last hour."""
+    from keeper.run import run_settler
+
+    _keeper(config, run_settler)
+
+
 @keeper_app.command("run")
 def keeper_run(config: ConfigFile) -> None:
     """Run every role that the configuration has a key for, in one process."""

@@ -42,7 +42,7 @@ SCHEME_ORDER_BATCH = 1  # EIP-712 `OrderBatch` by an agent, and the order's path
 SAME_SIGNATURE = 2  # instead of a parity: the signature of the last scheme-1 row before holds for this one
 
 
-class OrderRow(msgspec.Struct, frozen=True):
+class OrderRow(msgspec.Struct, frozen=True, gc=False):
     """An order as a batch carries it: the signed fields, its signature, its pair and its fee class.
 
     With a `path` the signature is of the `OrderBatch` whose root the path leads to. `builder_index` is the builder's account,
@@ -57,7 +57,7 @@ class OrderRow(msgspec.Struct, frozen=True):
     builder_index: int = NO_INDEX
 
 
-class InboxUse(msgspec.Struct, frozen=True):
+class InboxUse(msgspec.Struct, frozen=True, gc=False):
     """Section 1: the next inbox entry, applied to the account at this table index."""
 
     account_index: int
@@ -94,13 +94,13 @@ class WriteOff(msgspec.Struct, frozen=True, tag=True):
     account_index: int
 
 
-class TriggerBit(msgspec.Struct, frozen=True):
+class TriggerBit(msgspec.Struct, frozen=True, gc=False):
     """Section 3: the pinned mark meets the mark trigger of the order in this row."""
 
     row: int
 
 
-class Fill(msgspec.Struct, frozen=True):
+class Fill(msgspec.Struct, frozen=True, gc=False):
     """Section 4. What `first`, `second` and `keeper` index depends on `kind`:
 
     orders: maker row, taker row; liquidation: target pair, maker row, keeper account;

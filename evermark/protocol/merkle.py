@@ -6,7 +6,7 @@ node = keccak(0x01 || left || right). An odd node at the end of a level is carri
 
 from collections.abc import Sequence
 
-from eth_hash.auto import keccak
+from evermark.protocol.keccak import keccak
 
 MAX_BATCH_ORDERS = 64  # of one signature; a path then has at most 6 siblings
 

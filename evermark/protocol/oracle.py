@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
-from eth_hash.auto import keccak
 
+from evermark.protocol.keccak import keccak
 from evermark.protocol.orders import Signature
 from evermark.protocol.signing import FundingReport, PriceReport
 from evermark.protocol.units import PPM, mul_div_up

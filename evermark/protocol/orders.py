@@ -54,7 +54,7 @@ TIME_IN_FORCE_TEXT = ("GTC", "GTD", "IOC", "FOK")
 TRIGGER_TEXT = ("none", "mark above", "mark below", "last above", "last below")
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A signed order. (slot, sequence) is its nonce: slot 0 never rests, a slot >= 1 holds one live order."""
 
     owner: bytes
@@ -95,7 +95,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Voids orders up to `sequence`: of one slot, or of the whole account with `all_slots`."""
 
     owner: bytes
@@ -150,7 +150,7 @@ class OrderBatch(msgspec.Struct, frozen=True, kw_only=True):
 Action = Order | Cancel | Withdraw | Transfer | ApproveAgent | OrderBatch
 
 
-class Signature(msgspec.Struct, frozen=True):
+class Signature(msgspec.Struct, frozen=True, gc=False):
     """A secp256k1 signature with v normalised to a parity bit."""
 
     r: int

@@ -4,13 +4,14 @@ The typed data are readable: side, time in force and trigger are words, the mark
 equal `eth_account.encode_typed_data`'s (tested on random messages); this path is several times faster.
 """
 
+import struct
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 from coincurve import PrivateKey, PublicKey
-from eth_hash.auto import keccak
 
+from evermark.protocol.keccak import keccak
 from evermark.protocol.orders import (
     SIDE_TEXT,
     TIME_IN_FORCE_TEXT,
@@ -21,6 +22,7 @@ from evermark.protocol.orders import (
 )
 
 SECP256K1_N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+MAX_LOW_S = SECP256K1_N // 2
 DOMAIN_TYPE = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 
 ORDER_FIELDS = (
@@ -133,6 +135,7 @@ def type_string(name: str) -> str:
 
 
 TYPE_HASH = {name: keccak(type_string(name).encode()) for name in TYPES}
+_ORDER_TYPE_HASH = TYPE_HASH["Order"]
 _TEXT_HASH = {text: keccak(text.encode()) for text in (*SIDE_TEXT, *TIME_IN_FORCE_TEXT, *TRIGGER_TEXT)}
 
 
@@ -156,31 +159,39 @@ def _word(value: int) -> bytes:
     return (value % 2**256).to_bytes(32, "big")
 
 
+# The fields of an order behind each other as EIP-712 wants them: words of 32 bytes, an integer at each one's end.
+_ORDER_WORDS = struct.Struct(
+    ">32s 12x20s 24xQ 32s 32s 24xQ24xQ24xQ 12x20s 24xQ24xQ24xQ24xQ24xQ24xQ 32s 24xQ 32s" + 5 * "24xQ"
+)
+
+
 def _order_hash(order: Order) -> bytes:
     return keccak(
-        TYPE_HASH["Order"]
-        + order.owner.rjust(32, b"\0")
-        + _word(order.sub_account)
-        + _market_hash(order.market)
-        + _TEXT_HASH[SIDE_TEXT[order.side]]
-        + _word(order.size)
-        + _word(order.limit_price)
-        + _word(order.max_fee_ppm)
-        + order.builder.rjust(32, b"\0")
-        + _word(order.max_builder_fee_ppm)
-        + _word(order.slot)
-        + _word(order.sequence)
-        + _word(order.expiry)
-        + _word(order.amend)
-        + _word(order.reduce_only)
-        + _TEXT_HASH[TIME_IN_FORCE_TEXT[order.time_in_force]]
-        + _word(order.post_only)
-        + _TEXT_HASH[TRIGGER_TEXT[order.trigger]]
-        + _word(order.trigger_price)
-        + _word(order.trailing_offset)
-        + _word(order.display_size)
-        + _word(order.twap_interval)
-        + _word(order.bracket_link)
+        _ORDER_WORDS.pack(
+            _ORDER_TYPE_HASH,
+            order.owner,
+            order.sub_account,
+            _market_hash(order.market),
+            _TEXT_HASH[SIDE_TEXT[order.side]],
+            order.size,
+            order.limit_price,
+            order.max_fee_ppm,
+            order.builder,
+            order.max_builder_fee_ppm,
+            order.slot,
+            order.sequence,
+            order.expiry,
+            order.amend,
+            order.reduce_only,
+            _TEXT_HASH[TIME_IN_FORCE_TEXT[order.time_in_force]],
+            order.post_only,
+            _TEXT_HASH[TRIGGER_TEXT[order.trigger]],
+            order.trigger_price,
+            order.trailing_offset,
+            order.display_size,
+            order.twap_interval,
+            order.bracket_link,
+        )
     )
 
 
@@ -283,7 +294,7 @@ class SignatureRefused(ValueError):
 
 def recover(message_digest: bytes, signature: Signature) -> bytes:
     """Address (20 bytes) that signed `message_digest`. Raises SignatureRefused for high s or no recovery."""
-    if not 0 < signature.s <= SECP256K1_N // 2:
+    if not 0 < signature.s <= MAX_LOW_S:
         raise SignatureRefused("signature: s is zero or in the upper half")
     if not 0 < signature.r < SECP256K1_N or signature.parity not in (0, 1):
         raise SignatureRefused("signature: r or v out of range")

@@ -33,7 +33,7 @@ class MarketMode(enum.IntEnum):
     SETTLED = 5  # a delisted market, for good; never by command
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind", gc=False):
     """Base of all commands; the tag is the class name."""
 
 
@@ -200,11 +200,15 @@ class ReversalCause(enum.StrEnum):
 
 class Reverse(Command, frozen=True):
     """Everything after record `after`, the last command of batch `batch_id`, is void: the chain has confirmed that batch,
-    and nothing that follows it will ever settle. Batch 0: nothing was settled, and `after` is the genesis."""
+    and nothing that follows it will ever settle. Batch 0: nothing was settled, and `after` is the genesis.
+
+    Prices stay, unless `with_prices`: then the rules that made them are void too, and the newest round comes again behind this.
+    """
 
     after: int
     batch_id: int
     cause: ReversalCause
+    with_prices: bool = False
 
 
 class ForeignBatch(Command, frozen=True):

@@ -30,5 +30,5 @@ class CancelReason(enum.StrEnum):
     ACCOUNT_HALTED = "account_halted"
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind", gc=False):
     """Base of all events; the tag is the class name."""

@@ -357,6 +357,8 @@ class Reversed(Event, frozen=True):
     first_trade: int
     last_trade: int
     funding_hour: int  # the last one that stands applied
+    markets: int = 0  # how many stand listed (0 in old snapshots: all)
+    round: int = 0  # the one that is in force again, where prices are taken back too
 
 
 class ForeignBatchApplied(Event, frozen=True):

@@ -1,9 +1,12 @@
 """Reverse: the state becomes what it was right after a batch that the chain has confirmed, because what came later can never
 settle.
 
-Not taken back is what batches do not decide: time, the keepers' prices, outages of the chain, and the numbers of trades,
-each of which names one trade for good. What differs from before is told order by order, position by position, level by
-level.
+Not taken back is what batches do not decide: the keepers' prices and with them time, outages of the chain, and the numbers
+of trades, each of which names one trade for good. What differs from before is told order by order, position by position, level by
+level, and market by market.
+
+Prices are taken back where a change of the governor's is: a settlement price, a jump band or a further market made words of
+them that the chain, which knows nothing of the change, never makes of the same reports. The newest round then comes again.
 """
 
 from evermark.protocol.orders import Side
@@ -14,6 +17,7 @@ from sequencer.engine.context import Context
 from sequencer.engine.events import (
     CancelReason,
     CollateralChanged,
+    MarketModeChanged,
     OrderRestored,
     PositionChanged,
     Reversed,
@@ -43,6 +47,8 @@ def reverse(ctx: Context, command: Reverse) -> None:
             first_trade=past.trade_count + 1,
             last_trade=state.trade_count,
             funding_hour=past.funding_hour,
+            markets=len(past.markets),
+            round=past.round.round if command.with_prices else 0,
         )
     )
     _tell_orders(ctx, state, past)
@@ -50,10 +56,15 @@ def reverse(ctx: Context, command: Reverse) -> None:
     _touch_levels(ctx, state, past)
     past.trade_count = state.trade_count
     past.chain_restarted = state.chain_restarted
-    past.price_by(state.round)
+    if not command.with_prices:
+        past.price_by(state.round)
     past.stirred = {at.market_id for at in past.markets}
+    modes = [at.effective_mode for at in state.markets]
     state.become(past)
     expire_orders(ctx)
+    for at, before in zip(state.markets, modes, strict=False):
+        if at.effective_mode != before:
+            ctx.emit(MarketModeChanged(market_id=at.market_id, mode=at.effective_mode, reason="reversal"))
 
 
 def _settle(past: EngineState, batch_id: int) -> None:

@@ -41,7 +41,7 @@ class Reads:
 
     async def exchange(self, _: web.Request) -> Answer:
         """GET /v1/exchange."""
-        return Answer.of(exchange_json(self._state, self._services.facts))
+        return Answer.of(exchange_json(self._state, self._services.facts, self._services.reports.markets))
 
     async def status(self, _: web.Request) -> Answer:
         """GET /v1/status."""

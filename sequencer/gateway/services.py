@@ -25,6 +25,10 @@ MAX_BODY_BYTES = 64 * 1024  # the largest signed request, a report of 64 markets
 class Reports(Protocol):
     """The collector of keepers' reports."""
 
+    @property
+    def markets(self) -> int:
+        """How many markets keepers may report: those whose listing the chain has confirmed."""
+
     def add_price(self, signed: SignedPriceReport) -> Received | Reject:
         """Take one verified price report."""
 

@@ -34,7 +34,7 @@ RETRY_AFTER_MS = 500
 USUAL_CHAINS = (1, 31337, 1337, 10, 137, 8453, 42161, 11155111)
 
 
-class Recovered(msgspec.Struct, frozen=True):
+class Recovered(msgspec.Struct, frozen=True, gc=False):
     """Who signed: `signer` is None when no key recovers. `known` is the first answer to an order seen
     before.
     """
@@ -45,7 +45,7 @@ class Recovered(msgspec.Struct, frozen=True):
     known: bytes | None
 
 
-class RecoveredOrders(msgspec.Struct, frozen=True):
+class RecoveredOrders(msgspec.Struct, frozen=True, gc=False):
     """Who signed an order batch, and for each of its orders struct hash, path to the root and stored first answer."""
 
     digest: bytes

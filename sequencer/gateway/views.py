@@ -15,10 +15,10 @@ from sequencer.market_data import MarketData
 ENTRY_DECIMALS = 6  # of an entry price in ticks
 
 
-def exchange_json(state: EngineState, facts: ExchangeFacts) -> dict[str, Any]:
-    """The fixed facts of the exchange, as GET /v1/exchange answers."""
+def exchange_json(state: EngineState, facts: ExchangeFacts, listed: int) -> dict[str, Any]:
+    """The fixed facts of the exchange, as GET /v1/exchange answers, with the first `listed` markets."""
     genesis = state.genesis
-    markets = [at.market for at in state.markets]
+    markets = [at.market for at in state.markets[:listed]]
     return {
         "chain_id": facts.chain_id,
         "vault": "0x" + facts.vault.hex(),

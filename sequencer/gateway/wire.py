@@ -21,7 +21,7 @@ Whole = int | str  # an unsigned integer, or the same as a decimal string
 MAX_LIST = 64  # prices or rates in a report: at most the number of markets
 
 
-class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Base of every request: an unknown field is a refusal."""
 
 

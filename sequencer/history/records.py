@@ -11,7 +11,7 @@ OPEN_STATES = ("open", "untriggered", "triggered")
 AVERAGE_DECIMALS = 6  # of an average price in ticks, rounded down; for display
 
 
-class OrderRecord(msgspec.Struct, kw_only=True):
+class OrderRecord(msgspec.Struct, kw_only=True, gc=False):
     """One row of `orders`; `lot_ticks` is the sum of size x price of its own fills, `traded` the sum of
     sizes.
 
@@ -54,6 +54,14 @@ class OrderRecord(msgspec.Struct, kw_only=True):
     def is_open(self) -> bool:
         """True while it waits, in the book or for its trigger."""
         return self.status in OPEN_STATES
+
+    def take_off(self, fill: dict[str, Any]) -> None:
+        """A row of `fills` is void."""
+        self.filled -= fill["size"]
+        self.traded -= fill["size"]
+        self.lot_ticks -= fill["size"] * fill["price"]
+        self.fee -= fill["fee"]
+        self.builder_fee -= fill["builder_fee"]
 
     @property
     def average_price(self) -> str | None:

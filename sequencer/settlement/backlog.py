@@ -229,12 +229,15 @@ class Backlog:
         metrics.BATCHES_SETTLED.set(self.last_confirmed)
 
     def _reverse(self, event: Reversed, sequence: int) -> None:
-        """Nothing waits any more. Rounds stay: their reports are in the journal, and prices are not taken back."""
+        """Nothing waits any more. Rounds stay, unless prices are taken back too: their reports are in the journal."""
         self._confirm(event.batch_id)  # its confirmation may be among what is void
         self._batches, self._sealed_at, self._hour_records = {}, {}, {}
+        if event.round:  # those after it were made by rules that are void
+            self._rounds = [known for known in self._rounds if known.round.round <= event.round]
         self.last_sealed = event.batch_id
         self.reversals += 1
-        self.fills_voided += event.last_trade + 1 - event.first_trade
+        known = self.last_reversal.last_trade if self.last_reversal is not None else 0  # void already
+        self.fills_voided += event.last_trade - max(event.first_trade - 1, known)
         self.last_reversal, self.reversed_sequence = event, sequence
         metrics.REVERSALS.inc()
         self.changed.set()

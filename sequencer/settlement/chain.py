@@ -141,6 +141,11 @@ class ExchangeChain:
                     return min(earliest, (hour + 1) * HOUR_S + HOUR_OVERDUE_S)
         return earliest
 
+    async def time_of(self, block_number: int) -> int:
+        """A block's time."""
+        async with _asking():
+            return int((await self._w3.eth.get_block(block_number))["timestamp"])
+
     async def past_time_s(self, now_s: int) -> int:
         """A time before which no block comes any more, whatever is reorganised; `now_s` where nothing can be."""
         if not self._confirmations:

@@ -3,6 +3,9 @@ order, the commands that were voided and still stand.
 
 A command stands that was not refused. Of an order that is more: it still waits, or fills of it were voided, or a
 later command that stands ended it. An order that ended by itself untraded has ended, and its owner knows it.
+
+Where a change of the governor's is among what is voided, or in somebody else's batch, the newest round comes again too, before
+all else that does: from then on the rules that made its prices are those that the chain has.
 """
 
 from collections.abc import Sequence
@@ -18,6 +21,8 @@ from sequencer.engine.commands import (
     FundingHour,
     HaltAccount,
     InboxEntry,
+    InboxEntryKind,
+    OracleRound,
     PlaceOrder,
     ReversalCause,
     Reverse,
@@ -73,10 +78,13 @@ def reversal_commands(plan: ReversalPlan, earlier: EarlierStates, head: int) -> 
         for sequence, command in standing.commands()
         if sequence != plan.without
     ]
+    governed = standing.governed or any(map(changes_rules, plan.foreign))
+    rounds = [standing.newest_round] if governed and standing.newest_round is not None else []
     earlier.prepare(plan.after)
     return [
-        Reverse(after=plan.after, batch_id=plan.batch_id, cause=plan.cause),
+        Reverse(after=plan.after, batch_id=plan.batch_id, cause=plan.cause, with_prices=bool(rounds)),
         *plan.foreign,
+        *rounds,
         *plan.instead,
         *(command for command in again if not (_entry_of(command) & consumed)),
     ]
@@ -88,12 +96,17 @@ class _Standing:
     def __init__(self) -> None:
         self._commands: list[tuple[int, AnyCommand]] = []
         self._ended: set[bytes] = set()  # orders that ended by themselves, untraded
+        self.governed = False  # a change of the governor's applied, now void or not
+        self.newest_round: OracleRound | None = None
 
     def observe(self, applied: Applied) -> None:
         if isinstance(applied.command, Reverse):  # of this range's own: what it voided comes again after it
             after = applied.command.after
             self._commands = [item for item in self._commands if item[0] <= after]
         refused = any(isinstance(event, CommandRejected) for event in applied.events)
+        if isinstance(applied.command, OracleRound) and not refused:
+            self.newest_round = applied.command
+        self.governed |= not refused and changes_rules(applied.command)
         if isinstance(applied.command, STANDING) and not refused:
             self._commands.append((applied.sequence, applied.command))
             if isinstance(applied.command, PlaceOrder):
@@ -108,6 +121,14 @@ class _Standing:
             for sequence, command in self._commands
             if not (isinstance(command, PlaceOrder) and command.order_hash in self._ended)
         ]
+
+
+def changes_rules(command: AnyCommand) -> bool:
+    """Whether entries of the governor's are in it, which may change how the chain makes rounds."""
+    entries = command.entries if isinstance(command, ForeignBatch) else (command,)
+    return any(
+        isinstance(entry, InboxEntry) and entry.entry_kind is InboxEntryKind.GOVERNOR for entry in entries
+    )
 
 
 def _entry_of(command: AnyCommand) -> set[int]:

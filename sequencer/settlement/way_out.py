@@ -16,10 +16,11 @@ from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.bisection import Bisection
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.errors import Refused, Unreachable
-from sequencer.settlement.reversal import ReversalPlan
+from sequencer.settlement.reversal import ReversalPlan, changes_rules
 
 # Refusals that no operation causes. Some of them pass by themselves, with a node that lags behind.
 NOBODYS = ("oracle: ", "vault: prices hash differs", "vault: round too old", "vault: only the sequencer")
+FUTURE_S = 5  # how far a round may be ahead of the block that it is posted in
 FRESH_S = 30  # a reversal waits for a round no older than this: what stands is matched at it
 
 log = structlog.get_logger("reversal")
@@ -60,6 +61,8 @@ class WayOut:
                 break
             batches.append(await self._chain.foreign_batch(batch_id, entry))
             entry += len(batches[-1].entries)
+        if any(map(changes_rules, batches)) and not await self._is_priced_after(batches[-1]):
+            return False
         last = batches[-1].batch_id
         log.error("SOMEBODY ELSE'S BATCH: reversing", first=first, last=last)
         await self._turn_back(self._plan(ReversalCause.FOREIGN_BATCH, foreign=tuple(batches)))
@@ -160,6 +163,13 @@ class WayOut:
                 batch=told.batch_id,
                 trades_voided=voided,
             )
+
+    async def _is_priced_after(self, batch: ForeignBatch) -> bool:
+        """Whether the newest round cannot have been in a lane before the batch: what the chain makes of it, it makes by the new
+        rules."""
+        newest = self._backlog.newest_round
+        mined_s = await self._chain.time_of(batch.block_number)
+        return newest is not None and newest.timestamp > mined_s + FUTURE_S
 
     def _is_priced(self) -> bool:
         newest = self._backlog.newest_round

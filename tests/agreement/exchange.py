@@ -90,30 +90,22 @@ class Exchange(InboxCalls, Contracts):
         """Apply one command; settle what it sealed; return its events."""
         self.sequence += 1
         self.clock_ms = max(self.clock_ms, self.now * 1000)
-        events = apply(self.state, command, self.sequence, self.clock_ms)
+        events = self._apply(command)
         for event in events:
             if isinstance(event, BatchSealed):
                 self.settle(event)
         return events
+
+    def _apply(self, command):
+        return apply(self.state, command, self.sequence, self.clock_ms)
 
     def settle(self, event: BatchSealed) -> None:
         """Post the rounds up to the batch's that are not there yet, and settle."""
         boa.env.evm.patch.timestamp = event.round.timestamp
         for number in sorted(self.reports):
             if max(self.posted, default=0) < number <= event.round.round:
-                rows = [
-                    (
-                        signed.report.round,
-                        signed.report.timestamp,
-                        list(signed.report.prices),
-                        signed.signature.r,
-                        signed.signature.s,
-                        27 + signed.signature.parity,
-                    )
-                    for signed in self.reports[number]
-                ]
                 with boa.env.prank(hex_address(self.sequencer.address)):
-                    self.oracle.post_round(rows)
+                    self.oracle.post_round(self.report_rows(number))
                 self.posted.add(number)
         batch = structs.replace(event.batch, journal_hash=b"\x11" * 32)
         data = keccak(b"settle()")[:4] + encode_batch(batch)
@@ -122,6 +114,20 @@ class Exchange(InboxCalls, Contracts):
             if result.is_error:
                 self.vault.handle_error(result)
         self.settled.append(batch)
+
+    def report_rows(self, number: int):
+        """The signed reports of a round, as the oracle takes them."""
+        return [
+            (
+                signed.report.round,
+                signed.report.timestamp,
+                list(signed.report.prices),
+                signed.signature.r,
+                signed.signature.s,
+                27 + signed.signature.parity,
+            )
+            for signed in self.reports[number]
+        ]
 
     def round(self, prices, step_s: int = ROUND_SECONDS):
         """A new round `step_s` later; `prices` are (index, mark) or None (all keepers abstain) by market."""

@@ -86,6 +86,7 @@ async def test_a_posted_round_is_the_aggregated_one(exchange, sequencer, owner):
     with pytest.raises(ContractLogicError, match="oracle: "):
         await exchange.round(expected.round + 1)
     assert decode_round(round_words(expected), MARKETS) == expected
+    assert decode_round(round_words(expected), MARKETS + 1) == expected  # listed since
 
 
 async def test_a_posted_hour_has_the_median_rates(exchange, owner):

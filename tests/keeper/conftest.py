@@ -1,6 +1,7 @@
-"""Lets the keeper tests start the real gateway with its engine and journal, as the gateway's own tests do."""
+"""Lets the keeper tests start the real gateway with its engine and journal, and contracts on a chain, as their own tests do."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "gateway"))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path += [str(TESTS / "gateway"), str(TESTS / "chain")]

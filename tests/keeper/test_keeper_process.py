@@ -313,6 +313,10 @@ def test_a_password_leaves_the_environment(tmp_path, monkeypatch):
         ({"prices": {"kind": "tape", "max_age_s": 0}}, "max_age_s"),
         ({"surprise": 1}, "surprise"),
         ({"funding_min_share_ppm": 2_000_000}, "funding_min_share_ppm"),
+        ({"keys": {"settler": {"keystore": "x"}}}, "needs the manifest"),
+        ({"reports_listen": "9101"}, "not HOST:PORT"),
+        ({"reports_listen": "here:70000"}, "not HOST:PORT"),
+        ({"public_round_s": 601}, "public_round_s"),
     ],
 )
 def test_configurations_that_cannot_work_are_refused(tmp_path, changes, fact):

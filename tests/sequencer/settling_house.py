@@ -56,6 +56,7 @@ class ChainModel:
         self.markets = markets
         self.settled: list[bytes] = []
         self.lane = Round(0, 0, (NO_PRICE,) * markets)
+        self.jumps = [0] * markets  # what its oracle judges prices by
         self.posted: list[int] = []
         self.ring: dict[int, Round] = {}
         self.hours: dict[int, tuple[SignedFundingReport, ...]] = {}
@@ -71,6 +72,7 @@ class ChainModel:
         self.poisoned: set[int] = set()  # accounts of which the vault takes no order
         self.mined_after_all = b""  # a batch in flight, which is mined before it can be outbid
         self.clearings = 0  # how often what is in flight is asked for until it is outbid for good
+        self.block_times: dict[int, int] = {}  # of strangers' batches with changes
         self.depth_lag = 0  # batches that are mined but not yet deep enough
 
     def point(self) -> None:
@@ -115,6 +117,9 @@ class ChainModel:
     async def past_time_s(self, now_s: int) -> int:
         return now_s
 
+    async def time_of(self, block_number: int) -> int:
+        return self.block_times[block_number]
+
     async def overdue_from_s(self, now_s: int) -> int:
         return now_s + self.overdue_in_s
 
@@ -124,8 +129,7 @@ class ChainModel:
     async def start_round(self, reports: Sequence[SignedPriceReport]) -> "asyncio.Future[Receipt]":
         self.point()
         assert reports[0].report.round > self.lane.round, "oracle: round not newer"
-        jumps = [0] * len(self.lane.prices)
-        self.lane = aggregate([item.report for item in reports], 3, self.lane.prices, jumps)
+        self.lane = aggregate([item.report for item in reports], 3, self.lane.prices, self.jumps)
         self.posted.append(self.lane.round)
         self.ring[self.lane.round] = self.lane
         self.point()

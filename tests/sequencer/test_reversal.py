@@ -10,7 +10,7 @@ import pytest
 from sequencer_world import World
 from settling_house import MAKER, TAKER, ChainModel, House, trade
 
-from evermark.protocol.batch import Batch, InboxUse, encode_batch
+from evermark.protocol.batch import NO_INDEX, Batch, InboxUse, encode_batch
 from evermark.protocol.oracle import Round, aggregate, prices_hash
 from evermark.protocol.orders import Side
 from evermark.protocol.units import USDC
@@ -53,8 +53,8 @@ def round_of(world: World) -> Round:
 def stranger(
     world: World, batch_id: int, entries: Sequence[InboxEntry], accounts: Sequence[int]
 ) -> ForeignBatch:
-    """Somebody else's batch: deposits of the head, credited to these accounts."""
-    round_, known = round_of(world), sorted(set(accounts))
+    """Somebody else's batch: deposits of the head, credited to these accounts; 0 names none."""
+    round_, known = round_of(world), sorted(set(accounts) - {0})
     batch = Batch(
         batch_id=batch_id,
         round=round_.round,
@@ -66,7 +66,7 @@ def stranger(
         accounts=tuple(known),
         pairs=(),
         orders=(),
-        inbox=tuple(InboxUse(known.index(account)) for account in accounts),
+        inbox=tuple(InboxUse(known.index(key) if key else NO_INDEX) for key in accounts),
     )
     return ForeignBatch(
         batch_id=batch_id,
@@ -264,6 +264,14 @@ async def test_a_reversal_survives_a_kill_and_a_second_one_voids_the_first(
             assert await house.line.step()
             assert house.core.backlog.reversals == number
             await assert_replays_to_the_same(house)
+        core, standing = house.core, house.core.state.trade_count - house.core.backlog.fills_voided
+        assert standing == trades  # each trade that is void is counted and taken off its order once
+        for account in (3, 4):
+            orders = {order["order_hash"]: order for order in await core.history.orders(account, 100, 0, "")}
+            lots = dict.fromkeys(orders, 0)
+            for fill in await core.history.fills(account, 1_000, 0):
+                lots[fill["order_hash"]] += 0 if fill["voided"] else fill["size"]
+            assert {key: order["filled"] for key, order in orders.items()} == lots
         placed = [command.order_hash for command in commands(house.core) if isinstance(command, PlaceOrder)]
         makers = [one for one in set(placed) if placed.count(one) == 4]
         assert len(makers) == len(set(placed)) == 6

@@ -1,0 +1,155 @@
+"""Reversals back across a change of the governor's: the newest round comes again by the rules that the chain has, so that what
+stands settles at once, and a start from any point passes through it alike."""
+
+from pathlib import Path
+
+import pytest
+from sequencer_world import PRICES, World
+from settling_house import ChainModel, House, trade
+from test_reversal import assert_replays_to_the_same, commands, executed, stranger
+
+from evermark.chain.batches import decode_outline
+from evermark.protocol.governance import AnyChange, DelistMarket, SettleMarket
+from evermark.protocol.oracle import SETTLED_BIT
+from sequencer.engine.commands import InboxEntry, InboxEntryKind, MarketMode, OracleRound, Reverse
+from sequencer.settlement.chain import Receipt
+
+MARKET, PRICE = 0, 1_099_000
+
+
+class GovernedChain(ChainModel):
+    """Its oracle knows the settlement price from the batch that consumes the governor's entry on."""
+
+    settled_by = 0  # the entry
+
+    async def start_settle(self, batch: bytes) -> "object":
+        receipt: Receipt = await super().start_settle(batch)  # type: ignore[assignment]
+        self.learn()
+        return receipt
+
+    def learn(self) -> None:
+        consumed = sum(len(decode_outline(batch).inbox) for batch in self.settled)
+        if self.settled_by and consumed >= self.settled_by:
+            self.jumps[MARKET] = PRICE << SETTLED_BIT
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def chain(world: World) -> GovernedChain:
+    return GovernedChain(len(world.markets))
+
+
+def governed(world: World, change: AnyChange) -> InboxEntry:
+    world.entries += 1
+    return InboxEntry(
+        entry_id=world.entries,
+        entry_kind=InboxEntryKind.GOVERNOR,
+        owner=b"\x77" * 20,
+        sub_account=0,
+        amount=0,
+        change=change,
+    )
+
+
+async def delisted(house: House) -> None:
+    """Positions in a market that is delisted, all of it settled."""
+    await house.fund_and_trade(2)
+    await house.core.pipeline.submit(governed(house.world, DelistMarket(MARKET)))
+    house.world.now_s += 3
+    await house.core.pipeline.submit(house.world.round())
+    await house.settle_all()
+    assert house.all_confirmed()
+
+
+async def settle_market(house: House, chain: GovernedChain) -> InboxEntry:
+    """The engine consumes the entry, and positions end; nothing of it reaches the chain."""
+    entry = governed(house.world, SettleMarket(MARKET, PRICE))
+    chain.settled_by = entry.entry_id
+    await house.core.pipeline.submit(entry)
+    for _ in range(2):
+        house.world.now_s += 3
+        await house.core.pipeline.submit(house.world.round())
+    assert house.core.state.markets[MARKET].mark == PRICE
+    assert not house.core.state.markets[MARKET].holders
+    return entry
+
+
+async def goes_on(house: House) -> None:
+    """Whatever waits settles by itself, and trading in another market with it."""
+    for _ in range(2):
+        house.world.now_s += 3
+        await house.core.pipeline.submit(house.world.round())
+    await house.settle_all()
+    assert house.all_confirmed()
+    assert house.core.backlog.reversals == 1
+    assert not house.core.state.markets[MARKET].holders
+    await assert_replays_to_the_same(house)
+
+
+@pytest.mark.safety("G26", "sequencer")
+async def test_a_missed_window_takes_a_settlement_price_back(
+    tmp_path: Path, world: World, chain: GovernedChain
+) -> None:
+    """The round in force has the keepers' price again, as the lane will; the entry is consumed again, and from the next round on
+    the settlement price holds."""
+    async with House(tmp_path, world, chain) as house:
+        core = house.core
+        await delisted(house)
+        await settle_market(house, chain)
+        world.now_s += 150
+        await core.pipeline.submit(world.round())
+        chain.refusal = "vault: round too old"
+        assert await house.line.step()
+        chain.refusal = ""
+        at = core.state.markets[MARKET]
+        assert (at.mark, at.effective_mode) == (PRICES[MARKET][1], MarketMode.SETTLED)
+        assert at.holders
+        found = commands(core)
+        (reverse,) = [command for command in found if isinstance(command, Reverse)]
+        assert reverse.with_prices
+        assert isinstance(found[found.index(reverse) + 1], OracleRound)
+        await goes_on(house)
+
+
+@pytest.mark.safety("G26", "sequencer")
+async def test_a_strangers_settlement_is_followed_by_a_newer_round(
+    tmp_path: Path, world: World, chain: GovernedChain
+) -> None:
+    """His batch consumed the governor's entry. A round that may have been posted before it is not gone on with: the lane may
+    hold it by the old rules."""
+    async with House(tmp_path, world, chain) as house:
+        core = house.core
+        await delisted(house)
+        before = core.state.confirmed_batch
+        entry = governed(world, SettleMarket(MARKET, PRICE))
+        executed(chain, stranger(world, before + 1, [entry], (0,)))
+        chain.settled_by = entry.entry_id
+        chain.learn()
+        chain.block_times[9] = world.now_s
+        world.now_s += 3
+        await core.pipeline.submit(world.round())
+        assert not await house.line.step()
+        assert core.backlog.reversals == 0
+        world.now_s += 3
+        await core.pipeline.submit(world.round())
+        assert await house.line.step()
+        assert (core.state.confirmed_batch, core.state.markets[MARKET].mark) == (before + 1, PRICE)
+        await goes_on(house)
+
+
+async def test_nothing_else_takes_prices_back(tmp_path: Path, world: World, chain: GovernedChain) -> None:
+    """Without a change of the governor's a reversal leaves the newest round in force, made as it was."""
+    async with House(tmp_path, world, chain) as house:
+        await house.fund_and_trade(2)
+        await house.settle_all()
+        await trade(house.core, world, 2)
+        world.now_s += 150
+        await house.core.pipeline.submit(world.round())
+        chain.refusal = "vault: round too old"
+        assert await house.line.step()
+        (reverse,) = [command for command in commands(house.core) if isinstance(command, Reverse)]
+        assert not reverse.with_prices
