@@ -24,6 +24,7 @@ from hostile_proposals import (
     PROPOSED,
     GovernedWorld,
     Proposal,
+    check_step,
     is_slow,
     some_proposal,
 )
@@ -360,12 +361,8 @@ class HostileGovernor(ExchangeMachine):
         exchange.oracle_keeper = ORACLE_KEEPER if honest else OWN_KEEPER
 
     def tuned(self, old: Market, new: Market) -> None:
-        """One step at a time."""
+        check_step(old, new)
         exchange, market = self.world.exchange, old.market_id
-        first, before = new.tiers[0].initial_fraction_ppm, old.tiers[0].initial_fraction_ppm
-        assert new.open_interest_cap_lots <= 2 * old.open_interest_cap_lots, "a cap more than doubled"
-        assert first <= 2 * before <= 4 * first, "a fraction more than doubled or halved"
-        assert (new.symbol, new.lot_tick_value) == (old.symbol, old.lot_tick_value), "another contract"
         exchange.markets = (*exchange.markets[:market], new, *exchange.markets[market + 1 :])
         exchange.jumps = [*exchange.jumps[:market], new.jump_ppm_per_s, *exchange.jumps[market + 1 :]]
 
