@@ -92,6 +92,22 @@ def publish(
     output.print_fields({"records": str(index.records), "head_hash": index.head_hash, "directory": str(to)})
 
 
+@app.command()
+def may_promote(
+    node: Annotated[str, typer.Option(help="Connection string of the node that is to become the primary.")],
+    other: Annotated[list[str], typer.Option(help="That of another node; once for each of them.")],
+    wait: Annotated[float, typer.Option(help="Seconds that the others have to follow the node.")] = 30,
+) -> None:
+    """Whether a standby of PostgreSQL may be promoted without losing anything; for Patroni's `pre_promote`."""
+    from sequencer.journal.promotion import PromotionRefused, check_promotion
+
+    try:
+        check_promotion(node, other, wait)
+    except PromotionRefused as refused:
+        raise CliError(str(refused)) from None
+    output.print_fields({"promotion": "a majority follows, and has no more than this node"})
+
+
 def _copied(source: str, target: str) -> dict[str, str]:
     from sequencer.journal.copying import copy_journal
 

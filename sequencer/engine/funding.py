@@ -38,12 +38,14 @@ def apply_funding(ctx: Context, command: FundingHour) -> None:
 
 
 def enter_hour(ctx: Context, hour: int, rates: Sequence[int], markets: Sequence[MarketState]) -> None:
-    """Let an hour's rates, by market id, enter the indices of `markets`."""
+    """Let an hour's rates, by market id, enter the indices of `markets`. Where they end before a market, which was listed after
+    they were posted, its rate is 0."""
     state = ctx.state
     state.funding_hour = hour
     for at in markets:
         market = at.market
-        rate = max(-market.funding_cap_ppb, min(market.funding_cap_ppb, rates[market.market_id]))
+        posted = rates[market.market_id] if market.market_id < len(rates) else 0
+        rate = max(-market.funding_cap_ppb, min(market.funding_cap_ppb, posted))
         at.cumulative += cumulative_step(market, at.price.index_ticks, rate)
         at.funding_hour = hour
         ctx.emit(

@@ -23,7 +23,7 @@ from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.context import Context
 from sequencer.engine.events import KeepersChanged, MarketListed, MarketTuned
 from sequencer.engine.modes import refresh_mode, update_staleness
-from sequencer.engine.open_orders import reserve
+from sequencer.engine.open_orders import reserve_fee_anew
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.state import EngineState, MarketState
 
@@ -67,18 +67,15 @@ def _list(ctx: Context, change: ListMarket) -> bool:
 
 
 def _tune(ctx: Context, change: TuneMarket) -> bool:
-    """Waiting orders stay, and reserve by the new fees and margins."""
+    """Waiting orders stay, and reserve by the new fees; what else they reserve is worked out anew with the new epoch."""
     state = ctx.state
     at = state.markets[change.market.market_id]
     if at.mode_for_good != MarketMode.NORMAL or not fits(at.market, change.market):
         return False
-    orders = _orders_in(at)
-    for order in orders:
-        reserve(state, state.accounts[order.account], order, -1)
     at.market = change.market
     state.epoch += 1
-    for order in orders:
-        reserve(state, state.accounts[order.account], order, 1)
+    for order in _orders_in(at):
+        reserve_fee_anew(state.accounts[order.account], at, order)
     _note_markets(state)
     update_staleness(ctx, at)
     ctx.emit(MarketTuned(market=change.market))

@@ -15,7 +15,7 @@ from sequencer.engine.events import (
 from sequencer.engine.ledger import position_of
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import order_loss, refresh, resting_fee, rework_orders
-from sequencer.engine.state import LEAST_EXPIRY_ROOM, Account, EngineState
+from sequencer.engine.state import LEAST_EXPIRY_ROOM, Account, EngineState, MarketState
 from sequencer.engine.twap import next_due_s, slice_count
 
 
@@ -228,6 +228,14 @@ def reserve(state: EngineState, account: Account, order: RestingOrder, sign: int
     account.order_fees += sign * order.fee_reserve
     account.order_loss += sign * order_loss(at, order)
     rework_orders(state, account, order.market_id)
+
+
+def reserve_fee_anew(account: Account, at: MarketState, order: RestingOrder) -> None:
+    """The market's fees have changed."""
+    if not order.reduce_only:
+        account.order_fees -= order.fee_reserve
+        order.fee_reserve = resting_fee(at, order, order.size - order.filled)
+        account.order_fees += order.fee_reserve
 
 
 def drop_useless_reducers(ctx: Context, account: Account, market_id: int) -> None:

@@ -17,8 +17,10 @@ from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import check
 from sequencer.engine.batch_builder import Baseline, OpenAction, OpenBatch, OpenFill, Row, path_bytes
 from sequencer.engine.commands import Genesis, MarketMode
-from sequencer.engine.open_orders import enlist_untriggered, note_expiry, reserve
+from sequencer.engine.ledger import position_of
+from sequencer.engine.open_orders import enlist_untriggered, note_expiry
 from sequencer.engine.order_book import RestingOrder
+from sequencer.engine.risk import resting_fee
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
 FORMAT = 12  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
@@ -197,8 +199,8 @@ def _load_account(values: list[Any]) -> Account:
         position = account.positions[market_id] = Position()
         _set(position, POSITION_FIELDS, rest)
         account.open_positions += position.size != 0
-    for slot, *rest in slots:
-        account.slots[slot] = SlotState(*rest)
+    for slot, sequence, used_sequence, filled in slots:
+        account.slots[slot] = SlotState(sequence, used_sequence, filled)
     return account
 
 
@@ -254,15 +256,25 @@ def _order_of(state: EngineState, market_id: int, values: list[Any]) -> RestingO
 
 
 def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
+    """Put an order into the book and count what it reserves. Its margin is worked out with the account's other sums, once
+    somebody needs them: no restored account is at the epoch of the state."""
     fields, fee_reserve, hidden = values[:ORDER_FIELDS], values[ORDER_FIELDS], values[ORDER_FIELDS + 1 :]
     order = _order_of(state, at.market.market_id, fields)
-    account_id = order.account
-    account = state.accounts[account_id]
+    account = state.accounts[order.account]
     order.hidden = hidden[0] if hidden else 0
     at.book.add(order)
-    reserve(state, account, order, 1)
     account.orders[order.slot] = order
-    check(order.reduce_only or order.fee_reserve == fee_reserve, "snapshot: another fee reserve")
+    position, lots = position_of(account, order.market_id), order.size - order.filled
+    if order.reduce_only:
+        position.reduce_orders += 1
+    else:
+        if order.side == 0:
+            position.buy_lots += lots
+        else:
+            position.sell_lots += lots
+        order.fee_reserve = resting_fee(at, order, lots)
+        check(order.fee_reserve == fee_reserve, "snapshot: another fee reserve")
+        account.order_fees += fee_reserve
     note_expiry(state, order)
 
 

@@ -55,6 +55,14 @@ class OrderRecord(msgspec.Struct, kw_only=True, gc=False):
         """True while it waits, in the book or for its trigger."""
         return self.status in OPEN_STATES
 
+    def take_off(self, fill: dict[str, Any]) -> None:
+        """A row of `fills` is void."""
+        self.filled -= fill["size"]
+        self.traded -= fill["size"]
+        self.lot_ticks -= fill["size"] * fill["price"]
+        self.fee -= fill["fee"]
+        self.builder_fee -= fill["builder_fee"]
+
     @property
     def average_price(self) -> str | None:
         """Average price of its own fills in decimal ticks, rounded down; None without one."""

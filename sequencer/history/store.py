@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from sequencer.history import tables
 from sequencer.history.candles import INTERVALS_S, bucket
 
 Result = TypeVar("Result")
+Row = dict[str, Any] | msgspec.Struct
 RETRY_S = 1.0
 ASKED_AT_ONCE = 256  # order hashes of one statement
 LAYOUT = 5  # raise it with any change of the tables or of what is in them; the journal rebuilds a projection of another one
@@ -55,7 +56,7 @@ class VoidedCandles(msgspec.Struct, frozen=True):
 class WriteBatch(msgspec.Struct, frozen=True):
     """Everything that one transaction stores, and the journal position that it brings the projection to."""
 
-    rows: dict[str, list[dict[str, Any]]]  # table name -> rows
+    rows: dict[str, Sequence[Row]]  # by table name
     sequence: int
     journal_hash: bytes
     genesis_hash: bytes = b""  # of the journal's first record
@@ -185,14 +186,15 @@ class _Upsert:
         }
         whole = statement.on_conflict_do_update(index_elements=keys, set_=changes)
         self.sql = str(whole.compile(dialect=sqlite.dialect()))
-        self._values = itemgetter(*(column.name for column in table.c))
+        names = [column.name for column in table.c]
+        self._values, self._fields = itemgetter(*names), attrgetter(*names)
         self._texts = [at for at, column in enumerate(table.c) if isinstance(column.type, tables.Quote)]
 
-    def bind(self, row: dict[str, Any]) -> tuple[Any, ...]:
+    def bind(self, row: Row) -> tuple[Any, ...]:
         """The row as SQLite takes it: integers of any size as text."""
-        values = self._values(row)
+        values = self._values(row) if isinstance(row, dict) else self._fields(row)
         if not self._texts:
-            return values  # type: ignore[no-any-return]
+            return values
         bound = list(values)
         for at in self._texts:
             bound[at] = str(bound[at])

@@ -104,10 +104,11 @@ class Reconciliation:
             await asyncio.sleep(self._every_s)
 
     async def step(self) -> bool:
-        """One comparison. False when the vault's batch is not one whose sums are known here."""
+        """One comparison. False when the vault's batch is not one whose sums are known here, or may still be somebody else's:
+        settlement confirms those that are this journal's."""
         vault = await self._source.vault_sums()
         expected = self._batches.get(vault.batch_id)
-        if expected is None:
+        if expected is None or vault.batch_id > self._pipeline.state.confirmed_batch:
             return False
         self.compared = vault.batch_id
         self._batches = {key: sums for key, sums in self._batches.items() if key >= vault.batch_id}

@@ -117,7 +117,8 @@ class Actions:
             require(self.is_fresh(market_id), "stale price")
             vault.hours[market_id] = hour
             cap = min(40_000_000, market.tiers[0].initial_fraction_ppm * 250)
-            rate = max(-cap, min(cap, self.funding_rates[hour][market_id]))
+            posted = dict(enumerate(self.funding_rates[hour])).get(market_id, 0)
+            rate = max(-cap, min(cap, posted))
             vault.cumulative[market_id] += (
                 self.prices[market_id].index_ticks * market.lot_tick_value * rate * 1000
             )

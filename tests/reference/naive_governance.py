@@ -33,7 +33,7 @@ class Governance:
         markets = self.vault.markets
         if len(markets) == 64 or change.market.symbol in [market.symbol for market in markets.values()]:
             return False
-        markets[len(markets)] = parameters(change.market)
+        markets[len(markets)] = parameters(change.market, len(markets))
         return True
 
     def on_TuneMarket(self, change):
@@ -44,7 +44,7 @@ class Governance:
         too_far = too_far or new.open_interest_cap_lots > 2 * old.open_interest_cap_lots
         if self.vault.endings.get(market_id) or too_far or new.lot_tick_value != old.lot_tick_value:
             return False
-        self.vault.markets[market_id] = parameters(new)
+        self.vault.markets[market_id] = parameters(new, market_id)
         return True
 
     def on_PauseMarket(self, change):
@@ -94,7 +94,7 @@ class Governance:
         require(not modes or (size * lots < 0 and abs(size) >= abs(lots)), "fill does not reduce")
 
 
-def parameters(market):
+def parameters(market, market_id):
     """What the vault knows of a market, with deductions of its own arithmetic."""
     tiers, deduction, last = [], 0, None
     for tier in market.tiers:
@@ -108,6 +108,9 @@ def parameters(market):
             deduction=deduction,
         )
         tiers.append(last)
-    values = {name: getattr(market, name) for name in FIELDS} | {"tiers": tuple(tiers)}
+    values = {name: getattr(market, name) for name in FIELDS} | {
+        "tiers": tuple(tiers),
+        "market_id": market_id,
+    }
     fraction = tiers[0].initial_fraction_ppm
     return SimpleNamespace(**values, funding_cap_ppb=min(40_000_000, fraction * 250))

@@ -8,6 +8,7 @@ import pytest
 from small_core import TAKER, SmallCore
 
 from evermark.protocol.units import USDC
+from sequencer.engine.commands import BatchConfirmed
 from sequencer.engine.events import CommandRejected
 from sequencer.settlement.reconciliation import Reconciliation, Sums, VaultSums
 
@@ -92,3 +93,26 @@ async def test_unknown_batch_is_not_compared(tmp_path: Path) -> None:
         vault.sums = VaultSums(7, Sums(0, 0, 0, 0, 0, 0, ()), 5)
         assert await watch.step() is False
         assert watch.alarm == ""
+
+
+async def test_a_batch_that_may_be_somebody_elses_is_not_compared(tmp_path: Path) -> None:
+    """A stranger's batch under the id of one that was sealed here is no difference, but a reversal that is to come; what
+    settlement has confirmed as this journal's is compared."""
+    async with SmallCore(tmp_path) as small:
+        vault, core = Vault(), small.core
+        watch = Reconciliation(vault, core.pipeline)
+        await small.fund()
+        small.world.now_s += 3
+        await small.submit(small.world.round())
+        assert core.state.sealed_batch > core.state.confirmed_batch
+        batch = core.state.sealed_batch
+        sums = watch._batches[batch]
+        vault.sums = VaultSums(
+            batch, msgspec.structs.replace(sums, inbox_consumed=sums.inbox_consumed + 2), 0
+        )
+        assert not await watch.step()
+        assert watch.alarm == ""
+        for batch_id in range(core.state.confirmed_batch + 1, batch + 1):
+            await small.submit(BatchConfirmed(batch_id=batch_id, block_number=7))
+        assert await watch.step()
+        assert "inbox_consumed" in watch.alarm

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 import traceback
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import structlog
 
@@ -19,12 +21,18 @@ from tests.simulation.exchange import Exchange, Report
 from tests.simulation.virtual_time import run_simulated
 
 DEFAULT_MINUTES = 8
+SLOW = 0.005  # share of the journal's calls, or their answers, that take up to three seconds
 
 
 def simulate(seed: int, duration_s: int) -> Report:
     """One seed. Raises Violated, or whatever a bug raises."""
     rng = Random(seed)
-    report: Report = run_simulated(Exchange(rng, seed, duration_s).run(), lambda: rng.uniform(0.0002, 0.02))
+
+    def latency_s() -> float:
+        return rng.uniform(0.0001, 3.0 if rng.random() < SLOW else 0.01)
+
+    with TemporaryDirectory(prefix="evermark-simulation-") as directory:
+        report: Report = run_simulated(Exchange(rng, seed, duration_s, Path(directory)).run(), latency_s)
     return report
 
 

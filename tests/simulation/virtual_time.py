@@ -1,7 +1,8 @@
 """An event loop whose time is virtual and whose order is decided by nothing but the program and its seed.
 
 Waiting costs no wall time: when nothing is ready, the clock jumps to the next timer. Work for an executor
-runs at once, on the loop's own thread, and its result arrives after a latency that the simulation chooses.
+runs on the loop's own thread, after a latency that the simulation chooses, and its result arrives after another one:
+whoever asked for it may be gone before either.
 """
 
 import asyncio
@@ -43,14 +44,17 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         return self.virtual_s
 
     def run_in_executor(self, _executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":
-        """The call happens now; whoever awaits it hears of it later."""
+        """The call happens later; whoever awaits it hears of it later still."""
         future: asyncio.Future[Any] = self.create_future()
+        self.call_later(self._executor_latency_s(), self._work, future, func, args)
+        return future
+
+    def _work(self, future: "asyncio.Future[Any]", func: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
             outcome, error = func(*args), None
         except Exception as raised:
             outcome, error = None, raised
         self.call_later(self._executor_latency_s(), _deliver, future, outcome, error)
-        return future
 
 
 def _deliver(future: "asyncio.Future[Any]", outcome: Any, error: Exception | None) -> None:
