@@ -5,8 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import structlog
-
 from sequencer.gateway.checking import (
     LENGTH_BYTES,
     Outcome,
@@ -15,7 +13,7 @@ from sequencer.gateway.checking import (
     encode_questions,
 )
 
-log = structlog.get_logger("gateway")
+END_S = 5.0  # a process that takes longer to end is stuck
 
 
 class ProcessLost(RuntimeError):
@@ -53,7 +51,11 @@ class CheckingProcess:
             raise ProcessLost(f"signature process {self.pid} ended: {error}") from None
 
     async def close(self) -> None:
-        """It ends when its input does."""
+        """It ends when its input does, or is made to."""
         if self._process.stdin is not None:
             self._process.stdin.close()
-        await self._process.wait()
+        try:
+            await asyncio.wait_for(self._process.wait(), END_S)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()

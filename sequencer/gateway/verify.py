@@ -148,6 +148,11 @@ class SignatureThreads:
             self._pool, _find_chain, message, contract, name, signature, signers
         )
 
+    @property
+    def process_ids(self) -> list[int]:
+        """Of the processes that are still asked."""
+        return [process.pid for process in self._processes]
+
     async def close(self) -> None:
         """End threads and processes; what waits is forgotten with its connections."""
         self._closed = True
