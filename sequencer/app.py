@@ -15,7 +15,6 @@ from typing import Any
 import structlog
 import uvloop
 from aiohttp import web
-from eth_utils.address import to_checksum_address
 from web3.exceptions import Web3Exception
 
 from evermark.chain import (
@@ -85,12 +84,8 @@ async def run_sequencer(config: SequencerConfig, started: Callable[[int], None] 
         loop.add_signal_handler(number, stop.set)
     async with connect(config.rpc_url) as w3, _clock(w3) as clock:
         sender = TransactionSender(w3, key)
-        if sender.address != to_checksum_address(manifest.roles.sequencer):
-            raise ConfigRefused(
-                f"config: keystore: its address is {sender.address}, but the contracts know the sequencer "
-                f"{manifest.roles.sequencer}"
-            )
         chain = ExchangeChain(w3, manifest, sender, config.confirmations)
+        await _check_key(chain, sender.address)
         async with _Outside(config.metrics_port) as outside:
             core = Core(
                 config.directory,
@@ -288,6 +283,20 @@ async def _turn(config: SequencerConfig, core: Core, stop: asyncio.Event, outsid
         return await wait_for_turn(core, watching, stop, config.silence_s)
     finally:
         watching.close()
+
+
+async def _check_key(chain: ExchangeChain, address: str) -> None:
+    """Whether it is the sequencer's by now; the manifest has the first one's."""
+    try:
+        known = await chain.sequencer()
+    except Unreachable as error:
+        raise ConfigRefused(
+            f"config: rpc_url: the node does not tell who the sequencer is: {error}"
+        ) from error
+    if address != known:
+        raise ConfigRefused(
+            f"config: keystore: its address is {address}, but the contracts know the sequencer {known}"
+        )
 
 
 async def _check_chain(core: Core, chain: ExchangeChain) -> None:
