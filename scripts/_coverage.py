@@ -26,8 +26,19 @@ def explanation(gap: dict, explained: list[dict]) -> str | None:
     return None
 
 
+def branch_gaps(branches: dict) -> list[dict]:
+    """Ways that a decision never went, each with its source text."""
+    found = []
+    for missing in branches["missing"]:
+        text = (ROOT / missing["file"]).read_text(encoding="utf-8").splitlines()[missing["line"] - 1].strip()
+        found.append(
+            {"file": missing["file"], "line": missing["line"], "text": f"{missing['never']}: {text}"}
+        )
+    return found
+
+
 def main() -> int:
-    report = json.loads(Path(sys.argv[1]).read_text())
+    report, branches = (json.loads(Path(path).read_text()) for path in sys.argv[1:3])
     explained = tomllib.loads(GAPS.read_text(encoding="utf-8"))["gap"]
     contracts, unexplained = {}, []
     for path, of in sorted(report["files"].items()):
@@ -42,13 +53,21 @@ def main() -> int:
             "lines": f"{summary['covered_lines']}/{summary['num_statements']}",
             "gaps": found,
         }
+    ways = branch_gaps(branches)
+    for gap in ways:
+        gap["why"] = explanation(gap, explained)
+    unexplained += [gap for gap in ways if gap["why"] is None]
+    told = f"{branches['of'] - len(ways)}/{branches['of']}"
     if "--json" in sys.argv:
-        print(json.dumps({"contracts": contracts, "unexplained": unexplained}, indent=1))
+        print(json.dumps({"contracts": contracts, "branches": told, "unexplained": unexplained}, indent=1))
     else:
         for path, of in contracts.items():
             print(f"{path:40} lines {of['lines']:>9}")
             for gap in of["gaps"]:
                 print(f"    {gap['line']:4} {gap['text'][:80]}  -- {gap['why'] or 'NOT EXPLAINED'}")
+        print(f"{'ways of all decisions':40} {told:>15}")
+        for gap in ways:
+            print(f"    {gap['file']}:{gap['line']} {gap['text'][:90]}  -- {gap['why'] or 'NOT EXPLAINED'}")
     if unexplained:
         print(f"{len(unexplained)} gaps are not explained in {GAPS.relative_to(ROOT)}", file=sys.stderr)
     return 1 if unexplained else 0

@@ -4,9 +4,12 @@ titanoboa reports the range of lines of whatever syntax node ran; a block's node
 would count.
 """
 
+import atexit
+import os
 from types import FrameType
 from typing import Any
 
+import _coverage_branches
 import vyper.ast as vy_ast
 from boa.coverage import TitanoboaPlugin, TitanoboaTracer
 from boa.environment import Env
@@ -44,3 +47,6 @@ def coverage_init(registry: Any, _options: Any) -> None:
     registry.add_file_tracer(plugin)
     registry.add_configurer(plugin)
     Env._coverage_enabled = True
+    if "EVERMARK_BRANCHES" in os.environ:
+        _coverage_branches.install(Env)
+        atexit.register(_coverage_branches.save)

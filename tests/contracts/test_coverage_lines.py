@@ -1,9 +1,12 @@
-"""scripts/coverage counts no line that did not run: a block's own node names the line that decides, not what lies below it."""
+"""scripts/coverage counts no line that did not run, and no way that a decision did not go."""
 
 import sys
 from pathlib import Path
 
+import boa
+import pytest
 import vyper.ast as vy_ast
+from eth_hash.auto import keccak
 from vyper.ast.parse import parse_to_ast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -33,3 +36,33 @@ def test_a_blocks_body_counts_only_when_it_ran() -> None:
     assert [lines_of(node) for node in tree.get_descendants(vy_ast.If)] == [(5, 6)]
     assert [lines_of(node) for node in tree.get_descendants(vy_ast.For)] == [(10, 10)]
     assert [lines_of(node) for node in tree.get_descendants(vy_ast.AugAssign)] == [(11, 13)]
+
+
+BRANCHES = """
+@external
+def f(x: uint256) -> uint256:
+    assert x < 9, "too large"
+    if x > 1 and x < 5:
+        return 1
+    return 0
+"""
+
+
+def test_each_way_of_a_decision_counts_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call after the other: what is missing shrinks to nothing, and never without the call that goes the way."""
+    import _coverage_branches as branches
+
+    for name in ("seen", "known", "asserts"):
+        monkeypatch.setattr(branches, name, type(getattr(branches, name))())
+    with boa.swap_env(boa.Env()):
+        contract = boa.loads(BRANCHES)
+        missing = []
+        for argument in (0, 6, 3, 9):
+            call = keccak(b"f(uint256)")[:4] + argument.to_bytes(32, "big")
+            branches.record(boa.env.execute_code(contract.address, data=call), contract)
+            missing.append(len(branches.gaps()[0]))
+    ways = branches.gaps()[1]
+    assert ways == 5, "the jump of `and` and that of `if`, two ways each, and the assertion"
+    assert missing == sorted(missing, reverse=True)
+    assert missing[-1] == 0
+    assert missing[-2] == 1
