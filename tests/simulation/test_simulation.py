@@ -8,6 +8,7 @@ from naive_forced import FUND, Forced
 
 from evermark.protocol.units import BrokenInvariant
 from sequencer.engine.state import MAX_UNSETTLED_AGE_S
+from sequencer.gateway.desk import Desk
 from sequencer.journal import Appended
 from tests.simulation.chain import Blocks
 from tests.simulation.disk import Disk, SimulatedJournal
@@ -102,6 +103,12 @@ def _arrives_anyhow(disk, item):
     if item in disk._on_the_way:
         disk._on_the_way.remove(item)
         disk.write(item[0], disk.head().sequence + 1, disk.epoch)
+
+
+def test_a_desk_that_forgets_orders_is_noticed(monkeypatch):
+    """What is sent twice is journaled once, and answered alike."""
+    monkeypatch.setattr(Desk, "_remembered", lambda _self, _order_hash: None)
+    comes_to_light("applied twice|first answer", minutes=2)
 
 
 def test_a_vault_that_pays_one_unit_too_much_is_noticed(monkeypatch):
