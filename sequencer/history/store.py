@@ -19,13 +19,13 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
 from sequencer.crash_points import reached
+from sequencer.first_answers import first_answers
 from sequencer.history import tables
 from sequencer.history.candles import INTERVALS_S, bucket
 
 Result = TypeVar("Result")
 Row = dict[str, Any] | msgspec.Struct
 RETRY_S = 1.0
-ASKED_AT_ONCE = 256  # order hashes of one statement
 LAYOUT = 6  # raise it with any change of the tables or of what is in them; the journal rebuilds a projection of another one
 
 log = structlog.get_logger("history")
@@ -114,13 +114,7 @@ class Store:
         if reader is None:
             reader = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, check_same_thread=False)
             self._readers.connection = reader
-        answers: dict[bytes, bytes] = {}
-        for at in range(0, len(order_hashes), ASKED_AT_ONCE):
-            some = order_hashes[at : at + ASKED_AT_ONCE]
-            marks = ",".join("?" * len(some))
-            query = f"SELECT order_hash, first_answer FROM orders WHERE order_hash IN ({marks})"
-            answers.update(reader.execute(query, some))
-        return answers
+        return first_answers(reader, order_hashes)
 
     def close(self) -> None:
         """Finish what was asked and close the file."""
