@@ -2,7 +2,7 @@
 holds it once."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -40,11 +40,11 @@ def slow(world: GatewayWorld) -> SlowPipeline:
 
 
 @pytest.fixture
-def desk(world: GatewayWorld, slow: SlowPipeline) -> Iterator[Desk]:
+async def desk(world: GatewayWorld, slow: SlowPipeline) -> AsyncIterator[Desk]:
     services = msgspec.structs.replace(world.services, submit=slow.submit)
     threads = SignatureThreads(1, world.core.history.store.first_answers, 64)
     yield Desk(services, Limiter(services.settings.limits), Signers(services, threads))
-    threads.close()
+    await threads.close()
 
 
 async def until(asked: "asyncio.Future[Answer]", slow: SlowPipeline, count: int) -> None:

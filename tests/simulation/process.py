@@ -215,7 +215,7 @@ class Process:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._threads.close()
+        await self._threads.close()
         await self.core.drop()
 
     async def _store(self) -> None:
