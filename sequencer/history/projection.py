@@ -25,7 +25,6 @@ from sequencer.engine.events import (
     OrderAccepted,
     OrderCancelled,
     OrderFilled,
-    OrderRested,
     OrderRestored,
     OrderTriggered,
     OrderWaits,
@@ -52,7 +51,6 @@ OrderEvent = (
     OrderAccepted
     | OrderWaits
     | OrderTriggered
-    | OrderRested
     | OrderFilled
     | OrderCancelled
     | OrderRestored
@@ -299,16 +297,16 @@ class History(Queries):
         elif isinstance(event, OrderRestored):
             record.status, record.filled = "open" if event.triggered else "untriggered", event.filled
             record.reason = ""
+        elif isinstance(event, OrderFilled):
+            record.status, record.filled = "filled", event.filled
+        elif isinstance(event, OrderCancelled):
+            record.status, record.filled, record.reason = "cancelled", event.filled, str(event.reason)
         elif isinstance(event, CommandRejected):
             record.reason = event.reject.code.name
         elif isinstance(event, OrderWaits):
             record.status = "untriggered"
         elif isinstance(event, OrderTriggered):
             record.status = "triggered"
-        elif isinstance(event, OrderFilled):
-            record.status, record.filled = "filled", event.filled
-        elif isinstance(event, OrderCancelled):
-            record.status, record.filled, record.reason = "cancelled", event.filled, str(event.reason)
         self._dirty[record.order_hash] = record
 
     def _trade(self, trade: Trade, applied: Applied, line: int) -> None:
