@@ -26,7 +26,7 @@ from sequencer.history.candles import INTERVALS_S, bucket
 Result = TypeVar("Result")
 Row = dict[str, Any] | msgspec.Struct
 RETRY_S = 1.0
-LAYOUT = 5  # raise it with any change of the tables or of what is in them; the journal rebuilds a projection of another one
+LAYOUT = 6  # raise it with any change of the tables or of what is in them; the journal rebuilds a projection of another one
 
 log = structlog.get_logger("history")
 
@@ -53,6 +53,13 @@ class VoidedCandles(msgspec.Struct, frozen=True):
     since_s: int
 
 
+class Moved(msgspec.Struct, frozen=True):
+    """Whatever is of an account gets another id."""
+
+    account: int
+    to: int
+
+
 class WriteBatch(msgspec.Struct, frozen=True):
     """Everything that one transaction stores, and the journal position that it brings the projection to."""
 
@@ -62,6 +69,7 @@ class WriteBatch(msgspec.Struct, frozen=True):
     genesis_hash: bytes = b""  # of the journal's first record
     voided: Sequence["Voided"] = ()  # marked after the rows are written
     voided_candles: Sequence["VoidedCandles"] = ()  # go before they are
+    moved: Sequence["Moved"] = ()  # before them too, in this order
 
 
 class Store:
@@ -155,6 +163,8 @@ class Store:
         with self._connection.begin():
             for candles in batch.voided_candles:
                 _remove(self._connection, candles)
+            for moved in batch.moved:
+                _move(self._connection, moved)
             for name, values in rows.items():
                 upsert = _UPSERTS[name]
                 self._connection.exec_driver_sql(upsert.sql, [upsert.bind(row) for row in values])
@@ -204,6 +214,16 @@ def _mark(connection: Connection, voided: Voided) -> None:
         connection.execute(update(table).where(within).values(voided=True))
     lines = tables.ledger.c.journal_sequence.between(voided.first_sequence, voided.last_sequence)
     connection.execute(update(tables.ledger).where(lines).values(voided=True))
+
+
+def _move(connection: Connection, moved: Moved) -> None:
+    for table in (tables.orders, tables.fills, tables.ledger):
+        connection.execute(update(table).where(table.c.account == moved.account).values(account=moved.to))
+    known = tables.accounts.c.account == moved.account
+    if moved.to > 0:  # its owner registers again, which makes a row of its own
+        connection.execute(delete(tables.accounts).where(known))
+    else:
+        connection.execute(update(tables.accounts).where(known).values(account=moved.to))
 
 
 def _remove(connection: Connection, candles: VoidedCandles) -> None:
