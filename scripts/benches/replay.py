@@ -20,6 +20,7 @@ from evermark.protocol.markets import Market
 from sequencer.core import Core
 from sequencer.engine.commands import Genesis, OracleRound
 from sequencer.engine.snapshot import state_hash
+from sequencer.garbage import NEVER, YOUNG
 from sequencer.journal import Appended, SqliteJournal, encode_command
 from sequencer.snapshots.taking import EVERY
 
@@ -36,11 +37,12 @@ class Journaled(engine.Journal):
         self.file = SqliteJournal(path)
         self.epoch = self.file.take_epoch()
         self.entries: list[tuple[int, bytes]] = []
-        self.applying = 0.0
+        self.applying = self.applying_cpu = 0.0
 
     def apply(self, command: object) -> list[object]:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         events = super().apply(command)
+        self.applying_cpu += time.process_time() - cpu
         self.applying += time.perf_counter() - began
         self.entries.append((self.state.stamp_ms, encode_command(command)))
         if len(self.entries) == GROUP:
@@ -64,12 +66,14 @@ def run(journal: Journaled, flow: engine.Flow, count: int) -> None:
     journal.flush()
 
 
-def start(directory: Path, genesis: Genesis) -> tuple[float, Core]:
-    """Open the core as a restart does; seconds, and the core."""
+def start(directory: Path, genesis: Genesis) -> tuple[float, float, Core]:
+    """Open the core as a restart does; seconds, seconds of CPU, and the core. A process that checks the hash chain beside it
+    has CPU of its own."""
+    gc.unfreeze()
     gc.collect()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     core = Core(directory, genesis, lambda: 0)
-    return time.perf_counter() - began, core
+    return time.perf_counter() - began, time.process_time() - cpu, core
 
 
 def stop(core: Core) -> None:
@@ -88,10 +92,10 @@ def measure(directory: Path, commands: int) -> dict[str, object]:
     engine.Journal = original
     tail = min(EVERY // 2, commands // 40)  # what a crash leaves behind a snapshot, in the mean
     genesis = flow.genesis()
-    prepared, journal.applying = journal.state.sequence, 0.0
+    prepared, journal.applying, journal.applying_cpu = journal.state.sequence, 0.0, 0.0
     run(journal, flow, commands - tail)
     journal.file.close()
-    rebuild_s, core = start(directory, genesis)
+    rebuild_s, _, core = start(directory, genesis)
     core.snapshotter.write_now()
     stop(core)
     journal.file = SqliteJournal(directory / "journal.db")
@@ -100,15 +104,16 @@ def measure(directory: Path, commands: int) -> dict[str, object]:
     journal.file.close()
     records, expected = journal.state.sequence, state_hash(journal.state)
     live_per_s = (records - prepared) / journal.applying
+    live_per_cpu_s = (records - prepared) / journal.applying_cpu
     snapshots, aside = directory / "snapshots", directory / "aside"
     snapshots.rename(aside)
-    full_s, core = start(directory, genesis)
+    full_s, full_cpu_s, core = start(directory, genesis)
     hashes = {state_hash(core.state)}
     stop(core)
     shutil.rmtree(snapshots, ignore_errors=True)
     aside.rename(snapshots)
     del core, journal
-    snapshot_s, core = start(directory, genesis)
+    snapshot_s, snapshot_cpu_s, core = start(directory, genesis)
     hashes.add(state_hash(core.state))
     stop(core)
     if hashes != {expected}:
@@ -117,9 +122,13 @@ def measure(directory: Path, commands: int) -> dict[str, object]:
         "records": records,
         "tail": tail,
         "live_per_s": round(live_per_s),
+        "live_per_cpu_s": round(live_per_cpu_s),
         "replay_per_s": round(records / full_s),
+        "replay_per_cpu_s": round(records / full_cpu_s),
         "full_s": round(full_s, 2),
+        "full_cpu_s": round(full_cpu_s, 2),
         "snapshot_s": round(snapshot_s, 2),
+        "snapshot_cpu_s": round(snapshot_cpu_s, 2),
         "snapshot_share": round(snapshot_s / full_s, 3),
         "with_history_rebuilt_s": round(rebuild_s, 2),
         "journal_mb": round((directory / "journal.db").stat().st_size / 1e6),
@@ -130,6 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commands", type=int, default=COMMANDS)
     options = parser.parse_args()
+    gc.set_threshold(YOUNG, gc.get_threshold()[1], NEVER)  # as the sequencer runs
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     with tempfile.TemporaryDirectory() as directory:
         result = measure(Path(directory), options.commands)
