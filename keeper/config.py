@@ -55,6 +55,7 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     status_path: str = ""
     state_dir: str = ""  # samples of the funding role
     funding_min_share_ppm: int = 500_000  # of an hour's samples, below which the hour is skipped
+    abstain: tuple[str, ...] = ()  # symbols of markets that the oracle role does not report
     reports_listen: str = (
         ""  # HOST:PORT at which the oracle role shows its newest signed reports; empty: nowhere
     )

@@ -5,7 +5,7 @@ ask, last trade), median of external perpetuals}, clamped to the market's band a
 section 6).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -66,8 +66,10 @@ class PostRound(msgspec.Struct, frozen=True):
 class OracleStrategy:
     """Holds the one thing that outlives a round: each market's average premium of our book over the index."""
 
-    def __init__(self, markets: Sequence[Market], rules: SourceRules) -> None:
+    def __init__(self, markets: Sequence[Market], rules: SourceRules, abstain: Collection[str] = ()) -> None:
+        """`abstain` has the symbols of markets that are not reported, whatever their sources say."""
         self._markets = tuple(markets)
+        self._abstain = frozenset(abstain)
         self._rules = rules
         self._basis = [Ema() for _ in markets]
 
@@ -82,6 +84,8 @@ class OracleStrategy:
         """Nothing: the next round is reported whatever became of this one."""
 
     def _market(self, market: Market, view: OracleView) -> MarketDecision:
+        if market.symbol in self._abstain:
+            return MarketDecision(market.market_id, 0, 0, (), (), "as configured")
         mine = [quote for quote in view.quotes if quote.market_id == market.market_id]
         index, used, dropped = index_price(mine, market, self._rules, view.timestamp)
         if index is None:

@@ -236,6 +236,9 @@ class KeeperProcess:
     def _oracle(
         self, sender: ReportSender, status: RoleStatus, info: ExchangeInfo
     ) -> Coroutine[Any, Any, None]:
+        strangers = sorted(set(self._config.abstain) - {market.symbol for market in info.markets})
+        if strangers:
+            raise ValueError(f"keeper: abstain: the exchange has no market {', '.join(strangers)}")
         stride = report_stride(info.round_seconds, self._clock.speed)
         status.facts |= {"prices": self._config.prices.kind, "rounds_apart": stride}
         collector = OracleCollector(
@@ -249,9 +252,8 @@ class KeeperProcess:
         )
         useful_s = max(0.5, stride * info.round_seconds / self._clock.speed)
         executor = OracleExecutor(sender, info.markets, useful_s, status)
-        return run_bot(
-            collector, OracleStrategy(info.markets, source_rules(self._config.prices)), executor, status
-        )
+        strategy = OracleStrategy(info.markets, source_rules(self._config.prices), self._config.abstain)
+        return run_bot(collector, strategy, executor, status)
 
     def _funding(
         self, sender: ReportSender, status: RoleStatus, info: ExchangeInfo

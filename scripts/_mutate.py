@@ -23,22 +23,32 @@ sys.path.insert(0, str(ROOT))
 from tests import compiled_contracts  # noqa: E402
 
 VAULT = "tests/contracts/vault/test_"
+# When the nearest tests notice nothing: both models, and then everybody who attacks.
+LAST = ("tests/agreement", "tests/invariants/test_invariants_hostile")
+
+
+def near(*names: str) -> list[str]:
+    return [*(VAULT + name for name in names), *LAST]
+
+
 # group -> its files, and its tests in the order in which they are tried
 GROUPS: dict[str, tuple[list[str], list[str]]] = {
     "MarginVault": (
         [
             "MarginVault",
-            *(
-                f"modules/{name}"
-                for name in (
-                    *("tables", "fills", "orders", "ledger", "units", "codec", "eip712", "listing"),
-                    *("closing", "running", "row_layout"),
-                )
-            ),
+            *[
+                "modules/tables",
+                "modules/fills",
+                "modules/orders",
+                "modules/ledger",
+                "modules/units",
+                "modules/codec",
+                "modules/eip712",
+            ],
+            *["modules/listing", "modules/closing", "modules/builder_fees"],
         ],
-        [
-            VAULT + name
-            for name in (
+        near(
+            *[
                 "order_fills",
                 "slots",
                 "closing_check",
@@ -48,15 +58,24 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
                 "liquidation",
                 "withdraw_and_pay",
                 "inbox_and_funding",
-                "model",
-            )
-        ],
+            ],
+            *["builder_fees", "market_modes", "clamped", "model", "model_closes", "model_cash"],
+        ),
     ),
     "Clerk": (
-        ["Clerk", "modules/signed_actions", "modules/door", "modules/trigger_bits"],
         [
-            VAULT + name
-            for name in (
+            "Clerk",
+            *[
+                "modules/signed_actions",
+                "modules/door",
+                "modules/trigger_bits",
+                "modules/outflow",
+                "modules/row_layout",
+            ],
+            "modules/governance",
+        ],
+        near(
+            *[
                 "actions",
                 "withdraw_and_pay",
                 "inbox_and_funding",
@@ -64,34 +83,48 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
                 "requests_in_batches",
                 "triggers",
                 "overdue",
-                "write_off",
-                "model",
-            )
-        ],
+                "outflow",
+            ],
+            *["write_off", "governor", "guardian", "outage", "model", "model_closes"],
+        ),
     ),
     "Backstop": (
-        ["Backstop", "modules/liquidation"],
-        [VAULT + name for name in ("liquidation", "deleveraging", "closing_check", "model")],
+        ["Backstop", *["modules/liquidation", "modules/forced", "modules/lateness", "modules/running"]],
+        near(
+            *[
+                "liquidation",
+                "deleveraging",
+                "closing_check",
+                "forced_close",
+                "late_batches",
+                "forced_by_anybody",
+                "cash_settlement",
+            ],
+            *["outage", "model", "model_closes", "model_cash"],
+        ),
     ),
-    "Exit": (["Exit"], [VAULT + "exit"]),
+    "Exit": (["Exit"], near("exit")),
     "OrderVerifier": (
         ["OrderVerifier", "modules/order_hash"],
-        [VAULT + name for name in ("order_batches", "signatures", "order_fills")],
+        near("order_batches", "signatures", "order_fills"),
     ),
-    "Lens": (["Lens"], [VAULT + name for name in ("lens", "deploy")]),
+    "Governor": (
+        ["Governor", "modules/market_bounds", "modules/market_terms"],
+        near("governor", "governor_markets", "guardian", "governor_bonds", "cash_settlement"),
+    ),
+    "Lens": (["Lens"], near("lens", "deploy")),
     "Inbox": (
         ["Inbox"],
-        ["tests/contracts/test_inbox", "tests/contracts/test_inbox_requests", VAULT + "requests_in_batches"],
+        [
+            "tests/contracts/test_inbox",
+            "tests/contracts/test_inbox_requests",
+            *near("requests_in_batches", "forced_by_anybody", "governor_bonds", "exit"),
+        ],
     ),
     "PriceOracle": (
         ["PriceOracle", "modules/medians", "modules/oracle_roles", "modules/feeds"],
-        [
-            "tests/contracts/test_oracle",
-            "tests/contracts/test_oracle_funding",
-            "tests/contracts/test_oracle_jumps",
-            "tests/contracts/test_oracle_governor",
-            "tests/invariants/test_invariants_hostile.py::TestHostileKeepers",
-        ],
+        [f"tests/contracts/test_oracle{part}" for part in ("", "_funding", "_jumps", "_governor", "_ending")]
+        + near("cash_settlement", "outage"),
     ),
     "protocol": (
         [

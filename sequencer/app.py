@@ -15,7 +15,6 @@ from typing import Any
 import structlog
 import uvloop
 from aiohttp import web
-from eth_utils.address import to_checksum_address
 from web3.exceptions import Web3Exception
 
 from evermark.chain import (
@@ -27,18 +26,20 @@ from evermark.chain import (
     check_deployed,
 )
 from evermark.chain.rpc import UNREACHABLE, Web3, connect
+from evermark.protocol.reject import Reject
 from sequencer.config import ConfigRefused, SequencerConfig, open_key, validate
 from sequencer.core import Core
-from sequencer.engine.commands import Genesis, HaltAccount
+from sequencer.engine.commands import Genesis
 from sequencer.engine.events import Reversed
 from sequencer.garbage import let_threads_in
 from sequencer.gateway.app import create_app, create_runner
-from sequencer.gateway.services import ExchangeFacts, Services
+from sequencer.gateway.services import ExchangeFacts, GatewaySettings, Services
 from sequencer.inbox import InboxWatcher
 from sequencer.journal import JournalRefused
 from sequencer.opening import Opening
 from sequencer.outages import OutageWatch
-from sequencer.outside import create_outside
+from sequencer.outside import Release, create_outside
+from sequencer.release import release_account
 from sequencer.settlement.chain import ExchangeChain
 from sequencer.settlement.errors import Ended, Unreachable
 from sequencer.settlement.hours import PostedHours
@@ -83,12 +84,8 @@ async def run_sequencer(config: SequencerConfig, started: Callable[[int], None] 
         loop.add_signal_handler(number, stop.set)
     async with connect(config.rpc_url) as w3, _clock(w3) as clock:
         sender = TransactionSender(w3, key)
-        if sender.address != to_checksum_address(manifest.roles.sequencer):
-            raise ConfigRefused(
-                f"config: keystore: its address is {sender.address}, but the contracts know the sequencer "
-                f"{manifest.roles.sequencer}"
-            )
         chain = ExchangeChain(w3, manifest, sender, config.confirmations)
+        await _check_key(chain, sender.address)
         async with _Outside(config.metrics_port) as outside:
             core = Core(
                 config.directory,
@@ -104,6 +101,7 @@ async def run_sequencer(config: SequencerConfig, started: Callable[[int], None] 
                     await _check_chain(core, chain)
                     sequencer = Sequencer(config, manifest, core, chain, clock)
                     outside.phase, outside.missing = "leader", sequencer.missing
+                    outside.release = sequencer.release
                     await sequencer.run(stop, started)
             finally:
                 await core.close()
@@ -163,10 +161,7 @@ class Sequencer:
             if started is not None:
                 started(port)
             for account in self._core.state.halted.keys() & set(self._config.release_accounts):
-                log.warning("an account is let go", account=account)
-                await self._core.pipeline.submit(
-                    HaltAccount(account=account, halted=False, reason="the operator let it go")
-                )
+                await self.release(account, "the operator let it go")
             await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
             for name, task in tasks.items():
                 if task.done() and name != "stop":
@@ -178,6 +173,10 @@ class Sequencer:
                 tasks[name].cancel()
             self._core.pipeline.stop()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def release(self, account: int, reason: str) -> Reject | None:
+        """Let a halted account trade again, by a journaled command; why not, if it does not."""
+        return await release_account(self._core.pipeline, account, reason)
 
     def status(self) -> dict[str, Any]:
         """What the status page shows beside the engine's own numbers."""
@@ -233,6 +232,7 @@ class Sequencer:
             status=self.status,
             missing=self.missing,
             publication=core.publication,
+            settings=GatewaySettings(signature_processes=self._config.signature_processes),
         )
 
 
@@ -255,9 +255,10 @@ class _Outside:
         self._port = port
         self.phase = "starting"
         self.missing: Callable[[], list[str]] = lambda: [self.phase]
+        self.release: Release | None = None
 
     async def __aenter__(self) -> "_Outside":
-        app = create_outside(lambda: self.phase, lambda: self.missing())
+        app = create_outside(lambda: self.phase, lambda: self.missing(), lambda: self.release)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         if self._port:
@@ -283,6 +284,20 @@ async def _turn(config: SequencerConfig, core: Core, stop: asyncio.Event, outsid
         return await wait_for_turn(core, watching, stop, config.silence_s)
     finally:
         watching.close()
+
+
+async def _check_key(chain: ExchangeChain, address: str) -> None:
+    """Whether it is the sequencer's by now; the manifest has the first one's."""
+    try:
+        known = await chain.sequencer()
+    except Unreachable as error:
+        raise ConfigRefused(
+            f"config: rpc_url: the node does not tell who the sequencer is: {error}"
+        ) from error
+    if address != known:
+        raise ConfigRefused(
+            f"config: keystore: its address is {address}, but the contracts know the sequencer {known}"
+        )
 
 
 async def _check_chain(core: Core, chain: ExchangeChain) -> None:

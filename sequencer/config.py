@@ -12,6 +12,7 @@ from sequencer.journal.opening import SCHEMES
 
 MAX_CONFIRMATIONS = 64
 MIN_CAPACITY = 64
+MAX_PROCESSES = 64
 MIN_SILENCE_S = 2.0  # two beats of the owner
 MIN_SNAPSHOT_EVERY = 100  # a snapshot costs more than so many records
 
@@ -35,6 +36,7 @@ class SequencerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         0  # blocks on top of one that is acted upon; 0 only where the chain cannot reorganise
     )
     capacity: int = 4_096  # commands waiting, at most
+    signature_processes: int = 0  # that check orders' signatures in place of the gateway's threads
     standby: bool = False  # follow the replicated journal, and take over when its owner falls silent
     silence_s: float = 5.0  # how long that takes
     metrics_port: int = (
@@ -90,6 +92,9 @@ def validate(config: SequencerConfig) -> None:
         <= config.confirmations
         <= MAX_CONFIRMATIONS,
         f"capacity: {config.capacity} is below {MIN_CAPACITY}": config.capacity >= MIN_CAPACITY,
+        f"signature_processes: {config.signature_processes} is not within 0 to {MAX_PROCESSES}": 0
+        <= config.signature_processes
+        <= MAX_PROCESSES,
         "standby: only a replicated journal can be followed; set journal": bool(config.journal)
         or not config.standby,
         f"silence_s: {config.silence_s} is below {MIN_SILENCE_S}": config.silence_s >= MIN_SILENCE_S,

@@ -17,7 +17,7 @@ from sequencer.engine.snapshot import restore, snapshot
 from sequencer.engine.state import EngineState
 from sequencer.journal import Head, Journal, Record
 from sequencer.replay import Applied, KeptStates, Reversal, apply_record, reversals
-from sequencer.settlement.backlog import Backlog, BacklogMemory
+from sequencer.settlement.backlog import Backlog, BacklogMemory, trades_of
 from sequencer.snapshots import SnapshotFiles, SnapshotUnusable, make_snapshot, recover
 from sequencer.snapshots.earlier import EarlierStates
 from sequencer.verify_chain import SettledBatch
@@ -122,7 +122,7 @@ class VerifyReplay:
         sealed, found = self._backlog.sealed(batch_id), self._settled.get(batch_id)
         if sealed is None or found is None:
             return
-        self.findings.fills_settled += len(sealed.batch.fills)
+        self.findings.fills_settled += trades_of(sealed.batch)
         encoded, where = encode_batch(sealed.batch), f"batch {batch_id}"
         differ(self.findings, f"{where} hash", keccak(encoded), found.batch_hash)
         differ(self.findings, f"{where} calldata", encoded, found.calldata)

@@ -197,6 +197,10 @@ class ExchangeContracts:
         """Number of a lane's newest round, 0 before the first."""
         return int(await self._read(self.oracle.functions.last_round(lane), block))
 
+    async def sequencer(self) -> str:
+        """Who posts rounds and settles now; the governor may have rotated it."""
+        return str(await self._read(self.oracle.functions.sequencer(), "latest"))
+
     async def market_count(self, block: BlockIdentifier = "latest") -> int:
         """How many markets the vault has, ids from 0."""
         return int(await self._read(self.vault.functions.market_count(), block))

@@ -98,6 +98,7 @@ def tally(journal_path: Path) -> Tally:
         BatchSealed,
         FundingApplied,
         Liquidated,
+        Reversed,
         Trade,
         WithdrawalClaimed,
     )
@@ -106,10 +107,14 @@ def tally(journal_path: Path) -> Tally:
     from sequencer.replay import Applied, replay
 
     counts, hours, state = Tally(), set[int](), EngineState()
+    reversals: list[Reversed] = []
 
     def observe(applied: Applied) -> None:
         for event in applied.events:
             counts.fills_matched += isinstance(event, Trade)
+            if isinstance(event, Reversed):
+                counts.fills_matched -= event.trades_voided(reversals[-1] if reversals else None)
+                reversals.append(event)
             counts.batches += isinstance(event, BatchSealed)
             counts.liquidations += isinstance(event, Liquidated)
             counts.withdrawals += isinstance(event, WithdrawalClaimed)

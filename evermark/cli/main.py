@@ -18,6 +18,7 @@ from evermark.cli import (  # noqa: E402
     money,
     output,
     queue,
+    release,
     services,
     status,
     trade,
@@ -50,6 +51,7 @@ app.command(rich_help_panel=PARTS)(checks.deploy)
 app.add_typer(govern.app, name="govern", rich_help_panel=RUNNING)
 app.command(rich_help_panel=PARTS)(services.sequencer)
 app.add_typer(journal.app, name="journal", rich_help_panel=RUNNING)
+app.command(rich_help_panel=RUNNING)(release.release)
 app.add_typer(services.keeper_app, name="keeper", rich_help_panel=PARTS)
 app.command(rich_help_panel=PARTS)(services.actor)
 

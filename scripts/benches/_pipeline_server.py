@@ -107,7 +107,7 @@ async def keep_rounds(core: Core) -> None:
         await asyncio.sleep(0.5)
 
 
-async def serve(directory: Path) -> None:
+async def serve(directory: Path, processes: int) -> None:
     """Run the exchange until stdin closes; prints its port."""
     core = Core(directory, genesis(), lambda: int(time.time() * 1000))
     running = asyncio.ensure_future(core.run())
@@ -138,7 +138,7 @@ async def serve(directory: Path) -> None:
         facts=ExchangeFacts(chain_id=CHAIN_ID, vault=VAULT, oracle=ORACLE, inbox=VAULT, token=VAULT),
         status=dict,
         missing=list,
-        settings=GatewaySettings(limits=limits),
+        settings=GatewaySettings(limits=limits, signature_processes=processes),
     )
     await listen(create_runner(create_app(services)))
     rounds.cancel()
@@ -176,10 +176,12 @@ def main() -> None:
     """`DIRECTORY` serves the exchange, nothing the echo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path, nargs="?")
-    directory = parser.parse_args().directory
+    parser.add_argument("--signature-processes", type=int, default=0)
+    options = parser.parse_args()
+    directory = options.directory
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     let_threads_in()
-    uvloop.run(serve(directory) if directory else serve_echo())
+    uvloop.run(serve(directory, options.signature_processes) if directory else serve_echo())
 
 
 if __name__ == "__main__":

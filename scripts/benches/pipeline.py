@@ -35,16 +35,17 @@ from evermark.protocol.signing import digest, recover
 from sequencer.journal import Appended, SqliteJournal
 
 BATCH = 20  # orders of one signature
+PROCESSES = (0, 1, 2)  # that check signatures; with 0 the threads of the one process do
 BATCHES_AT_ONCE = 8  # under way on one socket: all of them are far fewer orders than the sequencer lets wait
 
 
 # --- the measurements
 
 
-def measure_exchange(orders: int, seconds: float) -> dict[str, Any]:
-    """Full load, then half of it."""
+def measure_exchange(orders: int, seconds: float, processes: int) -> dict[str, Any]:
+    """Full load, then half of it; signatures by threads, or by so many processes."""
     with tempfile.TemporaryDirectory() as directory:
-        server = Server(directory)
+        server = Server(directory, "--signature-processes", str(processes))
         messages = signed_messages(orders * 2)
 
         async def work(load: Load) -> dict[str, Any]:
@@ -74,10 +75,10 @@ def measure_exchange(orders: int, seconds: float) -> dict[str, Any]:
         return result
 
 
-def measure_batches(orders: int) -> dict[str, Any]:
+def measure_batches(orders: int, processes: int) -> dict[str, Any]:
     """Full load of order batches, one agent's signature each."""
     with tempfile.TemporaryDirectory() as directory:
-        server = Server(directory)
+        server = Server(directory, "--signature-processes", str(processes))
         messages = batch_messages(orders // BATCH, BATCH)
         warm = len(messages) // 4
 
@@ -152,10 +153,14 @@ def main() -> None:
     options = arguments()
     subprocess.run([sys.executable, "-m", "evermark.compile_engine"], check=False)
     recover_us = round(1e6 / measure_recovery(4_000), 1)
-    result = measure_exchange(options.orders, options.seconds)
-    result["cpu_per_recovery"] = round(result["server_cpu_us_per_order"] / recover_us, 2)
-    result |= measure_batches(options.orders)
-    result |= {
+    by_processes = {}
+    for processes in PROCESSES:
+        result = measure_exchange(options.orders, options.seconds, processes)
+        result["cpu_per_recovery"] = round(result["server_cpu_us_per_order"] / recover_us, 2)
+        result |= measure_batches(options.orders, processes)
+        by_processes[processes] = result
+    result = by_processes[PROCESSES[0]] | {
+        "by_signature_processes": {count: by_processes[count] for count in PROCESSES[1:]},
         "recover_us": recover_us,
         "commit_ms": round(1e3 / measure_commits(500, 1), 3),
         "group_of_256_commit_ms": round(256e3 / measure_commits(60, 256), 3),

@@ -360,6 +360,10 @@ class Reversed(Event, frozen=True):
     markets: int = 0  # how many stand listed (0 in old snapshots: all)
     round: int = 0  # the one that is in force again, where prices are taken back too
 
+    def trades_voided(self, before: "Reversed | None") -> int:
+        """How many trades it voids that the reversal before it had not: one to the same point goes over them again."""
+        return self.last_trade - max(self.first_trade - 1, before.last_trade if before is not None else 0)
+
 
 class ForeignBatchApplied(Event, frozen=True):
     """Somebody else's batch took effect, as it has on the chain."""

@@ -209,6 +209,9 @@ class _Gateway:
         return web.Response(body=content, content_type=kind)
 
     async def _live(self, _: web.Application) -> AsyncIterator[None]:
+        processes = self._settings.signature_processes
+        if processes:
+            await self._threads.start_processes(processes, self._services.history.store.path)
         self._tasks = tasks = [
             asyncio.create_task(self._hub.run(), name="gateway-hub"),
             asyncio.create_task(self._watch_lag(), name="gateway-lag"),
@@ -220,7 +223,7 @@ class _Gateway:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*tasks, return_exceptions=True)
-        self._threads.close()
+        await self._threads.close()
 
     async def _say_goodbye(self, _: web.Application) -> None:
         await self._sockets.close()

@@ -6,7 +6,7 @@ What is refused here is never journaled; margin, book and nonces are the engine'
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -40,6 +40,8 @@ from sequencer.pipeline import PipelineStopped
 SEQUENCE_AHEAD_S = 86_400  # a slot's sequence is milliseconds of at most a day ahead, so that it stays usable
 ERROR_START = b'{"error"'
 
+Outcome = TypeVar("Outcome")
+
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """A JSON body and the HTTP status that it travels under."""
@@ -66,7 +68,7 @@ class Desk:
         self._state = services.state
         self._limiter = limiter
         self._signers = signers
-        self._under_way: dict[bytes, asyncio.Future[Answer]] = {}
+        self._under_way: dict[bytes, asyncio.Future[list[Event]]] = {}  # by order hash: in the pipeline
 
     @property
     def overload(self) -> Refusal | None:
@@ -86,9 +88,9 @@ class Desk:
         first = recovered.known or self._remembered(order_hash)
         if first is not None:
             return _first_answer(first)
-        waiting = self._under_way.get(order_hash)
-        if waiting is not None:
-            return await asyncio.shield(waiting)
+        if order_hash in self._under_way:
+            events = await outcome(asyncio.shield(self._under_way[order_hash]))
+            return self._order_answer(order_hash, events)
         self._require_timely(order)
         command = PlaceOrder(
             account=account.account_id,
@@ -98,7 +100,10 @@ class Desk:
             signer=recovered.signer or NO_ADDRESS,
             client_id=request.client_id,
         )
-        return await self._place(command)
+        try:
+            return self._order_answer(order_hash, await outcome(self._place(command)))
+        finally:
+            del self._under_way[order_hash]
 
     async def orders(self, request: wire.OrdersRequest) -> Answer:
         """Place the orders of an `OrderBatch`, one account's under one agent's signature; an answer for each, in order."""
@@ -109,8 +114,8 @@ class Desk:
         account = self._account(orders[0])
         recovered = await self._signers.order_batch(orders, signature, request, account)
         self._limiter.order(account.account_id, len(orders))
-        answers: list[Answer | Awaitable[Answer]] = []
-        placed: list[PlaceOrder] = []
+        answers: list[Answer | asyncio.Future[list[Event]]] = []
+        placed: list[bytes] = []
         for order, hashed, path, known, client_id in zip(
             orders, recovered.struct_hashes, recovered.paths, recovered.known, client_ids, strict=True
         ):
@@ -131,11 +136,17 @@ class Desk:
                     client_id=client_id,
                     path=path,
                 )
-                placed.append(command)
-                self._under_way[hashed] = asyncio.get_running_loop().create_future()
-                answers.append(self._under_way[hashed])
-        await self._place_all(placed)
-        bodies = [(answer if isinstance(answer, Answer) else await answer).body for answer in answers]
+                answers.append(self._place(command))
+                placed.append(hashed)
+        try:
+            await outcome(asyncio.gather(*(each for each in answers if not isinstance(each, Answer))))
+        finally:
+            for hashed in placed:
+                del self._under_way[hashed]
+        bodies = [
+            (each if isinstance(each, Answer) else self._order_answer(hashed, each.result())).body
+            for hashed, each in zip(recovered.struct_hashes, answers, strict=True)
+        ]
         return Answer(b'{"orders":[' + b",".join(bodies) + b"]}")
 
     async def cancel(self, request: wire.CancelRequest) -> Answer:
@@ -213,31 +224,11 @@ class Desk:
         done = next(event for event in events if isinstance(event, Transferred))
         return Answer.of({"account": done.account, "target": done.target, "amount": wire_int(done.amount)})
 
-    async def _place(self, command: PlaceOrder) -> Answer:
-        """Submit one order; whoever repeats it meanwhile waits for the same answer."""
-        done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._under_way[command.order_hash] = done
-        try:
-            events = await submit(self._services, command)
-            answer = self._order_answer(command.order_hash, events)
-            done.set_result(answer)
-            return answer
-        finally:
-            del self._under_way[command.order_hash]
-            if not done.done():
-                done.cancel()
-
-    async def _place_all(self, commands: list[PlaceOrder]) -> None:
-        """Submit the orders of a batch at once, in order, and settle what is under way for each."""
-        try:
-            applied = await asyncio.gather(*(submit(self._services, command) for command in commands))
-            for command, events in zip(commands, applied, strict=True):
-                self._under_way[command.order_hash].set_result(self._order_answer(command.order_hash, events))
-        finally:
-            for command in commands:
-                done = self._under_way.pop(command.order_hash)
-                if not done.done():
-                    done.cancel()
+    def _place(self, command: PlaceOrder) -> "asyncio.Future[list[Event]]":
+        """Submit one order; whoever repeats it before it is forgotten again waits for the same answer."""
+        placing = asyncio.ensure_future(self._services.submit(command))
+        self._under_way[command.order_hash] = placing
+        return placing
 
     def _order_answer(self, order_hash: bytes, events: list[Event]) -> Answer:
         first = self._remembered(order_hash)
@@ -320,8 +311,13 @@ class Desk:
 
 async def submit(services: Services, command: AnyCommand) -> list[Event]:
     """The command's events once it is durable and applied. Raises Refusal when the pipeline ends before."""
+    return await outcome(services.submit(command))
+
+
+async def outcome(submitted: Awaitable[Outcome]) -> Outcome:
+    """What the pipeline gives. Raises Refusal when it ends before."""
     try:
-        return await services.submit(command)
+        return await submitted
     except PipelineStopped:
         message = "the sequencer is stopping; the journal knows the outcome"
         raise refuse(RejectCode.NOT_READY, message, outcome="unknown", retry_after_ms=1_000) from None

@@ -57,6 +57,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     body_timeout_s: float = 10.0
     keepalive_s: float = 30.0
     signature_threads: int = 2
+    signature_processes: int = 0  # that check orders in their stead
     signatures_waiting: int = 1_024  # messages whose check is under way; orders beyond are refused
     socket_queue_messages: int = 2_000  # unsent messages from which a WebSocket client counts as not reading
     socket_queue_bytes: int = 4 * 2**20

@@ -9,9 +9,10 @@ from evermark.protocol.reject import RejectCode
 from evermark.protocol.signing import FundingReport, Liquidate, PriceReport, domain_separator
 from sequencer.engine.state import Account
 from sequencer.gateway import parse, wire
+from sequencer.gateway.checking import Recovered, RecoveredOrders
 from sequencer.gateway.refusal import Refusal, refuse
 from sequencer.gateway.services import Services
-from sequencer.gateway.verify import Recovered, RecoveredOrders, SignatureThreads
+from sequencer.gateway.verify import SignatureThreads
 
 VAULT_DOMAIN = "Evermark"
 ORACLE_DOMAIN = "Evermark Oracle"

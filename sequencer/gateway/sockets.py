@@ -132,6 +132,11 @@ class Sockets:
     async def _serve(self, connection: Connection, ip: str) -> None:
         room = asyncio.Semaphore(REQUESTS_AT_ONCE)
         requests: set[asyncio.Task[None]] = set()
+
+        def answered(task: asyncio.Task[None]) -> None:
+            requests.discard(task)
+            room.release()
+
         helpers = [
             asyncio.create_task(connection.write()),
             asyncio.create_task(connection.cut_when_slow()),
@@ -146,8 +151,7 @@ class Sockets:
                 await room.acquire()
                 task = asyncio.create_task(self._answer(connection, ip, message.data))
                 requests.add(task)
-                task.add_done_callback(requests.discard)
-                task.add_done_callback(lambda _: room.release())
+                task.add_done_callback(answered)
         finally:
             if connection.slow.is_set():
                 self._metrics.slow_clients.inc()

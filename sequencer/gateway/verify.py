@@ -1,5 +1,5 @@
-"""Signatures off the event loop: a few threads recover keys (coincurve lets go of the interpreter lock meanwhile), a
-chunk of waiting messages at a time, so that a crowd costs one hand-over and not one each.
+"""Signatures off the event loop: a few threads recover keys (coincurve lets go of the interpreter lock meanwhile), or processes
+where the operator wants some, a chunk of waiting messages at a time, so that a crowd costs one hand-over and not one each.
 
 Cancels and keepers' messages have a lane of their own and go first; orders beyond what the other lane holds are refused
 before their signature costs anything.
@@ -7,24 +7,25 @@ before their signature costs anything.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-import msgspec
+import structlog
 
-from evermark.protocol.merkle import Path, merkle_paths
-from evermark.protocol.orders import Order, OrderBatch, Signature
+from evermark.protocol.orders import Order, Signature
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.signing import (
     Message,
     SignatureRefused,
     digest,
-    digest_of,
     domain_separator,
     recover,
     struct_hash,
 )
+from sequencer.gateway.checking import Lookup, Outcome, Question, Recovered, RecoveredOrders, check
+from sequencer.gateway.processes import CheckingProcess, ProcessLost
 from sequencer.gateway.refusal import Refusal, refuse
 
 CHUNK = 64
@@ -34,56 +35,17 @@ RETRY_AFTER_MS = 500
 USUAL_CHAINS = (1, 31337, 1337, 10, 137, 8453, 42161, 11155111)
 
 
-class Recovered(msgspec.Struct, frozen=True, gc=False):
-    """Who signed: `signer` is None when no key recovers. `known` is the first answer to an order seen
-    before.
-    """
-
-    digest: bytes
-    struct_hash: bytes
-    signer: bytes | None
-    known: bytes | None
-
-
-class RecoveredOrders(msgspec.Struct, frozen=True, gc=False):
-    """Who signed an order batch, and for each of its orders struct hash, path to the root and stored first answer."""
-
-    digest: bytes
-    signer: bytes | None
-    struct_hashes: list[bytes]
-    paths: list[Path]
-    known: list[bytes | None]
-
-
-Outcome = Recovered | RecoveredOrders
+log = structlog.get_logger("gateway")
 
 
 class _Job:
-    __slots__ = ("account", "done", "message", "outcome", "separator", "signature")
+    __slots__ = ("account", "done", "outcome", "question")
 
-    def __init__(
-        self,
-        message: Message | tuple[Order, ...],
-        separator: bytes,
-        signature: Signature,
-        account: int,
-    ) -> None:
+    def __init__(self, question: Question, account: int) -> None:
         self.account = account  # 0: none
-        self.message = message  # a tuple: the orders of one OrderBatch
-        self.separator = separator
-        self.signature = signature
+        self.question = question
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.outcome: Outcome | BaseException | None = None
-
-    @property
-    def messages(self) -> Sequence[Message]:
-        """What is hashed: the message, or each order of a batch."""
-        return self.message if isinstance(self.message, tuple) else (self.message,)
-
-    @property
-    def is_of_orders(self) -> bool:
-        """Repetitions of orders get their first answer again; nothing else is remembered."""
-        return isinstance(self.message, Order | tuple)
 
 
 class _Lane:
@@ -99,9 +61,7 @@ class _Lane:
 class SignatureThreads:
     """`recover` answers from the threads. `lookup` finds the stored first answers to orders, from any thread."""
 
-    def __init__(
-        self, threads: int, lookup: Callable[[Sequence[bytes]], dict[bytes, bytes]], room: int
-    ) -> None:
+    def __init__(self, threads: int, lookup: Lookup, room: int) -> None:
         """At most `room` messages that are not urgent are under way."""
         self._threads = threads
         self._room = room
@@ -110,7 +70,16 @@ class SignatureThreads:
         self._urgent, self._normal = _Lane(), _Lane()
         self._normal_of: Counter[int] = Counter()  # unanswered in the normal lane, by account
         self._busy = 0
+        self._processes: list[CheckingProcess] = []
+        self._idle: list[CheckingProcess] = []
         self._closed = False
+
+    async def start_processes(self, count: int, history: Path) -> None:
+        """From now on processes check what is not urgent; `history` is where they look for first answers. Should they end, the
+        threads do it again."""
+        starting = (CheckingProcess.start(history) for _ in range(count))
+        self._processes = list(await asyncio.gather(*starting))
+        self._idle = list(self._processes)
 
     async def recover(
         self,
@@ -125,7 +94,12 @@ class SignatureThreads:
         orders of one connection do not overtake each other; `urgent` ones overtake those of other accounts.
 
         Raises Refusal (OVERLOADED) for one that is not urgent while too many wait."""
-        job = _Job(message, separator, signature, account)
+        signed = signature.to_bytes()
+        if isinstance(message, Order):
+            question = Question(separator, signed, (message,))
+        else:
+            question = Question(separator, signed, hashed=struct_hash(message))
+        job = _Job(question, account)
         self._ask(job, urgent)
         return await job.done  # type: ignore[no-any-return]
 
@@ -133,7 +107,7 @@ class SignatureThreads:
         self, orders: Sequence[Order], separator: bytes, signature: Signature, account: int
     ) -> RecoveredOrders:
         """The signer of an order batch, in its turn among the questions. Raises Refusal (OVERLOADED)."""
-        job = _Job(tuple(orders), separator, signature, account)
+        job = _Job(Question(separator, signature.to_bytes(), tuple(orders), True), account)
         self._ask(job, False)
         return await job.done  # type: ignore[no-any-return]
 
@@ -174,26 +148,52 @@ class SignatureThreads:
             self._pool, _find_chain, message, contract, name, signature, signers
         )
 
-    def close(self) -> None:
-        """End the threads; what waits is forgotten with its connections."""
+    @property
+    def process_ids(self) -> list[int]:
+        """Of the processes that are still asked."""
+        return [process.pid for process in self._processes]
+
+    async def close(self) -> None:
+        """End threads and processes; what waits is forgotten with its connections."""
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.gather(*(process.close() for process in self._processes))
 
     def _hand_over(self) -> None:
         if self._closed:
             return
-        loop = asyncio.get_running_loop()
-        while self._busy < self._threads:
-            lane = self._urgent if self._urgent.waiting else self._normal
-            chunk, lane.waiting = lane.waiting[:CHUNK], lane.waiting[CHUNK:]
-            if not chunk:
-                return
-            self._busy += 1
-            work = loop.run_in_executor(self._pool, self._recover_chunk, chunk)
-            work.add_done_callback(lambda work, chunk=chunk: self._answer(chunk, work))  # type: ignore[misc]
+        while self._urgent.waiting and self._busy < self._threads:
+            self._begin(self._urgent)
+        while self._normal.waiting and (self._idle if self._processes else self._busy < self._threads):
+            self._begin(self._normal, self._idle.pop() if self._processes else None)
 
-    def _answer(self, chunk: list[_Job], work: "asyncio.Future[list[Outcome]]") -> None:
-        self._busy -= 1
+    def _begin(self, lane: _Lane, process: CheckingProcess | None = None) -> None:
+        chunk, lane.waiting = lane.waiting[:CHUNK], lane.waiting[CHUNK:]
+        questions = [job.question for job in chunk]
+        if process is None:
+            self._busy += 1
+            work = self._in_thread(questions)
+        else:
+            work = asyncio.ensure_future(self._in_process(process, questions))
+        work.add_done_callback(lambda work: self._answer(chunk, work, process is None))
+
+    def _in_thread(self, questions: Sequence[Question]) -> "asyncio.Future[list[Outcome]]":
+        return asyncio.get_running_loop().run_in_executor(self._pool, check, questions, self._lookup)
+
+    async def _in_process(self, process: CheckingProcess, questions: Sequence[Question]) -> list[Outcome]:
+        try:
+            outcomes = await process.check(questions)
+        except ProcessLost as lost:
+            if not self._closed:
+                log.error("the threads check what a process did not", reason=str(lost))
+            self._processes.remove(process)
+            return await self._in_thread(questions)
+        self._idle.append(process)
+        return outcomes
+
+    def _answer(self, chunk: list[_Job], work: "asyncio.Future[list[Outcome]]", was_thread: bool) -> None:
+        if was_thread:
+            self._busy -= 1
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
         for at, job in enumerate(chunk):
             job.outcome = work.result()[at] if error is None else error
@@ -206,24 +206,6 @@ class SignatureThreads:
                     if not self._normal_of[job.account]:
                         del self._normal_of[job.account]
         self._hand_over()
-
-    def _recover_chunk(self, chunk: list[_Job]) -> list[Outcome]:
-        hashes = [[struct_hash(message) for message in job.messages] for job in chunk]
-        asked = [
-            each for job, hashed in zip(chunk, hashes, strict=True) if job.is_of_orders for each in hashed
-        ]
-        known = self._lookup(asked)
-        return [_outcome(job, hashed, known) for job, hashed in zip(chunk, hashes, strict=True)]
-
-
-def _outcome(job: _Job, hashes: list[bytes], known: dict[bytes, bytes]) -> Outcome:
-    if not isinstance(job.message, tuple):
-        signed = digest_of(job.separator, hashes[0])
-        return Recovered(signed, hashes[0], _signer(signed, job.signature), known.get(hashes[0]))
-    root, paths = merkle_paths(hashes)
-    signed = digest(job.separator, OrderBatch(root=root))
-    first_answers = [known.get(hashed) for hashed in hashes]
-    return RecoveredOrders(signed, _signer(signed, job.signature), hashes, paths, first_answers)
 
 
 def _deliver(job: _Job) -> None:

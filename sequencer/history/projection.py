@@ -5,17 +5,19 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from copy import copy
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import structlog
-from sqlalchemy import Connection, Select, func, literal_column, select
+from sqlalchemy import Connection, Select, literal_column, select
 
 from evermark.protocol.orders import SIDE_TEXT
 from sequencer.engine.commands import ForeignBatch, Genesis, InboxEntry, PlaceOrder, Reverse
 from sequencer.engine.events import (
+    AccountRegistered,
     CollateralChanged,
     CommandRejected,
     Event,
@@ -33,16 +35,17 @@ from sequencer.engine.events import (
 )
 from sequencer.garbage import without_collector
 from sequencer.history import tables
-from sequencer.history.candles import Candle, CandleBuilder
+from sequencer.history.candles import CandleBuilder
+from sequencer.history.owners import Owners
 from sequencer.history.queries import Queries
-from sequencer.history.records import OPEN_STATES, OrderRecord, new_record
-from sequencer.history.recount import recount
-from sequencer.history.store import HistoryGap, Store, Voided, VoidedCandles, WriteBatch, fetch
+from sequencer.history.records import OPEN_STATES, OrderRecord, ledger_row, new_record
+from sequencer.history.recount import newest_candles, recount
+from sequencer.history.store import HistoryGap, Row, Store, Voided, VoidedCandles, WriteBatch, fetch
 from sequencer.journal.records import JournalRefused
 from sequencer.replay import Applied
 
 RECENT_ORDERS = 50_000  # ended orders kept in memory for repetitions and status questions
-FLUSH_S = 0.05
+FLUSH_S = 0.25  # an order costs half as much among a thousand as among a hundred
 REPLAY_FLUSH_ROWS = 20_000  # rows gathered before a replay writes them
 # Changes of collateral that the fills, or the marks of a reversal, already tell.
 TOLD_CAUSES = frozenset({"trade", "fee", "reversal"})
@@ -79,6 +82,7 @@ class History(Queries):
         self._voided_candles: list[VoidedCandles] = []
         self._row_count = 0
         self._candles = CandleBuilder()
+        self._owners = Owners()
         self._arrived: asyncio.Event | None = None  # set while `run` works
         self._load()
 
@@ -160,17 +164,18 @@ class History(Queries):
 
     def flush(self) -> "Future[None]":
         """Hand everything that waits to the store's thread; a concurrent future of its completion."""
-        rows, self._rows = self._rows, {}
-        if self._dirty:
-            rows["orders"] = [msgspec.structs.asdict(record) for record in self._dirty.values()]
+        rows: dict[str, Sequence[Row]] = {**self._rows}
+        if self._dirty:  # copies, since what follows changes them while the thread writes
+            rows["orders"] = [copy(record) for record in self._dirty.values()]
         if self._candles.changed:
-            rows["candles"] = [msgspec.structs.asdict(candle) for candle in self._candles.changed.values()]
+            rows["candles"] = [copy(candle) for candle in self._candles.changed.values()]
+        self._rows = {}
         self._dirty, self._candles.changed, self._row_count = {}, {}, 0
         voided, self._voided = self._voided, []
         candles, self._voided_candles = self._voided_candles, []
-        return self.store.write(
-            WriteBatch(rows, self.sequence, self._journal_hash, self._genesis_hash, voided, candles)
-        )
+        moved, self._owners.moved = self._owners.moved, []
+        about = self.sequence, self._journal_hash, self._genesis_hash
+        return self.store.write(WriteBatch(rows, *about, voided, candles, moved))
 
     async def run(self) -> None:
         """Store what arrives until cancelled."""
@@ -199,16 +204,9 @@ class History(Queries):
             records = self.store.read_now(lambda db: _stored(db, waiting) + _stored(db, recent))
         for record in sorted(records, key=attrgetter("journal_sequence")):
             self._remember(record)
-        table = tables.candles.c
-        newest = select(table.market, table.interval, func.max(table.t).label("t")).group_by(
-            table.market, table.interval
-        )
-        last = newest.subquery().c
-        latest = select(tables.candles).where(
-            table.market == last.market, table.interval == last.interval, table.t == last.t
-        )
-        for row in self.store.read_now(lambda connection: fetch(connection, latest)):
-            self._candles.resume(Candle(**row))
+        for candle in self.store.read_now(newest_candles):
+            self._candles.resume(candle)
+        self.store.read_now(self._owners.load)
 
     def _place(self, applied: Applied) -> OrderRecord | None:
         """The new order's record; None for a repetition, which must not disturb the first.
@@ -262,6 +260,20 @@ class History(Queries):
         for candles, left in self.store.read_now(lambda connection: recount(connection, *void)):
             self._voided_candles.append(candles)
             self._candles.replace(candles.market, left)
+        orders = self._orders.values()
+        self.store.read_now(lambda connection: self._owners.reverse(connection, event.after, orders))
+        self._find_clients_again()
+
+    def _registered(self, event: AccountRegistered, applied: Applied, line: int) -> None:
+        about = {"owner": event.owner, "sub_account": event.sub_account, "journal_sequence": applied.sequence}
+        self._row("accounts", {"account": event.account} | about)
+        if self._owners.register(event, self._orders.values()):
+            self._find_clients_again()
+
+    def _find_clients_again(self) -> None:
+        self._by_client = {
+            (one.account, one.client_id): one.order_hash for one in self._orders.values() if one.client_id
+        }
 
     def _record(self, order_hash: bytes) -> OrderRecord | None:
         """An order of any age, to be changed."""
@@ -280,7 +292,7 @@ class History(Queries):
 
     def _collateral(self, event: CollateralChanged, applied: Applied, line: int) -> None:
         if event.cause not in TOLD_CAUSES:
-            self._row("ledger", _ledger_row(event, applied, line))
+            self._row("ledger", ledger_row(event, applied, line))
 
     def _funding(self, event: FundingApplied, applied: Applied, line: int) -> None:
         symbol = self._symbols[event.market_id]
@@ -290,17 +302,15 @@ class History(Queries):
     def _order_event(self, event: OrderEvent, applied: Applied, line: int) -> None:
         restored = isinstance(event, OrderRestored)
         record = self._record(event.order_hash) if restored else self._orders.get(event.order_hash)
-        if record is None:
-            return
-        if isinstance(event, OrderRestored):
+        if record is None or (record.status == "voided" and not restored):
+            return  # that it left the book is part of being void
+        if isinstance(event, OrderAccepted):
+            record.status, record.filled = "open", event.filled
+        elif isinstance(event, OrderRestored):
             record.status, record.filled = "open" if event.triggered else "untriggered", event.filled
             record.reason = ""
-        elif record.status == "voided":
-            return  # that it left the book is part of being void
         elif isinstance(event, CommandRejected):
             record.reason = event.reject.code.name
-        elif isinstance(event, OrderAccepted):
-            record.status, record.filled = "open", event.filled
         elif isinstance(event, OrderWaits):
             record.status = "untriggered"
         elif isinstance(event, OrderTriggered):
@@ -357,6 +367,7 @@ class History(Queries):
 # What becomes of each kind of event; the others leave nothing in the history.
 _COUNTED: dict[type, Callable[[History, Any, Applied, int], None]] = {
     Trade: History._trade,
+    AccountRegistered: History._registered,
     CollateralChanged: History._collateral,
     FundingApplied: History._funding,
     Reversed: History._reverse,
@@ -381,16 +392,3 @@ def _keep_first_answer(record: OrderRecord, applied: Applied) -> None:
     else:
         body = record.to_json()
     record.first_answer = msgspec.json.encode(body)
-
-
-def _ledger_row(event: CollateralChanged, applied: Applied, line: int) -> dict[str, Any]:
-    return {
-        "journal_sequence": applied.sequence,
-        "line": line,
-        "account": event.account,
-        "cause": event.cause,
-        "amount": event.delta,
-        "collateral": event.collateral,
-        "time_ms": applied.stamp_ms,
-        "voided": False,
-    }

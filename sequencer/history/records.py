@@ -6,6 +6,8 @@ import msgspec
 
 from evermark.protocol.orders import NO_ADDRESS, SIDE_TEXT, TIME_IN_FORCE_TEXT, TRIGGER_TEXT
 from sequencer.engine.commands import PlaceOrder
+from sequencer.engine.events import CollateralChanged
+from sequencer.replay import Applied
 
 OPEN_STATES = ("open", "untriggered", "triggered")
 AVERAGE_DECIMALS = 6  # of an average price in ticks, rounded down; for display
@@ -136,6 +138,20 @@ def new_record(command: PlaceOrder, journal_sequence: int, stamp_ms: int) -> Ord
         time_ms=stamp_ms,
         journal_sequence=journal_sequence,
     )
+
+
+def ledger_row(event: CollateralChanged, applied: Applied, line: int) -> dict[str, Any]:
+    """A row of `ledger`: a change of collateral that is no trade."""
+    return {
+        "journal_sequence": applied.sequence,
+        "line": line,
+        "account": event.account,
+        "cause": event.cause,
+        "amount": event.delta,
+        "collateral": event.collateral,
+        "time_ms": applied.stamp_ms,
+        "voided": False,
+    }
 
 
 def wire_int(value: int) -> int | str:

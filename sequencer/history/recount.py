@@ -35,6 +35,15 @@ def recount(
     return found
 
 
+def newest_candles(connection: Connection) -> list[Candle]:
+    """Of each market and length, as the last run left it."""
+    table = tables.candles.c
+    newest = select(table.market, table.interval, func.max(table.t).label("t"))
+    last = newest.group_by(table.market, table.interval).subquery().c
+    same = table.market == last.market, table.interval == last.interval, table.t == last.t
+    return [Candle(**row) for row in fetch(connection, select(tables.candles).where(*same))]
+
+
 def _left(connection: Connection, market: str, first_trade: int, since_s: int) -> list[Candle]:
     left = _shortest(connection, market, first_trade, since_s)
     candles = [left] if left is not None else []

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,13 +19,14 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
 from sequencer.crash_points import reached
+from sequencer.first_answers import first_answers
 from sequencer.history import tables
 from sequencer.history.candles import INTERVALS_S, bucket
 
 Result = TypeVar("Result")
+Row = dict[str, Any] | msgspec.Struct
 RETRY_S = 1.0
-ASKED_AT_ONCE = 256  # order hashes of one statement
-LAYOUT = 5  # raise it with any change of the tables or of what is in them; the journal rebuilds a projection of another one
+LAYOUT = 6  # raise it with any change of the tables or of what is in them; the journal rebuilds a projection of another one
 
 log = structlog.get_logger("history")
 
@@ -52,15 +53,23 @@ class VoidedCandles(msgspec.Struct, frozen=True):
     since_s: int
 
 
+class Moved(msgspec.Struct, frozen=True):
+    """Whatever is of an account gets another id."""
+
+    account: int
+    to: int
+
+
 class WriteBatch(msgspec.Struct, frozen=True):
     """Everything that one transaction stores, and the journal position that it brings the projection to."""
 
-    rows: dict[str, list[dict[str, Any]]]  # table name -> rows
+    rows: dict[str, Sequence[Row]]  # by table name
     sequence: int
     journal_hash: bytes
     genesis_hash: bytes = b""  # of the journal's first record
     voided: Sequence["Voided"] = ()  # marked after the rows are written
     voided_candles: Sequence["VoidedCandles"] = ()  # go before they are
+    moved: Sequence["Moved"] = ()  # before them too, in this order
 
 
 class Store:
@@ -105,13 +114,7 @@ class Store:
         if reader is None:
             reader = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, check_same_thread=False)
             self._readers.connection = reader
-        answers: dict[bytes, bytes] = {}
-        for at in range(0, len(order_hashes), ASKED_AT_ONCE):
-            some = order_hashes[at : at + ASKED_AT_ONCE]
-            marks = ",".join("?" * len(some))
-            query = f"SELECT order_hash, first_answer FROM orders WHERE order_hash IN ({marks})"
-            answers.update(reader.execute(query, some))
-        return answers
+        return first_answers(reader, order_hashes)
 
     def close(self) -> None:
         """Finish what was asked and close the file."""
@@ -160,6 +163,8 @@ class Store:
         with self._connection.begin():
             for candles in batch.voided_candles:
                 _remove(self._connection, candles)
+            for moved in batch.moved:
+                _move(self._connection, moved)
             for name, values in rows.items():
                 upsert = _UPSERTS[name]
                 self._connection.exec_driver_sql(upsert.sql, [upsert.bind(row) for row in values])
@@ -185,14 +190,15 @@ class _Upsert:
         }
         whole = statement.on_conflict_do_update(index_elements=keys, set_=changes)
         self.sql = str(whole.compile(dialect=sqlite.dialect()))
-        self._values = itemgetter(*(column.name for column in table.c))
+        names = [column.name for column in table.c]
+        self._values, self._fields = itemgetter(*names), attrgetter(*names)
         self._texts = [at for at, column in enumerate(table.c) if isinstance(column.type, tables.Quote)]
 
-    def bind(self, row: dict[str, Any]) -> tuple[Any, ...]:
+    def bind(self, row: Row) -> tuple[Any, ...]:
         """The row as SQLite takes it: integers of any size as text."""
-        values = self._values(row)
+        values = self._values(row) if isinstance(row, dict) else self._fields(row)
         if not self._texts:
-            return values  # type: ignore[no-any-return]
+            return values
         bound = list(values)
         for at in self._texts:
             bound[at] = str(bound[at])
@@ -208,6 +214,16 @@ def _mark(connection: Connection, voided: Voided) -> None:
         connection.execute(update(table).where(within).values(voided=True))
     lines = tables.ledger.c.journal_sequence.between(voided.first_sequence, voided.last_sequence)
     connection.execute(update(tables.ledger).where(lines).values(voided=True))
+
+
+def _move(connection: Connection, moved: Moved) -> None:
+    for table in (tables.orders, tables.fills, tables.ledger):
+        connection.execute(update(table).where(table.c.account == moved.account).values(account=moved.to))
+    known = tables.accounts.c.account == moved.account
+    if moved.to > 0:  # its owner registers again, which makes a row of its own
+        connection.execute(delete(tables.accounts).where(known))
+    else:
+        connection.execute(update(tables.accounts).where(known).values(account=moved.to))
 
 
 def _remove(connection: Connection, candles: VoidedCandles) -> None:

@@ -102,6 +102,16 @@ ledger = Table(
     Index("ledger_by_account", "account", "journal_sequence"),
 )
 
+# Whose each account is. One whose registration a reversal took back has an id below zero until its owner registers again.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("account", BigInteger, primary_key=True),
+    Column("owner", LargeBinary(20), nullable=False),
+    Column("sub_account", Integer, nullable=False),
+    Column("journal_sequence", BigInteger, nullable=False),
+)
+
 trades = Table(
     "trades",
     metadata,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from evermark.protocol.batch import Batch
+from evermark.protocol.batch import FILL_CASH, Batch
 from evermark.protocol.oracle import Round, SignedFundingReport, SignedPriceReport
 from evermark.protocol.units import BrokenInvariant, check
 from sequencer import metrics
@@ -220,7 +220,7 @@ class Backlog:
         for confirmed in [key for key in self._batches if key <= batch_id]:
             batch = self._batches.pop(confirmed).batch
             final_round = max(final_round, batch.round)
-            self.fills_settled += len(batch.fills)
+            self.fills_settled += trades_of(batch)
             self.settled_sequence = self._sealed_at.pop(confirmed)
             self.confirmed_sequence = batch.journal_sequence
             self.entries_settled += len(batch.inbox)
@@ -238,8 +238,7 @@ class Backlog:
             self._rounds = [known for known in self._rounds if known.round.round <= event.round]
         self.last_sealed = event.batch_id
         self.reversals += 1
-        known = self.last_reversal.last_trade if self.last_reversal is not None else 0  # void already
-        self.fills_voided += event.last_trade - max(event.first_trade - 1, known)
+        self.fills_voided += event.trades_voided(self.last_reversal)
         self.last_reversal, self.reversed_sequence = event, sequence
         metrics.REVERSALS.inc()
         self.changed.set()
@@ -254,6 +253,11 @@ class Backlog:
     def _command(self, sequence: int) -> object:
         record = self._record(sequence)
         return decode_command(record.payload, record.sequence)
+
+
+def trades_of(batch: Batch) -> int:
+    """How many of its fills are trades; positions that end in cash are none."""
+    return sum(fill.kind != FILL_CASH for fill in batch.fills)
 
 
 def _refused(applied: Applied) -> bool:

@@ -141,6 +141,11 @@ class ExchangeChain:
                     return min(earliest, (hour + 1) * HOUR_S + HOUR_OVERDUE_S)
         return earliest
 
+    async def sequencer(self) -> str:
+        """Who posts rounds and settles now, by the newest block."""
+        async with _asking():
+            return await self._contracts.sequencer()
+
     async def time_of(self, block_number: int) -> int:
         """A block's time."""
         async with _asking():

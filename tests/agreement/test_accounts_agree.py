@@ -7,7 +7,8 @@ from evermark.protocol.markets import load_markets
 from evermark.protocol.orders import Side, Trigger
 from tests import fast_evm
 from tests.agreement.exchange import Exchange, signer
-from tests.agreement.test_engine_and_vault import PRICES, SEED_USDC, START, fallen
+from tests.agreement.random_traders import PRICES, START, fallen
+from tests.agreement.streams import SEED_USDC
 
 
 @pytest.fixture

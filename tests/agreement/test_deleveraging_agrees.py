@@ -10,7 +10,8 @@ from evermark.protocol.orders import Side
 from sequencer.engine.events import Liquidated
 from tests import fast_evm
 from tests.agreement.exchange import signer
-from tests.agreement.test_engine_and_vault import PRICES, START, RandomTraders, fallen
+from tests.agreement.random_traders import PRICES, START, fallen
+from tests.agreement.streams import without_a_fund
 from tests.agreement.three_ways import ThreeWays
 
 
@@ -54,27 +55,7 @@ def test_random_streams_without_a_fund_agree():
     for seed in range(11, 19):
         if seen["deleveraged"] >= 5 and seen["written off"] >= 1:
             break
-        with boa.swap_env(fast_evm.fresh()):
-            exchange = ThreeWays(load_markets(), START)
-            exchange.round(PRICES)
-            seen += run_stream(exchange, seed)
+        seen += without_a_fund(seed)
     assert seen["deleveraged"] >= 5, seen
     assert seen["written off"] >= 1, seen
     assert seen["batches"] > 10, seen
-
-
-def run_stream(exchange: ThreeWays, seed: int) -> Counter:
-    """150 steps of eight traders; what was seen."""
-    traders = RandomTraders(exchange, seed, violence=6)
-    exchange.round(PRICES)
-    batches = 0
-    for step in range(150):
-        if step % 30 == 0:
-            traders.pair_up()
-        traders.step()
-        exchange.confirm()
-        if len(exchange.settled) > batches and not exchange.state.batch.fills:
-            traders.finish_batches()
-            exchange.compare()
-            batches = len(exchange.settled)
-    return traders.seen + Counter(batches=batches)

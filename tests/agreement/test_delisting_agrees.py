@@ -22,7 +22,7 @@ from sequencer.engine.events import (
 from sequencer.engine.snapshot import restore, snapshot
 from tests import fast_evm
 from tests.agreement.exchange import signer
-from tests.agreement.test_engine_and_vault import PRICES, START
+from tests.agreement.random_traders import PRICES, START
 from tests.agreement.three_ways import ThreeWays
 
 MARKET, OTHER = 0, 1

@@ -13,10 +13,9 @@ from sequencer.engine.commands import InboxEntryKind
 from sequencer.engine.events import Deleveraged, EntryApplied, EntrySkipped, ForcedClose, Liquidated
 from tests import fast_evm
 from tests.agreement.exchange import hex_address, signer
-from tests.agreement.test_engine_and_vault import PRICES, START, RandomTraders, fallen
+from tests.agreement.random_traders import ALL, PRICES, START, fallen, of_type
+from tests.agreement.streams import leaving
 from tests.agreement.three_ways import ThreeWays
-
-ALL = 2**62 - 1
 
 
 @pytest.fixture
@@ -26,10 +25,6 @@ def exchange():
         made.donate(100_000 * 10**6)
         made.round(PRICES)
         yield made
-
-
-def of_type(events, kind):
-    return [event for event in events if isinstance(event, kind)]
 
 
 def open_positions(exchange):
@@ -140,29 +135,6 @@ def test_liquidations_by_the_inbox_and_closes_against_the_fund_agree(traded):
     traded.compare()
 
 
-class Leavers(RandomTraders):
-    """Random traders who also close by the inbox, and keepers who liquidate by it."""
-
-    def _escape(self):
-        """Whoever deposits behind an entry that waits has no account yet."""
-        return [] if self.exchange.waiting else super()._escape()
-
-    def leave(self) -> None:
-        """A close of a random part of a random position, or a liquidation of anybody."""
-        trader, market = self.random.choice(self.traders), self.random.randrange(len(PRICES))
-        lots = self.random.choice([ALL, self.random.randrange(1, 20_000)])
-        if self.random.random() < 0.8:
-            events = self.exchange.request_close(trader, market, lots)
-        else:
-            events = self.exchange.request_liquidation(trader, self.exchange.account(trader))
-        for event in events:
-            if isinstance(event, ForcedClose):
-                by_book = event.counterparty not in {told.account for told in of_type(events, Deleveraged)}
-                self.seen["by book or fund" if by_book else "by the queue"] += 1
-        self.seen["left"] += len(of_type(events, EntryApplied))
-        self._count(events)
-
-
 @pytest.mark.safety("C02", "contract")
 @pytest.mark.safety("C02", "sequencer")
 def test_random_streams_with_closes_agree():
@@ -171,30 +143,5 @@ def test_random_streams_with_closes_agree():
     for seed in range(6):
         if min(seen["by the queue"], seen["by book or fund"], seen["left"]) >= 4:
             break
-        with boa.swap_env(fast_evm.fresh()):
-            exchange = ThreeWays(load_markets(), START)
-            exchange.donate(20_000 * 10**6)
-            exchange.round(PRICES)
-            seen += run_stream(exchange, seed)
+        seen += leaving(seed)
     assert min(seen["by the queue"], seen["by book or fund"], seen["left"]) >= 4, seen
-
-
-def run_stream(exchange: ThreeWays, seed: int) -> Counter:
-    """120 steps of eight traders; what was seen."""
-    traders = Leavers(exchange, seed, violence=3)
-    exchange.round(PRICES)
-    batches = 0
-    for step in range(120):
-        if step % 30 == 0:
-            traders.pair_up()
-        traders.step()
-        if step % 5 == 0:
-            traders.leave()
-        exchange.confirm()
-        exchange.retry_entry()
-        if len(exchange.settled) > batches and not exchange.state.batch.fills:
-            traders.finish_batches()
-            if not exchange.state.batch.fills:
-                exchange.compare()
-            batches = len(exchange.settled)
-    return traders.seen

@@ -12,7 +12,7 @@ from sequencer.engine.commands import ChainRestarted
 from sequencer.engine.events import CommandRejected, Liquidated, WithdrawalClaimed
 from tests import fast_evm
 from tests.agreement.exchange import signer
-from tests.agreement.test_engine_and_vault import PRICES, START, fallen
+from tests.agreement.random_traders import PRICES, START, fallen
 from tests.agreement.three_ways import ThreeWays
 
 FEED = Path(__file__).parents[1] / "contracts" / "mocks" / "Feed.vy"

@@ -11,7 +11,7 @@ from evermark.protocol.outflow import DAY_FLOOR, HOUR_FLOOR, MAX_DELAY_S
 from sequencer.engine.events import WithdrawalClaimed
 from tests import fast_evm
 from tests.agreement.exchange import signer
-from tests.agreement.test_engine_and_vault import PRICES, START
+from tests.agreement.random_traders import PRICES, START
 from tests.agreement.three_ways import ThreeWays
 
 USDC = 10**6

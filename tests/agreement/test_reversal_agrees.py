@@ -11,9 +11,9 @@ from evermark.protocol.markets import load_markets
 from sequencer.engine.commands import MarketMode, ReversalCause
 from sequencer.engine.events import CashSettled, CommandRejected, MarketListed, Trade
 from sequencer.engine.snapshot import restore, snapshot
+from tests.agreement.random_traders import PRICES, START
 from tests.agreement.reversing import Reversing
 from tests.agreement.test_delisting_agrees import delist, of_type, positions, priced, touch
-from tests.agreement.test_engine_and_vault import PRICES, START
 from tests.agreement.test_governance_agrees import PEPE, PEPE_PRICE, trade, words_agree
 
 MARKET, OTHER = 0, 1

@@ -17,7 +17,7 @@ from evermark.chain.overdue import OverdueWork
 from evermark.cli.errors import CliError
 from evermark.cli.govern import app
 from evermark.devnet import dev_key
-from evermark.protocol.governance import DELAY_S
+from evermark.protocol.governance import DELAY_S, NOTICE_S
 from tests.compiled_contracts import deployer
 
 GOVERNOR, STRANGER = 11, 8
@@ -163,3 +163,35 @@ async def test_a_reference_is_set_replaced_and_ended_by_the_command_line(devnet,
     assert await governor.reference(3) == NO_REFERENCE
     found = await governor.proposal(3)
     assert (found.action, found.state) == (Action.REFERENCE, ProposalState.IN_FORCE)
+
+
+async def test_a_market_is_delisted_and_settled_by_the_command_line(devnet, w3, governed):
+    """Without a sequencer and without keepers' settlers: strangers post the rounds and execute what is overdue."""
+    path, contracts, governor = governed
+    stranger = TransactionSender(w3, dev_key(STRANGER))
+    work = OverdueWork(await ExitContracts.open(w3, contracts.manifest.addresses["exit"]))
+
+    async def later(seconds):
+        await pass_time(w3, seconds)
+        await post_public_round(contracts, stranger)
+
+    shown = (await govern(devnet, path, "propose", "delist", "3", dev=GOVERNOR))[1]
+    assert (shown["action"], shown["market"]) == ("delist", "3")
+    await later(DELAY_S + 60)
+    assert (await govern(devnet, path, "execute", "1", dev=STRANGER))[1]["entry"] == "1"
+    await later(3_601)
+    assert await work.execute(stranger) == 1
+    code, _, err = await govern(devnet, path, "settle", "3", dev=STRANGER)
+    assert (code, "governor: no settlement price" in err) == (1, True)
+    await later(NOTICE_S - 60)
+    await later(61)
+    assert (await governor.ending(3))[1:] == (PRICE, False)
+    assert (await govern(devnet, path, "settle", "3", dev=STRANGER))[1] == {"market": "3", "entry": "2"}
+    code, _, err = await govern(devnet, path, "settle", "3", dev=STRANGER)
+    assert (code, "one of this kind is open" in err) == (1, True)
+    await later(3_601)
+    assert await work.execute(stranger) == 1
+    shown = (await govern(devnet, path, "show", "2"))[1]
+    assert (shown["action"], shown["state"], shown["price"]) == ("settle", "in force", f"{PRICE} ticks")
+    code, _, err = await govern(devnet, path, "settle", "3", dev=STRANGER)
+    assert (code, "governor: settled" in err) == (1, True)

@@ -8,8 +8,9 @@ from gateway_world import MAKER, TAKER, GatewayWorld, key
 
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.signing import digest, domain_separator
+from sequencer.gateway.checking import Recovered
 from sequencer.gateway.refusal import Refusal
-from sequencer.gateway.verify import CHUNK, Recovered, SignatureThreads
+from sequencer.gateway.verify import CHUNK, SignatureThreads
 
 SEPARATOR = domain_separator(1, bytes(20))
 ROOM = 3 * CHUNK
@@ -65,4 +66,4 @@ async def test_a_crowd_is_refused_early_and_cancels_pass_it(world: GatewayWorld)
     assert crowd.answered[CHUNK] == "cancel of 4"
     assert crowd.answered[-1] == "cancel of 3"
     assert (await crowd.order(1)).signer == MAKER.address
-    crowd.threads.close()
+    await crowd.threads.close()

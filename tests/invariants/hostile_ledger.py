@@ -11,7 +11,7 @@ from typing import Any
 from builders import DEPOSITS_WORD, Exchange, signed_128, signer
 
 INSURANCE_FUND, FEE_ACCOUNT, FIRST_USER = 1, 2, 3
-SLOTS = range(1, 6)  # the slots that the traders of these tests use
+SLOTS = range(1, 7)  # the slots that the traders of these tests use
 SCALE = 10**12
 AGENT = "0x" + signer(11).address.hex()  # the one agent of these tests, whose key the attacker has
 

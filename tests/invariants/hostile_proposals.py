@@ -115,3 +115,11 @@ def bent(pick: random.Random, market: Market) -> Market:
         max_order_lots=lots,
         mark_band_ppm=min(bent.mark_band_ppm, max(1, bent.tiers[0].initial_fraction_ppm // 6)),
     )
+
+
+def check_step(old: Market, new: Market) -> None:
+    """A tuning goes one step at a time, and stays the same contract."""
+    first, before = new.tiers[0].initial_fraction_ppm, old.tiers[0].initial_fraction_ppm
+    assert new.open_interest_cap_lots <= 2 * old.open_interest_cap_lots, "a cap more than doubled"
+    assert first <= 2 * before <= 4 * first, "a fraction more than doubled or halved"
+    assert (new.symbol, new.lot_tick_value) == (old.symbol, old.lot_tick_value), "another contract"

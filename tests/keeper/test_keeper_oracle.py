@@ -174,3 +174,11 @@ def test_stale_perpetuals_are_left_out():
     """A perpetual that stopped printing does not enter the mark."""
     assert report_of((*THREE, perpetual("p", 1_003_000, age_s=100)))[1] == 1_000_100
     assert report_of((*THREE, perpetual("p", 1_003_000)))[1] == 1_001_550
+
+
+def test_a_market_is_abstained_from_as_configured():
+    """Whatever its sources say; the others are reported."""
+    quotes = (*THREE, *(spot(venue, 400_000, market=1) for venue in "abc"))
+    (action,) = OracleStrategy(MARKETS, RULES, ("BTC-PERP",)).decide(view(*quotes))
+    assert [bool(price) for price in action.report.prices] == [False, True, False, False]
+    assert action.decisions[0].abstained == "as configured"

@@ -339,6 +339,13 @@ async def test_live_prices_without_a_network_end_the_process_with_a_reason(tmp_p
         await asyncio.wait_for(run_keepers(config), 10)
 
 
+async def test_a_market_to_abstain_from_has_to_exist(tmp_path, gateway):
+    """A slip of the pen ends the process, instead of reporting what was not to be reported."""
+    config, _ = keeper(tmp_path, gateway.url, "oracle", abstain=("BTC-PREP",))
+    with pytest.raises(ValueError, match="no market BTC-PREP"):
+        await asyncio.wait_for(run_keepers(config), 30)
+
+
 def test_a_tape_source_needs_a_directory(monkeypatch):
     """From the configuration or the environment."""
     monkeypatch.delenv("EVERMARK_TAPES", raising=False)

@@ -65,6 +65,7 @@ def test_toml_reads_as_well(tmp_path: Path, content: dict[str, Any]) -> None:
         ({"port": "80"}, "Expected `int`, got `str` - at `$.port`"),
         ({"confirmations": 65}, "confirmations: 65 is not within"),
         ({"capacity": 1}, "capacity: 1 is below"),
+        ({"signature_processes": -1}, "signature_processes: -1 is not within 0 to 64"),
         ({"standby": True}, "standby: only a replicated journal"),
         ({"silence_s": 0.5}, "silence_s: 0.5 is below 2"),
         ({"metrics_port": -1}, "metrics_port: -1 is not within"),

@@ -282,6 +282,8 @@ async def test_a_reversal_survives_a_kill_and_a_second_one_voids_the_first(
         await house.core.pipeline.submit(world.round())
         await house.settle_all()
         assert house.all_confirmed()
+        matched = house.core.state.trade_count - house.core.backlog.fills_voided
+        assert matched == house.core.backlog.fills_settled == trades
 
 
 async def test_history_and_market_data_tell_what_is_void(

@@ -5,6 +5,7 @@ from collections import Counter
 
 from sqlalchemy import select
 
+from sequencer.engine.commands import PlaceOrder
 from sequencer.engine.events import BatchSealed, ForeignBatchApplied, Trade
 from sequencer.engine.sealing import pay_dust
 from sequencer.engine.snapshot import state_hash
@@ -41,9 +42,13 @@ async def judge(
     void = reversals(SimulatedJournal(disk))
     _journal(process, lives, disk, acknowledged, void)
     state, ends, trades = EngineState(), dict[int, int](), list[tuple[Applied, Trade]]()
+    owners: dict[bytes, tuple[bytes, int]] = {}
 
     def note(applied: Applied) -> None:
         _note_ends(ends, applied)
+        if isinstance(applied.command, PlaceOrder):
+            order = applied.command.order
+            owners[applied.command.order_hash] = order.owner, order.sub_account
         trades.extend((applied, event) for event in applied.events if isinstance(event, Trade))
 
     replay(SimulatedJournal(disk), state, [note])
@@ -56,7 +61,7 @@ async def judge(
     require(len(settled) in ends, "the vault holds only what the journal sealed, or has followed")
     _vault(chain, disk, ends[len(settled)])
     stand = [at for at in trades if not any(one.voids(at[0].sequence) for one in void)]
-    _history(process.core.history, [market.market.symbol for market in state.markets], trades, stand)
+    _history(process.core.history, state, owners, trades, stand)
     return hashlib.sha256(state_hash(state) + settled[-1]).hexdigest()[:16]
 
 
@@ -112,11 +117,13 @@ def _vault(chain: SimulatedChain, disk: Disk, sequence: int) -> None:
 
 def _history(
     history: History,
-    symbols: list[str],
+    state: EngineState,
+    owners: dict[bytes, tuple[bytes, int]],
     trades: list[tuple[Applied, Trade]],
     stand: list[tuple[Applied, Trade]],
 ) -> None:
     """What people see is what the engine did and what stands of it."""
+    symbols = [market.market.symbol for market in state.markets]
     history.flush().result()
     rows = {
         table.name: history.store.read_now(lambda connection, table=table: fetch(connection, select(table)))
@@ -132,6 +139,10 @@ def _history(
     )
     live = [row for row in rows["fills"] if not row["voided"]]
     require({row["trade_id"] for row in live} == standing, "so are fills")
+    for row in rows["orders"]:
+        owner = owners.get(row["order_hash"])
+        known = state.account_ids.get(owner, row["account"]) if owner is not None else 0
+        require(row["account"] == known or row["account"] < 0, "an order is told of to whoever signed it")
     filled, fees = Counter[bytes](), Counter[bytes]()
     for row in live:
         filled[row["order_hash"]] += row["size"]

@@ -55,6 +55,11 @@ class Ledger:
         """Of both lanes; the sequencer's where they are equal."""
         return max(self.lane, self.public, key=lambda round_: round_.round)
 
+    @property
+    def last_hour(self) -> int:
+        """The newest funding hour that any market has: one with a stale price was left out."""
+        return max(self.vault.hours[key] for key in self.vault.markets)
+
     def mark(self, market_id: int) -> int:
         """The market's newest price of both lanes, in ticks."""
         prices = [price_in(lane, market_id) for lane in (self.lane, self.public)]

@@ -110,7 +110,7 @@ class SimulatedChain(Blocks):
         ledger = self._seen()
         waiting = ledger.entries[ledger.vault.entries :]
         earliest = min([now_s + DUE_S, *(entry.due for entry in waiting)])
-        unapplied = [hour for hour in ledger.hours if hour > ledger.vault.hours[0]]
+        unapplied = [hour for hour in ledger.hours if hour > ledger.last_hour]
         return min([earliest, *((hour + 1) * 3_600 + HOUR_OVERDUE_S for hour in unapplied)])
 
     async def nothing_in_flight(self) -> bool:

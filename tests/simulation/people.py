@@ -23,6 +23,7 @@ from evermark.protocol.orders import Side, TimeInForce, Transfer
 from evermark.protocol.signing import Signer, digest
 from sequencer.engine.commands import (
     AnyCommand,
+    HaltAccount,
     InboxEntryKind,
     TransferRequest,
     TriggerLiquidation,
@@ -73,7 +74,13 @@ class People:
 
     def going(self) -> list[Coroutine[Any, Any, None]]:
         """Who stops when the faults end."""
-        actors = [self._depositors(), self._liquidator(), self._at_the_inbox(), self._governor()]
+        actors = [
+            self._depositors(),
+            self._liquidator(),
+            self._at_the_inbox(),
+            self._governor(),
+            self._operator(),
+        ]
         return actors + [self._trader(trader) for trader in self._traders]
 
     # ------------------------------------------------------------------------------------------------------- keepers
@@ -100,7 +107,7 @@ class People:
 
     def _listed(self) -> int:
         process = self._process()
-        return len(process.state.markets if process is not None else self._chain.head.vault.markets)
+        return process.reports.markets if process is not None else len(self._chain.final.vault.markets)
 
     async def _funding(self) -> None:
         """The hour's rates, again and again until they are applied."""
@@ -196,6 +203,15 @@ class People:
                         ledger, time, InboxEntryKind.CANCEL, owner, slot=slot, order_sequence=sequence
                     )
                 )
+
+    async def _operator(self) -> None:
+        """Lets halted accounts go, too early or not."""
+        while True:
+            await asyncio.sleep(self._rng.expovariate(1 / 90))
+            process = self._process()
+            for account in sorted(process.state.halted) if process is not None else ():
+                reason = f"let go at {self._now_s()}"
+                await self._submit(HaltAccount(account=account, halted=False, reason=reason))
 
     # ------------------------------------------------------------------------------------------------- the governor
 

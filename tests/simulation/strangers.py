@@ -127,7 +127,7 @@ def overdue_batch(rng: Random, reports: Sequence[SignedPriceReport], ledger: Led
 
 def overdue_hours(ledger: Ledger, time: int) -> tuple[int, ...]:
     """Posted hours that are not applied, up to the last that is overdue; none of them may be skipped."""
-    waiting = sorted(hour for hour in ledger.hours if hour > ledger.vault.hours[0])
+    waiting = sorted(hour for hour in ledger.hours if hour > ledger.last_hour)
     return tuple(hour for hour in waiting if (hour + 1) * 3_600 + HOUR_OVERDUE_S < time)
 
 
