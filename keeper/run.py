@@ -19,7 +19,7 @@ from evermark.client.models import ExchangeInfo
 from evermark.client.signed import parse_address
 from evermark.protocol.funding import HOUR_S
 from evermark.protocol.markets import Market, load_markets
-from evermark.protocol.signing import Signer
+from evermark.protocol.signing import Signer, domain_separator
 from evermark.status import RoleStatus, StatusFile, stop_on_signals
 from keeper.bot import run_bot
 from keeper.clock import report_stride, sample_interval_s
@@ -28,6 +28,7 @@ from keeper.config import KeeperConfig, PricesConfig
 from keeper.ending import SettlerCollector, SettlerExecutor
 from keeper.exchange import Exchange
 from keeper.executors import (
+    ORACLE_DOMAIN,
     FundingExecutor,
     OracleExecutor,
     ReportSender,
@@ -151,6 +152,45 @@ class KeeperProcess:
         await close_web3(self._w3)
 
     async def _work(self) -> None:
+        """The settler needs the chain alone; all else waits for the exchange. Whatever crashes first is raised."""
+        works = [self._settle()] if "settler" in self._signers else []
+        if set(self._signers) - {"settler"}:
+            works.append(self._report())
+        tasks = [asyncio.create_task(work) for work in works]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _settle(self) -> None:
+        """The settler role, from the moment on when the chain answers."""
+        manifest, status = load_manifest(Path(self._config.manifest)), self._status.role("settler")
+        clock, chain_id = ChainClock(self._w3), 0
+        while not chain_id:
+            try:
+                await clock.start()
+                chain_id = int(await self._w3.eth.chain_id)
+            except UNREACHABLE as error:
+                await clock.stop()
+                status.failed(f"waiting: {error!r}")
+                await asyncio.sleep(WAIT_FOR_EXCHANGE_S)
+        if chain_id != manifest.chain_id:
+            raise ValueError(f"keeper: the chain's id is {chain_id}, the manifest's {manifest.chain_id}")
+        separator = domain_separator(chain_id, manifest.address("oracle"), ORACLE_DOMAIN)
+        self._reports = KeeperReports(self._own_reports, self._config.reports_urls, separator)
+        collector = SettlerCollector(self._w3, manifest, self._reports, clock, status)
+        executor = SettlerExecutor(self._w3, manifest, TransactionSender(self._w3, self._settler_key))
+        try:
+            await run_bot(collector, SettlerStrategy(self._config.public_round_s), executor, status)
+        finally:
+            await clock.stop()
+
+    async def _report(self) -> None:
+        """The other roles."""
         # Sources first: a keeper that has no prices says so at once, whether or not the exchange is up yet.
         info = None
         if self._config.reports_listen and "oracle" in self._signers:
@@ -182,6 +222,7 @@ class KeeperProcess:
         roles = [
             asyncio.create_task(self._role(role, signer, info), name=role)
             for role, signer in self._signers.items()
+            if role != "settler"
         ]
         try:
             done, _ = await asyncio.wait([watch, *roles], return_when=asyncio.FIRST_COMPLETED)
@@ -216,16 +257,15 @@ class KeeperProcess:
                 return info
             except (EvermarkError, *UNREACHABLE) as error:
                 await self._clock.stop()
-                for status in self._status.roles.values():
-                    status.failed(f"waiting: {error!r}")
+                for role, status in self._status.roles.items():
+                    if role != "settler":
+                        status.failed(f"waiting: {error!r}")
                 await asyncio.sleep(WAIT_FOR_EXCHANGE_S)
 
     def _role(self, role: str, signer: Signer, info: ExchangeInfo) -> Coroutine[Any, Any, None]:
         domains = make_domains(info.chain_id, parse_address(info.oracle), parse_address(info.vault))
         sender = ReportSender(self._exchange, signer, domains, self._own_reports)
         status = self._status.role(role)
-        if role == "settler":
-            return self._settler(domains.oracle, status)
         if role == "oracle":
             return self._oracle(sender, status, info)
         if role == "funding":
@@ -274,14 +314,6 @@ class KeeperProcess:
             source_rules=source_rules(self._config.prices),
         )
         return run_bot(collector, strategy, FundingExecutor(sender, store, status), status)
-
-    def _settler(self, separator: bytes, status: RoleStatus) -> Coroutine[Any, Any, None]:
-        manifest = load_manifest(Path(self._config.manifest))
-        if self._reports is None:
-            self._reports = KeeperReports(self._own_reports, self._config.reports_urls, separator)
-        collector = SettlerCollector(self._w3, manifest, self._reports, self._clock, status)
-        executor = SettlerExecutor(self._w3, manifest, TransactionSender(self._w3, self._settler_key))
-        return run_bot(collector, SettlerStrategy(self._config.public_round_s), executor, status)
 
     def _prices(self) -> PriceSource:
         if self._source is None:

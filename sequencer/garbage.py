@@ -46,6 +46,8 @@ def without_collector() -> Iterator[None]:
     try:
         yield
     finally:
+        if gc.get_count()[0] > YOUNG:
+            gc.freeze()  # or the next object that is made would send it through all of them
         if enabled:
             gc.enable()
 

@@ -300,6 +300,8 @@ class MarketData:
         if self._live:
             feed.trades.append(tick)
         feed.ring.append(tick)
+        if not self._watched:
+            return
         sides = (
             ("maker", trade.maker, trade.maker_hash, trade.maker_fee, trade.maker_builder_fee),
             ("taker", trade.taker, trade.taker_hash, trade.taker_fee, trade.taker_builder_fee),

@@ -78,7 +78,7 @@ class Pipeline:
         self._urgent_reserve = urgent_reserve
         self._urgent: deque[_Waiting] = deque()
         self._normal: deque[_Waiting] = deque()
-        self._normal_of: Counter[int] = Counter()  # commands in the normal queue by account
+        self._normal_of: dict[int, int] = {}  # commands in the normal queue by account
         self._together: tuple[Together, asyncio.Future[None]] | None = None
         self._arrived = asyncio.Event()
         self._stopping = False
@@ -188,11 +188,11 @@ class Pipeline:
         """Urgent commands overtake, but never an earlier one of the same account: a cancel stays behind its
         order."""
         account = getattr(item.command, "account", 0)
-        if isinstance(item.command, URGENT) and not self._normal_of[account]:
+        if isinstance(item.command, URGENT) and account not in self._normal_of:
             self._urgent.append(item)
         else:
             self._normal.append(item)
-            self._normal_of[account] += 1
+            self._normal_of[account] = self._normal_of.get(account, 0) + 1
         self._arrived.set()
 
     async def _wait(self) -> bool:

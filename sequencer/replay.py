@@ -60,7 +60,7 @@ def replay(
     `state_at` gives states from before the replay's beginning; by default it replays the journal from nothing.
     Returns the last record's position. Raises JournalRefused for a broken chain or an unknown command.
     """
-    head = Head(after, 0, b"")
+    last: Record | None = None
     kept = KeptStates(reversals(journal, after, until), state_at or (lambda at: make_state(journal, at)))
     kept.pass_by(after, state)
     for record in journal.read(after + 1):
@@ -68,8 +68,8 @@ def replay(
             break
         apply_record(record, state, subscribers, kept)
         kept.pass_by(record.sequence, state)
-        head = Head(record.sequence, record.stamp_ms, record.hash)
-    return head
+        last = record
+    return Head(after, 0, b"") if last is None else Head(last.sequence, last.stamp_ms, last.hash)
 
 
 def reversals(journal: Journal, after: int = 0, until: int | None = None) -> list[Reversal]:

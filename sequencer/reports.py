@@ -121,9 +121,9 @@ class ReportCollector:
     def observe(self, applied: Applied) -> None:
         """Learn from the journal, in replay and live, what is decided."""
         self._rules.observe(applied)
+        if HEARD.isdisjoint(map(type, applied.events)):
+            return
         for event in applied.events:
-            if type(event) not in HEARD:
-                continue
             if isinstance(event, RoundApplied):
                 self._applied_round = max(self._applied_round, event.round.round)
                 self.last_round = max(self.last_round, event.round.round)

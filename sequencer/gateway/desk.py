@@ -100,10 +100,7 @@ class Desk:
             signer=recovered.signer or NO_ADDRESS,
             client_id=request.client_id,
         )
-        try:
-            return self._order_answer(order_hash, await outcome(self._place(command)))
-        finally:
-            del self._under_way[order_hash]
+        return self._order_answer(order_hash, await outcome(asyncio.shield(self._place(command))))
 
     async def orders(self, request: wire.OrdersRequest) -> Answer:
         """Place the orders of an `OrderBatch`, one account's under one agent's signature; an answer for each, in order."""
@@ -115,7 +112,6 @@ class Desk:
         recovered = await self._signers.order_batch(orders, signature, request, account)
         self._limiter.order(account.account_id, len(orders))
         answers: list[Answer | asyncio.Future[list[Event]]] = []
-        placed: list[bytes] = []
         for order, hashed, path, known, client_id in zip(
             orders, recovered.struct_hashes, recovered.paths, recovered.known, client_ids, strict=True
         ):
@@ -137,12 +133,8 @@ class Desk:
                     path=path,
                 )
                 answers.append(self._place(command))
-                placed.append(hashed)
-        try:
-            await outcome(asyncio.gather(*(each for each in answers if not isinstance(each, Answer))))
-        finally:
-            for hashed in placed:
-                del self._under_way[hashed]
+        placing = [asyncio.shield(each) for each in answers if not isinstance(each, Answer)]
+        await outcome(asyncio.gather(*placing))
         bodies = [
             (each if isinstance(each, Answer) else self._order_answer(hashed, each.result())).body
             for hashed, each in zip(recovered.struct_hashes, answers, strict=True)
@@ -225,10 +217,18 @@ class Desk:
         return Answer.of({"account": done.account, "target": done.target, "amount": wire_int(done.amount)})
 
     def _place(self, command: PlaceOrder) -> "asyncio.Future[list[Event]]":
-        """Submit one order; whoever repeats it before it is forgotten again waits for the same answer."""
+        """Submit one order. Whoever repeats it until it is applied waits for the same answer, also when the connection that it
+        came by is gone meanwhile: what waits for it has to be shielded."""
         placing = asyncio.ensure_future(self._services.submit(command))
         self._under_way[command.order_hash] = placing
+        placing.add_done_callback(lambda done: self._applied(command.order_hash, done))
         return placing
+
+    def _applied(self, order_hash: bytes, done: "asyncio.Future[list[Event]]") -> None:
+        """From here on the history knows it."""
+        del self._under_way[order_hash]
+        if not done.cancelled():
+            done.exception()  # nobody may be listening
 
     def _order_answer(self, order_hash: bytes, events: list[Event]) -> Answer:
         first = self._remembered(order_hash)

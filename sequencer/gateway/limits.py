@@ -39,17 +39,21 @@ class Buckets:
 
     def __init__(self, rate: Rate, tracked: int) -> None:
         self._rate, self._tracked = rate, tracked
-        self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        self._levels: OrderedDict[Hashable, list[float]] = OrderedDict()  # tokens, and when they were counted
 
     def take(self, key: Hashable, now: float | None = None, count: int = 1) -> float:
         """0.0 when `count` tokens were taken, else the seconds until they are there."""
         now = time.monotonic() if now is None else now
-        level, then = self._levels.pop(key, (float(self._rate.burst), now))
-        level = min(float(self._rate.burst), level + (now - then) * self._rate.per_second)
+        bucket = self._levels.get(key)
+        if bucket is None:
+            bucket = self._levels[key] = [float(self._rate.burst), now]
+            if len(self._levels) > self._tracked:
+                self._levels.popitem(last=False)
+        else:
+            self._levels.move_to_end(key)
+        level = min(float(self._rate.burst), bucket[0] + (now - bucket[1]) * self._rate.per_second)
         taken = level >= count
-        self._levels[key] = (level - count if taken else level, now)
-        if len(self._levels) > self._tracked:
-            self._levels.popitem(last=False)
+        bucket[:] = level - count if taken else level, now
         return 0.0 if taken else (count - level) / self._rate.per_second
 
 

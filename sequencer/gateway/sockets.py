@@ -4,6 +4,7 @@ client that does not read is disconnected with 1013 and holds up nobody."""
 import asyncio
 import contextlib
 from collections import deque
+from typing import get_args
 
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -20,6 +21,7 @@ from sequencer.gateway.services import GatewaySettings, Services
 
 CLOSE_GRACE_S = 2.0  # for a slow client to read why; then the connection is cut
 REQUESTS_AT_ONCE = 256  # signed requests of one connection under way; more of them wait to be read
+SIGNED = get_args(wire.WsSigned)
 SLOW = "not reading: too many messages unsent"
 
 log = structlog.get_logger("gateway")
@@ -180,12 +182,12 @@ class Sockets:
             self._limiter.request(ip)
             message = self._parser.parse(data)
             number = message.id
-            if isinstance(message, wire.WsPing):
-                connection.offer(_result(number, Answer.of("pong")))
-            elif isinstance(message, wire.WsSubscribe | wire.WsUnsubscribe):
-                await self._subscription(connection, message)
-            else:
+            if isinstance(message, SIGNED):
                 connection.offer(_result(number, await self._signed(message)))
+            elif isinstance(message, wire.WsPing):
+                connection.offer(_result(number, Answer.of("pong")))
+            else:
+                await self._subscription(connection, message)
         except Refusal as refusal:
             self._metrics.refused(refusal)
             connection.offer(_result(number, Answer.refused(refusal)))

@@ -6,7 +6,7 @@ before their signature costs anything.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,7 +68,7 @@ class SignatureThreads:
         self._lookup = lookup
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="signature")
         self._urgent, self._normal = _Lane(), _Lane()
-        self._normal_of: Counter[int] = Counter()  # unanswered in the normal lane, by account
+        self._normal_of: dict[int, int] = {}  # unanswered in the normal lane, by account
         self._busy = 0
         self._processes: list[CheckingProcess] = []
         self._idle: list[CheckingProcess] = []
@@ -127,12 +127,12 @@ class SignatureThreads:
 
     def _ask(self, job: _Job, urgent: bool) -> None:
         lane = self._normal
-        if urgent and not self._normal_of[job.account]:
+        if urgent and job.account not in self._normal_of:
             lane = self._urgent
         elif not urgent and (refusal := self.overload) is not None:
             raise refusal
         else:
-            self._normal_of[job.account] += 1
+            self._normal_of[job.account] = self._normal_of.get(job.account, 0) + 1
         lane.waiting.append(job)
         lane.unanswered.append(job)
         if len(self._urgent.waiting) + len(self._normal.waiting) == 1:

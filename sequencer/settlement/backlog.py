@@ -48,7 +48,7 @@ class BacklogMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batches: tuple[SealedBatch, ...]
     rounds: tuple[PostableRound, ...]
     hour_records: dict[int, int]
-    hashes: tuple[tuple[int, bytes], ...]
+    hashes: tuple[tuple[int, bytes], tuple[int, bytes]]
     newest_round: Round | None
     fills_settled: int
     last_sealed: int
@@ -73,7 +73,7 @@ class Backlog:
         self._batches: dict[int, SealedBatch] = {}
         self._rounds: list[PostableRound] = []  # from the last confirmed batch's on, ascending
         self._hour_records: dict[int, int] = {}
-        self._hashes: tuple[tuple[int, bytes], ...] = ()  # of the last two records
+        self._hashes = ((0, b""), (0, b""))  # of the last two records
         self.newest_round: Round | None = None
         self.fills_settled = 0
         self.last_sealed = 0
@@ -91,10 +91,14 @@ class Backlog:
 
     def observe(self, applied: Applied) -> None:
         """Subscriber of the pipeline and of replay."""
-        self._hashes = (*self._hashes[-1:], (applied.sequence, applied.hash))
+        self._hashes = (self._hashes[1], (applied.sequence, applied.hash))
+        if not HEARD.isdisjoint(map(type, applied.events)):
+            self._hear(applied)
+        if isinstance(applied.command, BatchConfirmed) and not _refused(applied):
+            self._confirm(applied.command.batch_id)
+
+    def _hear(self, applied: Applied) -> None:
         for event in applied.events:
-            if type(event) not in HEARD:
-                continue
             if isinstance(event, BatchSealed):
                 self._seal(event)
                 self._sealed_at[event.batch.batch_id] = applied.sequence
@@ -110,8 +114,6 @@ class Backlog:
                 self._reverse(event, applied.sequence)
             elif isinstance(event, ForeignBatchApplied):
                 self._batch_of_others(event, applied.sequence)
-        if isinstance(applied.command, BatchConfirmed) and not _refused(applied):
-            self._confirm(applied.command.batch_id)
 
     def memory(self) -> BacklogMemory:
         """For a snapshot: everything that `observe` has learned."""

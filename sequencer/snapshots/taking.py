@@ -50,9 +50,14 @@ class Snapshotter:
         self._genesis_hash = genesis_hash
         self._every = every
         self._needed = needed
-        self._head = Head(0, 0, b"")
+        self._last: Applied | None = None
         self._taken = 0  # sequence of the last snapshot that was begun
         self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def _head(self) -> Head:
+        last = self._last
+        return Head(0, 0, b"") if last is None else Head(last.sequence, last.stamp_ms, last.hash)
 
     def start_at(self, sequence: int) -> None:
         """A snapshot of this record exists."""
@@ -60,7 +65,7 @@ class Snapshotter:
 
     def note(self, applied: Applied) -> None:
         """Subscriber of a replay: remember how far it came."""
-        self._head = Head(applied.sequence, applied.stamp_ms, applied.hash)
+        self._last = applied
 
     def observe(self, applied: Applied) -> None:
         """Subscriber of the pipeline: begin a snapshot when it is time and none is being written."""

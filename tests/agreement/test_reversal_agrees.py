@@ -88,23 +88,66 @@ def test_a_settlement_in_cash_is_reversed_and_happens_again(exchange, rounds):
     compare(exchange)
 
 
-def test_a_strangers_batch_settles_the_market_that_the_sequencer_had_settled_too(exchange):
-    """Its batch holds the governor's entry: from then on the chain makes its rounds by the settlement price, and so does the
+@pytest.mark.parametrize("known", [True, False])
+def test_a_strangers_batch_settles_the_market_whether_the_engine_had_or_not(exchange, known):
+    """His batch holds the governor's entry: from then on the chain makes its rounds by the settlement price, and so does the
     engine of the newest one."""
     mean = delisted(exchange)
     exchange.holding = True
-    exchange.settle_market(MARKET)
-    entry = exchange.queue[exchange.entries]
-    exchange.round(exchange.last_prices)
+    entry = queue_settlement(exchange)
+    if known:
+        exchange.send(entry)
+        exchange.round(exchange.last_prices)
     exchange.round(exchange.last_prices, 3_700)
     foreign = exchange.execute_overdue([entry])
     exchange.round(exchange.last_prices, 10)
     trade(exchange, OTHER, PRICES[OTHER][1], 110)
     exchange.reverse(ReversalCause.FOREIGN_BATCH, foreign)
     assert exchange.state.markets[MARKET].price.index_ticks == mean
+    assert exchange.state.entry_count == entry.entry_id
     assert trade(exchange, OTHER, PRICES[OTHER][1], 300)
     compare(exchange)
     assert not settled_sizes(exchange)
+
+
+def queue_settlement(exchange):
+    """On the chain alone; the entry as the sequencer would read it."""
+    sent, exchange.send = exchange.send, lambda command: hold_back(exchange, command)
+    exchange.settle_market(MARKET)
+    exchange.send = sent
+    exchange.waiting.clear()
+    return exchange.queue[exchange.entries]
+
+
+def hold_back(exchange, command):
+    exchange.queue[command.entry_id] = command
+    return [CommandRejected(account=0, reject=None)]
+
+
+def test_a_strangers_batch_lists_a_market(exchange):
+    """It is the fifth for all three, gets a price with the next round, and trades; the engine had listed it before him."""
+    positions(exchange, NAMES, 9)
+    exchange.round(PRICES)
+    exchange.confirm()
+    proposal = exchange.govern("listing", *listing_arguments(PEPE), 12, execute=False)
+    exchange.now += 172_800
+    exchange.round(PRICES)
+    touch(exchange)
+    exchange.holding = True
+    exchange.execute(proposal)
+    entry = exchange.queue[exchange.entries]
+    exchange.round(PRICES, 3_700)
+    foreign = exchange.execute_overdue([entry])
+    exchange.round(PRICES, 10)
+    exchange.reverse(ReversalCause.FOREIGN_BATCH, foreign)
+    assert [at.market.symbol for at in exchange.state.markets].count(PEPE.symbol) == 1
+    assert len(exchange.state.round.prices) == 5
+    assert trade(exchange, OTHER, PRICES[OTHER][1], 300)
+    compare(exchange)
+    exchange.round([*PRICES, PEPE_PRICE])
+    assert trade(exchange, 4, PEPE_PRICE[1], 2_000)
+    compare(exchange)
+    words_agree(exchange)
 
 
 @pytest.mark.parametrize("change", ["listing", "tuning"])

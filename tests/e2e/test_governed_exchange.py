@@ -3,7 +3,6 @@ keepers alone, and journal and chain agree at the end."""
 
 import json
 import signal
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_exchange import RunningExchange, command, eventually
+from running_exchange import RunningExchange, eventually
+from typer.testing import CliRunner
 
 from evermark.cli import keystore
+from evermark.cli.govern import app
 from evermark.devnet import dev_key
 from evermark.protocol.governance import DELAY_S
 from evermark.protocol.markets import load_markets
@@ -51,12 +52,10 @@ class GovernedExchange(RunningExchange):
         return bool(status and status["ready"] and status["round"] * 3 >= since_s)
 
     def govern(self, *arguments: str) -> dict[str, str]:
-        """A command of `evermark govern`; its fields."""
+        """A command of `evermark govern`, in this process, which saves its start; its fields."""
         words = ("--manifest", str(self.directory / "manifest.json"), "--rpc-url", self.rpc_url)
-        done = subprocess.run(
-            command("govern", *arguments, *words), capture_output=True, text=True, timeout=90
-        )
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, [*arguments, *words])
+        assert done.exception is None, done.exception
         return {
             name: value.strip() for name, value in (line.split("  ", 1) for line in done.stdout.splitlines())
         }

@@ -1,6 +1,7 @@
 """Two settlers at the end of a delisted market, on a real chain without a sequencer: the mean of the public rounds, one entry."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from evermark.protocol.governance import DELAY_S, NOTICE_S
 from evermark.protocol.oracle import pack_price
 from evermark.protocol.signing import PriceReport, Signer, digest, domain_separator
 from evermark.status import RoleStatus
+from keeper.config import KeeperConfig
 from keeper.ending import SettlerCollector, SettlerExecutor
+from keeper.keystore import KeyConfig, create_keystore
+from keeper.run import run_keepers
 from keeper.settler import SettlerStrategy
 from keeper.shown import KeeperReports, OwnReports
 
@@ -128,7 +132,9 @@ async def exchange(tmp_path: Path):
     roles = replace(ROLES, governor=address(GOVERNOR))
     manifest = await deploy(devnet.url, dev_key(0), roles, tmp_path / "manifest.json")
     async with connect(devnet.url) as w3:
-        yield Ending(w3, manifest)
+        made = Ending(w3, manifest)
+        made.url = devnet.url
+        yield made
     await devnet.stop()
 
 
@@ -175,3 +181,34 @@ async def test_settlers_race_and_the_market_is_settled_once(exchange):
     words = await exchange.contracts.vault.functions.market_words(MARKET).call()
     assert words[0] >> 248 == 5
     assert await race(one, Settler(exchange, clock, SETTLERS[1])) == []
+
+
+async def test_a_settler_runs_without_a_gateway(exchange, tmp_path):
+    """As a process does, from a configuration with a keystore; the wrong chain's manifest ends it."""
+    create_keystore(tmp_path / "key.json", "correct horse", key=dev_key(SETTLERS[0]), scrypt_n=2**4)
+    (tmp_path / "password").write_text("correct horse")
+    (tmp_path / "password").chmod(0o600)
+    config = KeeperConfig(
+        gateway_url="http://127.0.0.1:9",
+        rpc_url=exchange.url,
+        manifest=str(tmp_path / "manifest.json"),
+        keys={
+            "settler": KeyConfig(
+                keystore=str(tmp_path / "key.json"), password_file=str(tmp_path / "password")
+            )
+        },
+        status_path=str(tmp_path / "status.json"),
+    )
+    running = asyncio.create_task(run_keepers(config))
+    for _ in range(300):
+        await asyncio.sleep(0.05)
+        path = tmp_path / "status.json"
+        role = json.loads(path.read_text())["roles"]["settler"] if path.exists() else {}
+        if "endings" in role:
+            break
+    assert (role["endings"], role["health"]) == ([], "ok")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    replace(exchange.manifest, chain_id=5).save(tmp_path / "other.json")
+    with pytest.raises(ValueError, match="the chain's id is 31337, the manifest's 5"):
+        await asyncio.wait_for(run_keepers(replace(config, manifest=str(tmp_path / "other.json"))), 20)

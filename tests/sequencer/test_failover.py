@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psycopg
@@ -24,7 +25,8 @@ pytestmark = [pytest.mark.postgres, pytest.mark.timeout(180)]
 @pytest.mark.safety("G20", "ops")
 async def test_standby_process_takes_the_exchange_over(tmp_path: Path, postgres_bin: Path) -> None:
     """kill -9 of the leader: the standby serves within seconds, takes cancels only until there are prices, holds
-    withdrawals, lost nothing that was acknowledged, and settles on; journal and chain agree in the end."""
+    withdrawals, lost nothing that was acknowledged, tells the same history, and settles on; journal and chain agree in the
+    end."""
     with PostgresCluster(postgres_bin) as cluster:
         with psycopg.connect(cluster.url("n1", "postgres"), autocommit=True) as db:
             db.execute("CREATE DATABASE exchange")
@@ -51,6 +53,8 @@ async def test_standby_process_takes_the_exchange_over(tmp_path: Path, postgres_
             try:
                 await running.eventually(lambda: in_phase(running, metrics_port, "standby"), "it stands by")
                 await trade(running, 2)
+                told = await history(running)
+                assert len(told[f"{account(running, 0)}/fills"]) == 2
                 await running.kill()
                 died_at = time.monotonic()
                 running.process, running.url = standby, f"http://127.0.0.1:{own['port']}"
@@ -64,6 +68,7 @@ async def test_standby_process_takes_the_exchange_over(tmp_path: Path, postgres_
                 assert (status, body["error"]["name"]) == (503, "NOT_READY")
                 found = await running.get(f"/v1/orders/{hexed(resting.order_hash)}")
                 assert found["status"] == "open"
+                assert await history(running) == told
 
                 await running.clock.sleep(3)
                 await running.post_round()
@@ -82,6 +87,19 @@ async def test_standby_process_takes_the_exchange_over(tmp_path: Path, postgres_
                 if standby.returncode is None:
                     standby.kill()
                     await standby.wait()
+
+
+async def history(running: RealExchange) -> dict[str, Any]:
+    """What people ask of the past. Each sequencer makes its own from the journal."""
+    markets = ("trades", "candles?interval=1m", "funding")
+    paths = [f"/v1/markets/BTC-PERP/{part}" for part in markets]
+    for trader in (0, 1):
+        paths += [f"{account(running, trader)}/{part}" for part in ("orders", "fills", "ledger", "funding")]
+    return {path: await running.get(path) for path in paths}
+
+
+def account(running: RealExchange, trader: int) -> str:
+    return f"/v1/accounts/{hexed(running.traders[trader].address)}/0"
 
 
 async def ready(running: RealExchange) -> bool:

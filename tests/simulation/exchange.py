@@ -14,12 +14,13 @@ from sequencer_world import World
 
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.units import BrokenInvariant
-from sequencer.engine.commands import AnyCommand, TriggerLiquidation
-from sequencer.engine.events import CommandRejected, Event, Liquidated, Trade
+from sequencer.engine.commands import AnyCommand, PlaceOrder, TriggerLiquidation
+from sequencer.engine.events import CommandRejected, Event, Liquidated
 from sequencer.engine.invariants import check_invariants
 from sequencer.journal import encode_command
 from sequencer.pipeline import PipelineStopped
 from tests.simulation.disk import Disk
+from tests.simulation.door import Door
 from tests.simulation.faults import Faults
 from tests.simulation.judge import Violated, judge, require
 from tests.simulation.lives import Lives
@@ -53,6 +54,9 @@ class Report:
     reorgs: int = 0
     outages: int = 0
     lost_answers: int = 0
+    repeated: int = 0
+    lost_connections: int = 0
+    forged: int = 0
     strangers: int = 0
     strangers_fills: int = 0
     other_hours: int = 0
@@ -71,9 +75,10 @@ class Exchange:
         self.report = Report(seed, duration_s)
         self.world = World(start_s=START_S)
         self.disk = Disk(rng)
-        self.acknowledged: list[bytes] = []
         self.chain = SimulatedChain(rng, self.world.markets, self.now_s, CONFIRMATIONS)
         self.lives = Lives(rng, self.disk, self.world.genesis, self.chain, self.now_ms, directory)
+        self.door = Door(rng, self.disk, lambda: self.lives.process)
+        self.acknowledged = self.door.acknowledged
         self.people = People(
             rng, self.world, self.chain, self.now_s, lambda: self.lives.process, self._submit
         )
@@ -118,6 +123,9 @@ class Exchange:
         if process is None:
             return
         self.report.commands += 1
+        if isinstance(command, PlaceOrder):
+            await self.door.place(command)
+            return
         try:
             events = await process.submit(command)
         except PipelineStopped:
@@ -133,8 +141,6 @@ class Exchange:
             return
         require(durable, f"acknowledged implies durable: {type(command).__name__}")
         self.acknowledged.append(payload)
-        self.report.acknowledged += 1
-        self.report.trades += sum(isinstance(event, Trade) for event in events)
         self.report.liquidations += sum(isinstance(event, Liquidated) for event in events)
         try:
             check_invariants(process.state)
@@ -155,7 +161,9 @@ class Exchange:
         report.halted = len(process.state.halted)
         report.reorgs, report.lost_answers = chain.reorgs, chain.lost_answers
         report.deaths, report.takeovers, report.failovers = lives.deaths, lives.takeovers, lives.failovers
-        report.late_appends = self.disk.late
+        report.late_appends, report.acknowledged = self.disk.late, len(self.acknowledged)
+        report.trades, report.repeated = process.state.trade_count, self.door.repeated
+        report.lost_connections, report.forged = self.door.lost, self.door.forged
         return report
 
 

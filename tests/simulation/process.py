@@ -12,6 +12,11 @@ from sequencer.core import Core
 from sequencer.engine.commands import AnyCommand, Genesis
 from sequencer.engine.events import Event
 from sequencer.followers import Followers, decode_memory
+from sequencer.gateway.desk import Desk
+from sequencer.gateway.limits import Limiter, Limits, Rate
+from sequencer.gateway.services import ExchangeFacts, Services
+from sequencer.gateway.signers import Signers
+from sequencer.gateway.verify import SignatureThreads
 from sequencer.history import History
 from sequencer.inbox import InboxWatcher
 from sequencer.journal import Head
@@ -161,6 +166,8 @@ class Process:
         submit = core.pipeline.submit
         self.line = SettlementLine(chain, core.backlog, submit, now_s, way_out)  # type: ignore[arg-type]
         self.reconciliation = Reconciliation(chain, core.pipeline, RECONCILE_S)
+        self._threads = SignatureThreads(2, core.history.store.first_answers, 1_024)
+        self.desk = self._make_desk(now_s)
         inbox = InboxWatcher(chain, submit, lambda: core.state.next_entry_id)
         self.ended = asyncio.Event()
         self.error: BaseException | None = None
@@ -169,6 +176,31 @@ class Process:
         self._tasks = [self._beating, *(asyncio.ensure_future(part) for part in work)]
         for task in self._tasks:
             task.add_done_callback(self._part_ended)
+
+    def _make_desk(self, now_s: Callable[[], int]) -> Desk:
+        """What traders' requests meet behind the sockets. Its limits are of the machine's own clock, so there are none here."""
+        core, genesis = self.core, self.core.genesis
+        nowhere = bytes(20)
+        services = Services(
+            submit=core.pipeline.submit,
+            state=core.state,
+            history=core.history,
+            market_data=core.market_data,
+            reports=core.reports,
+            now_s=now_s,
+            facts=ExchangeFacts(
+                chain_id=genesis.chain_id,
+                vault=genesis.vault,
+                oracle=genesis.oracle,
+                inbox=nowhere,
+                token=nowhere,
+            ),
+            status=dict,
+            missing=lambda: [] if self.opening.has_prices else ["prices since the start"],
+        )
+        unbounded = Rate(1e12, 10**12)
+        limits = Limits(orders_per_account=unbounded, cancels_per_account=unbounded)
+        return Desk(services, Limiter(limits), Signers(services, self._threads))
 
     def submit(self, command: AnyCommand) -> "asyncio.Future[list[Event]]":
         """The pipeline's, which is what the gateway calls."""
@@ -183,6 +215,7 @@ class Process:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._threads.close()
         await self.core.drop()
 
     async def _store(self) -> None:

@@ -8,6 +8,7 @@ from naive_forced import FUND, Forced
 
 from evermark.protocol.units import BrokenInvariant
 from sequencer.engine.state import MAX_UNSETTLED_AGE_S
+from sequencer.gateway.desk import Desk
 from sequencer.journal import Appended
 from tests.simulation.chain import Blocks
 from tests.simulation.disk import Disk, SimulatedJournal
@@ -102,6 +103,16 @@ def _arrives_anyhow(disk, item):
     if item in disk._on_the_way:
         disk._on_the_way.remove(item)
         disk.write(item[0], disk.head().sequence + 1, disk.epoch)
+
+
+def test_a_desk_that_forgets_orders_is_noticed(monkeypatch):
+    """What is sent again while it is under way is journaled once."""
+
+    def forgets(self, command):
+        return asyncio.ensure_future(self._services.submit(command))
+
+    monkeypatch.setattr(Desk, "_place", forgets)
+    comes_to_light("applied twice|first answer", minutes=2)
 
 
 def test_a_vault_that_pays_one_unit_too_much_is_noticed(monkeypatch):

@@ -1,0 +1,104 @@
+"""A connection that ends before its answer: whoever sends the order again gets the answer to the first one, and the journal
+holds it once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from gateway_world import AGENT, CHAIN_ID, MAKER, VAULT, Caller, GatewayWorld
+
+from evermark.client.models import ExchangeInfo
+from evermark.client.signed import Domain
+from evermark.protocol.signing import struct_hash
+from sequencer.engine.commands import AnyCommand, PlaceOrder
+from sequencer.engine.events import Event
+from sequencer.gateway.desk import Answer, Desk
+from sequencer.gateway.limits import Limiter
+from sequencer.gateway.signers import Signers
+from sequencer.gateway.verify import SignatureThreads
+from sequencer.gateway.wire import OrderRequest, OrdersRequest
+from sequencer.replay import commands_of
+
+
+class SlowPipeline:
+    """Hands commands to the real one when it is told to."""
+
+    def __init__(self, world: GatewayWorld) -> None:
+        self.go_on, self.asked = asyncio.Event(), 0
+        self._submit = world.services.submit
+
+    async def submit(self, command: AnyCommand) -> list[Event]:
+        self.asked += 1
+        await self.go_on.wait()
+        return await self._submit(command)
+
+
+@pytest.fixture
+def slow(world: GatewayWorld) -> SlowPipeline:
+    return SlowPipeline(world)
+
+
+@pytest.fixture
+async def desk(world: GatewayWorld, slow: SlowPipeline) -> AsyncIterator[Desk]:
+    services = msgspec.structs.replace(world.services, submit=slow.submit)
+    threads = SignatureThreads(1, world.core.history.store.first_answers, 64)
+    yield Desk(services, Limiter(services.settings.limits), Signers(services, threads))
+    await threads.close()
+
+
+async def until(asked: "asyncio.Future[Answer]", slow: SlowPipeline, count: int) -> None:
+    while slow.asked < count:
+        assert not asked.done()
+        await asyncio.sleep(0.001)
+
+
+def journaled(world: GatewayWorld) -> list[bytes]:
+    return [command.order_hash for _, command in commands_of(world.core.reader, PlaceOrder)]
+
+
+async def test_an_order_sent_again_meets_the_one_under_way(
+    world: GatewayWorld, desk: Desk, slow: SlowPipeline
+) -> None:
+    """Before it is journaled, and after."""
+    order = world.order(MAKER)
+    request = msgspec.convert(world.body(order, MAKER), OrderRequest)
+    first = asyncio.ensure_future(desk.order(request))
+    await until(first, slow, 1)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    again = asyncio.ensure_future(desk.order(request))
+    await asyncio.sleep(0.05)
+    slow.go_on.set()
+    answer = await again
+    assert (answer.http_status, slow.asked) == (200, 1)
+    assert await desk.order(request) == answer
+    assert journaled(world) == [struct_hash(order)]
+    assert not desk._under_way
+
+
+async def test_so_does_a_batch(world: GatewayWorld, caller: Caller, desk: Desk, slow: SlowPipeline) -> None:
+    """Each order of it, alone or in the same batch again."""
+    await caller.post("/v1/agents", world.body(world.approval(MAKER), MAKER))
+    orders = [world.order(MAKER, slot=slot) for slot in (3, 4)]
+    info = ExchangeInfo(
+        chain_id=CHAIN_ID,
+        vault="0x" + VAULT.hex(),
+        oracle="",
+        inbox="",
+        token="",
+        round_seconds=3,
+        markets=(),
+    )
+    request = msgspec.convert(Domain(info).batch_body(orders, AGENT), OrdersRequest)
+    first = asyncio.ensure_future(desk.orders(request))
+    await until(first, slow, 2)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    again = asyncio.ensure_future(desk.orders(request))
+    await asyncio.sleep(0.05)
+    slow.go_on.set()
+    assert (await again).http_status == 200
+    assert slow.asked == 2
+    assert journaled(world) == [struct_hash(order) for order in orders]
+    assert not desk._under_way
