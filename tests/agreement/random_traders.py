@@ -186,6 +186,8 @@ class RandomTraders:
                 continue
             if not self.exchange.account(bidder):
                 events += self.exchange.deposit(bidder, 10**12)
+            if not self.exchange.account(bidder):
+                break  # whoever deposits behind an entry that waits has no account yet
             for market in held:
                 size, mark = account.positions[market].size, self.exchange.state.markets[market].mark
                 side = Side.SELL if size > 0 else Side.BUY
@@ -237,10 +239,6 @@ class RandomTraders:
 
 class Leavers(RandomTraders):
     """Random traders who also close by the inbox, and keepers who liquidate by it."""
-
-    def _escape(self):
-        """Whoever deposits behind an entry that waits has no account yet."""
-        return [] if self.exchange.waiting else super()._escape()
 
     def leave(self) -> None:
         """A close of a random part of a random position, or a liquidation of anybody."""

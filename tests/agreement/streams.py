@@ -20,6 +20,7 @@ def mixed(seed: int, steps: int = 400) -> Counter:
         exchange.donate(SEED_USDC * 10**6)
         exchange.round(PRICES)
         traders = RandomTraders(exchange, seed)
+        exchange.round(PRICES)
         for step in range(steps):
             traders.step()
             if step % 15 == 0:

@@ -78,7 +78,10 @@ def edit_order(world: World, batch: codec.Batch) -> codec.Batch:
         return batch
     row, pick = batch.orders[index], world.random
     order = row.order
-    mark = world.exchange.last[batch.pairs[row.pair][1]].mark_ticks
+    market = (
+        batch.pairs[row.pair][1] if row.pair < len(batch.pairs) else 0
+    )  # an earlier change may have cut the table
+    mark = world.exchange.last[market].mark_ticks
     change = pick.choice(
         (
             {"size": order.size * 2},
@@ -243,8 +246,7 @@ def omit_pair(world: World, batch: codec.Batch) -> codec.Batch:
     if not batch.pairs:
         return batch
     gone = world.random.randrange(len(batch.pairs))
-    at = {old: old - (old > gone) for old in range(len(batch.pairs))}
-    rows = tuple(replace(row, pair=at[row.pair]) for row in batch.orders)
+    rows = tuple(replace(row, pair=row.pair - (row.pair > gone)) for row in batch.orders)
     return replace(batch, pairs=(*batch.pairs[:gone], *batch.pairs[gone + 1 :]), orders=rows)
 
 
