@@ -2,9 +2,11 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
@@ -54,6 +56,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("EVERMARK_REQUIRE_LANES") == "1" and missing_lanes():
         told = "; ".join(f"{lane}: {why}" for lane, why in missing_lanes().items())
         raise pytest.UsageError(f"EVERMARK_REQUIRE_LANES=1, but lanes are missing: {told}")
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A test that sets the logs up, as a program's start does, leaves that to no other: they may look for a line."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

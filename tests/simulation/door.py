@@ -136,7 +136,7 @@ class Door:
 
     def _record(self, order_hash: bytes) -> bytes | None:
         wanted = b64encode(order_hash)
-        for record in reversed(self._disk.records[-3_000:]):
+        for record in reversed(self._disk.records):
             if record.payload.startswith(b'{"kind":"PlaceOrder"') and wanted in record.payload:
                 return record.payload
         return None
