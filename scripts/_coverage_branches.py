@@ -2,7 +2,8 @@
 been taken and not taken, and every `assert` must have failed once (that it also passed shows in the lines behind it).
 
 A jump belongs to the syntax node that the compiler's source map names at its JUMPI. The checks that the compiler adds (bounds,
-overflow, calldata) are no branches of the source and are left out, as are loops.
+overflow, calldata) are no branches of the source and are left out, as are loops. Lines that no code belongs to (constants, variables
+that begin as zero, a bare return) are told too: they are no gaps.
 """
 
 import itertools
@@ -22,6 +23,7 @@ Key = tuple[str, int, int, str, int]
 seen: set[tuple[Key, str]] = set()
 known: dict[str, dict[int, Key]] = {}  # contract -> program counter of a jump -> what it decides
 asserts: dict[str, set[Key]] = {}
+coded: dict[str, set[int]] = {}  # file -> lines that code belongs to
 
 
 def key_of(node: Any, number: int) -> Key:
@@ -33,6 +35,9 @@ def key_of(node: Any, number: int) -> Key:
 def learn(name: str, compiled: Any) -> dict[int, Key]:
     """The jumps of a contract's code that an `if`, `and` or `or` of its source decides; and its assertions."""
     code, nodes = compiled.bytecode_runtime, compiled.source_map["pc_raw_ast_map"]
+    for node in nodes.values():
+        first, last = lines_of(node)
+        coded.setdefault(key_of(node, 0)[0], set()).update(range(first, last + 1))
     jumps: dict[int, Key] = {}
     counted: dict[tuple, int] = {}
     counter = 0
@@ -77,10 +82,22 @@ def gaps() -> tuple[list[dict[str, Any]], int]:
     """Every way that a decision of the contracts that ran never went, and how many ways there are."""
     wanted = {(key, way) for jumps in known.values() for key in jumps.values() for way in (TAKEN, NOT_TAKEN)}
     wanted |= {(key, FAILED) for keys in asserts.values() for key in keys}
+    wanted = {
+        (key, way) for key, way in wanted if key[0].startswith("contracts/")
+    }  # not those that a test planted
     missing = sorted(wanted - seen)
     return [
         {"file": key[0], "line": key[1], "kind": key[3], "jump": key[4], "never": way} for key, way in missing
     ], len(wanted)
+
+
+def lines_of(node: Any) -> tuple[int, int]:
+    """First and last line of what ran when a node ran; of a block only the line that decides."""
+    if isinstance(node, vy_ast.If):
+        return node.lineno, node.test.end_lineno
+    if isinstance(node, vy_ast.For | vy_ast.FunctionDef):
+        return node.lineno, node.lineno
+    return node.lineno, node.end_lineno or node.lineno
 
 
 def install(environment: type) -> None:
@@ -99,4 +116,6 @@ def save() -> None:
     if not known:
         return  # a command of coverage.py that runs no test
     missing, wanted = gaps()
-    Path(os.environ["EVERMARK_BRANCHES"]).write_text(json.dumps({"of": wanted, "missing": missing}))
+    lines = {file: sorted(numbers) for file, numbers in coded.items()}
+    told = {"of": wanted, "missing": missing, "coded": lines}
+    Path(os.environ["EVERMARK_BRANCHES"]).write_text(json.dumps(told))

@@ -10,7 +10,6 @@ from types import FrameType
 from typing import Any
 
 import _coverage_branches
-import vyper.ast as vy_ast
 from boa.coverage import TitanoboaPlugin, TitanoboaTracer
 from boa.environment import Env
 
@@ -22,7 +21,7 @@ class LineTracer(TitanoboaTracer):
         first, last = super().line_number_range(frame)
         if first < 0:
             return first, last
-        return lines_of(frame.f_locals["node"])
+        return _coverage_branches.lines_of(frame.f_locals["node"])
 
 
 class LinePlugin(TitanoboaPlugin):
@@ -30,15 +29,6 @@ class LinePlugin(TitanoboaPlugin):
 
     def file_tracer(self, filename: str) -> LineTracer | None:
         return LineTracer() if filename.endswith("boa/environment.py") else None
-
-
-def lines_of(node: Any) -> tuple[int, int]:
-    """First and last line of what ran when a node ran."""
-    if isinstance(node, vy_ast.If):
-        return node.lineno, node.test.end_lineno
-    if isinstance(node, vy_ast.For | vy_ast.FunctionDef):
-        return node.lineno, node.lineno
-    return node.lineno, node.end_lineno or node.lineno
 
 
 def coverage_init(registry: Any, _options: Any) -> None:
