@@ -2,8 +2,8 @@
 been taken and not taken, and every `assert` must have failed once (that it also passed shows in the lines behind it).
 
 A jump belongs to the syntax node that the compiler's source map names at its JUMPI. The checks that the compiler adds (bounds,
-overflow, calldata) are no branches of the source and are left out, as are loops. Lines that no code belongs to (constants, variables
-that begin as zero, a bare return) are told too: they are no gaps.
+overflow, calldata) are no branches of the source and are left out, as are loops. Lines that no code belongs to (constants,
+variables that begin as zero, a bare return) are told too: they are no gaps.
 """
 
 import itertools

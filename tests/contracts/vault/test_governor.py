@@ -4,7 +4,7 @@ from typing import Any
 
 import boa
 import pytest
-from builders import MARKETS, Exchange, Party, refused
+from builders import MARKETS, NOBODY, Exchange, Party, refused
 from governing import (
     CANCELLED,
     HOUR_S,
@@ -16,7 +16,7 @@ from governing import (
     Governing,
 )
 
-from evermark.chain.governor import listing_arguments
+from evermark.chain.governor import Action, listing_arguments
 from evermark.protocol.governance import DELAY_S, LONG_DELAY_S
 from evermark.protocol.orders import Side
 
@@ -241,3 +241,32 @@ def words(kind: uint8, topic: uint16, data: uint256) -> DynArray[uint256, 16]:
     batch.inbox(None)
     with refused("vault: not the governor's word"):
         batch.settle()
+
+
+@pytest.mark.parametrize(
+    "call, arguments, reason",
+    [
+        ("delisting", (63,), "governor: no such market"),
+        ("keeper", (2, NOBODY, True), "governor: no such role"),
+        ("keeper", (0, NOBODY, True), "governor: no such role"),
+        ("quorums", (2, 1), "governor: bad quorum"),
+        ("quorums", (17, 1), "governor: bad quorum"),
+        ("quorums", (1, 2), "governor: bad quorum"),
+        ("quorums", (1, 17), "governor: bad quorum"),
+        ("sequencer", (NOBODY,), "governor: zero address"),
+        ("role", (1, NOBODY), "governor: no such role"),
+        ("role", (int(Action.GUARDIAN), NOBODY), "governor: zero address"),
+    ],
+)
+def test_what_cannot_be_meant_is_not_proposed(
+    governing: Governing, call: str, arguments: tuple[Any, ...], reason: str
+) -> None:
+    """Refused at the proposal already, and not two weeks later."""
+    with boa.reverts(reason):
+        governing.propose(call, *arguments, slow=True)
+
+
+def test_a_tuning_names_the_markets_own_symbol(governing: Governing) -> None:
+    """So that a wrong market id tunes nothing."""
+    with boa.reverts("governor: another symbol"):
+        governing.propose("tuning", 1, *listing_arguments(MARKETS[0]))
