@@ -1,7 +1,6 @@
 """Runs the random streams of tests/agreement under many seeds; see scripts/agree."""
 
 import argparse
-import json
 import sys
 import time
 import traceback
@@ -15,17 +14,9 @@ sys.path[:0] = [
     str(ROOT / "tests/reference"),
 ]
 
-from _hunt import commit  # noqa: E402
+from _report import commit, done_before, tell  # noqa: E402
 
 from tests.agreement.streams import STREAMS  # noqa: E402
-
-
-def done_before(report: Path | None, at: str) -> set[tuple[str, int]]:
-    """Seeds that the report has from this commit and that agreed."""
-    if report is None or not report.exists() or at.endswith("-dirty"):
-        return set()
-    rows = [json.loads(line) for line in report.read_text().splitlines()]
-    return {(row["stream"], row["seed"]) for row in rows if row["commit"] == at and row["agreed"]}
 
 
 def run(stream: str, seed: int, at: str) -> dict:
@@ -52,17 +43,14 @@ def main() -> int:
     parser.add_argument("--report", type=Path, help="file of JSON lines to add to")
     given = parser.parse_args()
     at, differing = commit(), 0
-    skip = done_before(given.report, at)
+    skip = done_before(given.report, at, ("stream", "seed"), "agreed")
     for seed in range(given.first, given.first + given.seeds):
         for stream in given.stream or sorted(STREAMS):
             if (stream, seed) in skip:
                 continue
             row = run(stream, seed, at)
             differing += not row["agreed"]
-            print(json.dumps(row), flush=True)
-            if given.report:
-                with given.report.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+            tell(row, given.report)
     return 1 if differing else 0
 
 

@@ -2,9 +2,7 @@
 
 import argparse
 import collections
-import json
 import random
-import subprocess
 import sys
 import time
 import traceback
@@ -14,25 +12,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/contracts/vault"), str(ROOT / "tests/invariants")]
 
 import hypothesis  # noqa: E402
+from _report import commit, done_before, tell  # noqa: E402
 from hunting import NIGHTLY_DEPTH, NIGHTLY_RUNS, limits, machines  # noqa: E402
 from hypothesis.stateful import run_state_machine_as_test  # noqa: E402
 
 GROUP = 32  # games under one seed: short enough to repeat at once
-
-
-def commit() -> str:
-    """What is being searched; a dirty tree says so."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def done_before(report: Path | None, at: str) -> set[tuple[str, int, int, int]]:
-    """Groups that the report has from this commit and that found nothing."""
-    if report is None or not report.exists() or at.endswith("-dirty"):
-        return set()
-    rows = [json.loads(line) for line in report.read_text().splitlines()]
-    keys = ("actor", "seed", "runs", "depth")
-    return {tuple(row[key] for key in keys) for row in rows if row["commit"] == at and row["passed"]}
 
 
 def hunt(actor: str, machine: type, seed: int, runs: int, depth: int, at: str) -> dict:
@@ -72,7 +56,7 @@ def main() -> int:
     given = parser.parse_args()
     first = given.seed if given.seed is not None else random.SystemRandom().randrange(2**32)
     at, found = commit(), 0
-    skip = done_before(given.report, at)
+    skip = done_before(given.report, at, ("actor", "seed", "runs", "depth"), "passed")
     for group in range(0, given.runs, GROUP):
         for actor in given.actor or sorted(actors):
             runs = min(GROUP, given.runs - group)
@@ -81,10 +65,7 @@ def main() -> int:
                 continue
             row = hunt(actor, actors[actor], seed, runs, given.depth, at)
             found += not row["passed"]
-            print(json.dumps(row), flush=True)
-            if given.report:
-                with given.report.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+            tell(row, given.report)
     return 1 if found else 0
 
 
