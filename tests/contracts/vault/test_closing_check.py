@@ -1,6 +1,8 @@
 """Margin after a batch: initial margin to grow, a ratio that does not fall to shrink, and no deficit that widens."""
 
+import boa
 import pytest
+from boa.util.abi import Address
 from builders import USDC, Exchange, Party, refused
 
 from evermark.protocol.orders import Side
@@ -98,6 +100,63 @@ def test_a_round_trip_within_ones_means_settles(exchange: Exchange, maker: Party
     assert exchange.vault.account(taker.account).collateral == 100_000 * USDC - 1_000_000 - fees
 
 
+@pytest.mark.safety("C10", "contract")
+def test_what_a_fill_earns_has_a_bound(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """A sale that would bring its seller's collateral to 2^95 is refused, one unit below it settles."""
+    earned = 10 * PRICE - 10 * PRICE * 400 // 10**6
+    amount = 2**95 - earned - exchange.vault.account(taker.account).collateral
+    exchange.inbox.deposit(amount, 0, sender=exchange.fund_wallet(taker.signer, amount))
+    for change, reason in ((0, "vault: collateral out of range"), (1, None)):
+        batch = exchange.batch()
+        if change == 0:
+            batch.inbox(taker.account)
+        else:
+            batch.withdraw(taker, change)
+        if reason is None:
+            batch.settle()
+            batch = exchange.batch()
+        batch.trade(maker, taker, Side.SELL, 10, PRICE)
+        if reason is None:
+            batch.settle()
+            continue
+        with refused(reason):
+            batch.settle()
+        batch = exchange.batch()
+        batch.inbox(taker.account)
+        batch.settle()
+    assert exchange.vault.account(taker.account).collateral == 2**95 - 1
+
+
+def test_the_fee_account_is_never_negative(exchange: Exchange) -> None:
+    """Nor above 72 bits, whichever of the vault's contracts writes it: its word says what was paid, and the counters stay."""
+    before = exchange.vault.totals()
+    word = exchange.vault.word(2) >> 96 << 96
+    for collateral in (2**96 - 1, 2**72, 2**95):
+        with boa.reverts("vault: collateral out of range"):
+            exchange.vault.write(2, word | collateral, sender=exchange.backstop.address)
+    with boa.env.anchor():
+        for collateral in (2**72 - 1, 0):
+            exchange.vault.write(2, word | collateral, sender=exchange.backstop.address)
+            assert exchange.vault.account(2).collateral == collateral
+            assert exchange.vault.totals() == before
+
+
+def test_a_short_address_lies_among_no_other_words(exchange: Exchange) -> None:
+    """Nobody owns one, but if somebody did: its account is found by it, and nothing else is."""
+    for owner in (2**48, 2**63 + 7, 2**64 - 1, 2**67):
+        address = Address(owner.to_bytes(20, "big"))
+        exchange.token.mint(address, 50 * USDC)
+        exchange.token.approve(exchange.inbox.address, 50 * USDC, sender=address)
+        exchange.inbox.deposit(50 * USDC, 0, sender=address)
+        assert exchange.vault.word(owner) == 0
+        account = exchange.vault.totals().accounts + 1
+        batch = exchange.batch()
+        batch.inbox(account)
+        batch.settle()
+        assert exchange.vault.word(owner) == account
+        assert exchange.vault.account(account).collateral == 50 * USDC
+
+
 def test_the_tiers_bind(exchange: Exchange, maker: Party) -> None:
     """A position beyond 5 M USDC pays the second tier's fraction, beyond 25 M the third's, with continuous requirements."""
     exchange.deposit(1, 50_000_000 * USDC)
@@ -153,7 +212,6 @@ def exchange_initial(exchange: Exchange, size: int) -> int:
 
 def test_at_most_sixteen_open_markets() -> None:
     """The seventeenth open position of an account is refused."""
-    import boa
     from msgspec.structs import replace
 
     with boa.env.anchor():

@@ -4,7 +4,7 @@ from typing import Any
 
 import boa
 import pytest
-from builders import MARKETS, NOBODY, Exchange, Party, refused
+from builders import MARKETS, NOBODY, Exchange, Party, events, refused
 from governing import (
     CANCELLED,
     HOUR_S,
@@ -115,9 +115,11 @@ def test_keepers_and_quorums_change_with_the_batch_that_consumes_them(
     assert governing.state(added) == IN_FORCE
     removed = [governing.propose("keeper", 0, NEW, False) for _ in range(2)]
     governing.wait()
+    skipped = []
     for proposal in removed:
         governing.execute(proposal)
-        governing.consume()
+        skipped += events(exchange, governing.consume(), "EntrySkipped")
+    assert [event.reason for event in skipped] == [9]  # the second one, which no longer applies
     assert [governing.state(proposal) for proposal in removed] == [IN_FORCE, WITHOUT_EFFECT]
     assert not oracle.is_oracle_keeper(NEW)
     quorums = governing.carry_out("quorums", 3, 1, slow=True)

@@ -24,7 +24,10 @@ def reasons():
 
 def numbers() -> dict[str, int]:
     source = (CONTRACTS / "modules" / "reasons.vy").read_text(encoding="utf-8")
-    return {name: int(code) for name, code in re.findall(r"^([A-Z_0-9]+): constant\(uint256\) = (\d+)", source, re.M)}
+    return {
+        name: int(code)
+        for name, code in re.findall(r"^([A-Z_0-9]+): constant\(uint256\) = (\d+)", source, re.M)
+    }
 
 
 def test_every_number_has_its_text(reasons) -> None:
