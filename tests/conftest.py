@@ -19,7 +19,9 @@ settings.register_profile(
     "nightly", max_examples=2_000, stateful_step_count=100, deadline=None, print_blob=True
 )
 # For scripts/mutate: a failure says enough, its smallest example would take minutes to find.
-settings.register_profile("mutants", parent=settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
+settings.register_profile(
+    "mutants", parent=settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
