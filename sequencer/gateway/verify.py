@@ -39,9 +39,8 @@ USUAL_CHAINS = (1, 31337, 1337, 10, 137, 8453, 42161, 11155111)
 log = structlog.get_logger("gateway")
 
 
-Answered = Callable[
-    [Any], None
-]  # takes an Outcome of the question's kind, or the exception in its place; raises nothing
+# Takes an Outcome of the question's kind, or the exception in its place; raises nothing.
+Answered = Callable[[Any], object]
 
 
 def settle(done: "asyncio.Future[Any]", outcome: Any) -> None:
@@ -148,8 +147,8 @@ class SignatureThreads:
 
         Raises Refusal (OVERLOADED), and then `answered` is not called."""
         # By the loop, as it wakes the tasks that wait for theirs: called at once, an order would overtake an earlier cancel.
-        turn = partial(asyncio.get_running_loop().call_soon, answered)
-        self._ask(_Job(question, account, turn), False)
+        loop = asyncio.get_running_loop()
+        self._ask(_Job(question, account, lambda outcome: loop.call_soon(answered, outcome)), False)
 
     def _ask(self, job: _Job, urgent: bool) -> None:
         lane = self._normal
