@@ -33,7 +33,9 @@ async def test_what_is_behind_a_late_funding_hour_waits_for_it(
         await house.core.pipeline.submit(FundingHour(reports=world.funding_reports(hour)))
         await trade(house.core, world, 3)
         waiting = _nothing_is_mined(chain)
-        sealed = [house.core.backlog.sealed(number) for number in range(1, house.core.backlog.last_sealed + 1)]
+        sealed = [
+            house.core.backlog.sealed(number) for number in range(1, house.core.backlog.last_sealed + 1)
+        ]
         (with_hour,) = [one.batch.batch_id for one in sealed if one is not None and one.batch.funding_hours]
         assert 1 < with_hour < len(sealed)
         stepping = asyncio.ensure_future(house.line.step())
@@ -82,8 +84,8 @@ async def test_a_batch_whose_predecessor_may_be_replaced_waits_until_that_is_dee
 
 
 async def test_what_a_reorganisation_may_bring_back_counts_as_waiting() -> None:
-    """An entry is overdue that newer blocks have consumed, as long as they are not deep enough; and an hour that nobody has posted
-    yet, where it is about to be."""
+    """An entry is overdue that newer blocks have consumed, as long as they are not deep enough; and an hour that nobody has
+    posted yet, where it is about to be."""
     due, hour = START_S + 90, START_S // HOUR_S - 2
     contracts = _Contracts(due, hour - 1)
     chain: Any = object.__new__(ExchangeChain)
