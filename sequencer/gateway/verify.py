@@ -90,10 +90,17 @@ class SignatureThreads:
         self._closed = False
 
     async def start_processes(self, count: int, history: Path) -> None:
-        """From now on processes check what is not urgent; `history` is where they look for first answers. Should they end, the
-        threads do it again."""
+        """From now on processes check what is not urgent; `history` is where they look for first answers. Should they not start,
+        or end, the threads do it."""
         starting = (CheckingProcess.start(history) for _ in range(count))
-        self._processes = list(await asyncio.gather(*starting))
+        started = await asyncio.gather(*starting, return_exceptions=True)
+        for one in started:
+            if isinstance(one, CheckingProcess):
+                self._processes.append(one)
+            elif isinstance(one, OSError):
+                log.error("the threads check what a process would have", reason=str(one))
+            else:
+                raise one
         self._idle = list(self._processes)
 
     async def recover(
