@@ -18,6 +18,7 @@ import pytest
 from _mutants import Mutant, apply, mutants_of
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["HYPOTHESIS_PROFILE"] = "mutants"
 sys.path.insert(0, str(ROOT))
 
 from tests import compiled_contracts  # noqa: E402

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
 
@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("ci", derandomize=True, max_examples=50, stateful_step_count=40, deadline=None)
 settings.register_profile(
     "nightly", max_examples=2_000, stateful_step_count=100, deadline=None, print_blob=True
+)
+# For scripts/mutate: a failure says enough, its smallest example would take minutes to find.
+settings.register_profile(
+    "mutants", parent=settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
