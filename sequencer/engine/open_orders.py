@@ -1,6 +1,6 @@
 """Orders that wait: resting, cancelling, filling them, and the margin that they reserve."""
 
-from heapq import heapify, heappush
+from heapq import heappush
 
 from evermark.protocol.units import check
 from sequencer.engine.context import Context
@@ -15,7 +15,7 @@ from sequencer.engine.events import (
 from sequencer.engine.ledger import position_of
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import order_loss, refresh, resting_fee, rework_orders
-from sequencer.engine.state import LEAST_EXPIRY_ROOM, Account, EngineState, MarketState
+from sequencer.engine.state import Account, EngineState, MarketState
 from sequencer.engine.twap import next_due_s, slice_count
 
 
@@ -52,6 +52,7 @@ def replace_in_place(ctx: Context, account: Account, old: RestingOrder, new: Res
     """Let `new` take the place of `old` in the queue; both events are the caller's."""
     state = ctx.state
     reserve(state, account, old, -1)
+    state.expiries.remove(old)
     state.markets[old.market_id].book.replace(old, new)
     _enlist(state, account, new)
 
@@ -96,36 +97,23 @@ def enlist_untriggered(state: EngineState, account: Account, order: RestingOrder
         state.markets[order.market_id].triggers.add(order)
         if order.reduce_only:
             position_of(account, order.market_id).reduce_orders += 1
-    note_expiry(state, order)
+        state.expiries.add(order)
 
 
 def put_back_twap(state: EngineState, account: Account, order: RestingOrder) -> None:
-    """Let a TWAP wait for its next slice; its expiry is noted already."""
+    """Let a TWAP wait for its next slice."""
     account.untriggered[order.slot] = order
     heappush(state.twaps, (next_due_s(order), order.account, order.slot, order.sequence))
+    state.expiries.add(order)
     if order.reduce_only:
         position_of(account, order.market_id).reduce_orders += 1
-
-
-def note_expiry(state: EngineState, order: RestingOrder) -> None:
-    """Remember when a waiting order ends. Entries of orders that are gone are dropped once they may be half of all, so that the
-    heap never holds more than twice the orders that wait."""
-    if len(state.expiries) >= state.expiry_room:
-        state.expiries = [entry for entry in state.expiries if _waits(state, entry)]
-        heapify(state.expiries)
-        state.expiry_room = max(LEAST_EXPIRY_ROOM, 2 * len(state.expiries))
-    heappush(state.expiries, (order.expiry, order.account, order.slot, order.sequence))
-
-
-def _waits(state: EngineState, entry: tuple[int, int, int, int]) -> bool:
-    order = live_order(state.accounts[entry[1]], entry[2])
-    return order is not None and order.sequence == entry[3]
 
 
 def take_untriggered(state: EngineState, order: RestingOrder) -> None:
     """Take an order away from where it waits for its trigger."""
     account = state.accounts[order.account]
     del account.untriggered[order.slot]
+    state.expiries.remove(order)
     if not order.order.twap_interval:
         state.markets[order.market_id].triggers.remove(order)
     order.arrival = 0
@@ -154,6 +142,7 @@ def cancel(ctx: Context, order: RestingOrder, reason: CancelReason) -> None:
     reserve(state, account, order, -1)
     state.markets[order.market_id].book.remove(order)
     del account.orders[order.slot]
+    state.expiries.remove(order)
     ctx.touch_level(order.market_id, order.side, order.price)
     tell_cancelled(ctx, order, reason)
 
@@ -200,6 +189,7 @@ def fill_waiting(ctx: Context, account: Account, order: RestingOrder, lots: int)
     ctx.touch_level(order.market_id, order.side, order.price)
     if order.level is None:
         del account.orders[order.slot]
+        state.expiries.remove(order)
         tell_filled(ctx, order)
     else:
         reserve(state, account, order, 1)
@@ -254,4 +244,4 @@ def _enlist(state: EngineState, account: Account, order: RestingOrder) -> None:
     check(order.slot > 0, "orders: slot 0 never rests")
     account.orders[order.slot] = order
     reserve(state, account, order, 1)
-    note_expiry(state, order)
+    state.expiries.add(order)

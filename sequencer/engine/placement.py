@@ -1,5 +1,7 @@
 """PlaceOrder: every reason to refuse first, then matching, then what remains rests or ends. Trigger orders wait instead."""
 
+from typing import Final
+
 from mypy_extensions import mypyc_attr
 
 from evermark.protocol.orders import TimeInForce, Trigger
@@ -33,33 +35,37 @@ from sequencer.engine.state import EngineState, SlotState
 from sequencer.engine.trigger_checks import trigger_orders_placed
 from sequencer.engine.triggers import BY_MARK
 
+# Looking a name up in a module or an enumeration costs compiled code more than the comparison that wants it.
+_NO_TRIGGER: Final = Trigger.NONE
+_FOK: Final = TimeInForce.FOK
+
 
 def place_order(ctx: Context, command: PlaceOrder) -> None:
     """Accept, match and rest an order, or refuse it without a trace."""
-    state = ctx.state
-
-    def refuse(refusal: Reject) -> None:
+    refusal = _place(ctx, command)
+    if refusal is not None:
         ctx.refuse(refusal, command.account, command.order_hash, command.client_id)
 
+
+def _place(ctx: Context, command: PlaceOrder) -> Reject | None:
+    state = ctx.state
     draft = draft_order(state, command)
-    if isinstance(draft, Reject):
-        refuse(draft)
-        return
-    waits = draft.order.order.trigger is not Trigger.NONE or draft.order.order.twap_interval != 0
-    refusal = (check_untriggered if waits else check_order)(state, draft, ctx.stamp_ms)
+    if not isinstance(draft, Draft):
+        return draft
+    if command.order.trigger is not _NO_TRIGGER or command.order.twap_interval:
+        refusal = check_untriggered(state, draft, ctx.stamp_ms)
+        if refusal is None:
+            _accept_untriggered(ctx, draft)
+        return refusal
+    refusal = check_order(state, draft, ctx.stamp_ms)
     if refusal is not None:
-        refuse(refusal)
-        return
-    if waits:
-        _accept_untriggered(ctx, draft)
-        return
+        return refusal
     arrival = Arrival(state, draft)
-    if arrival.refusal is not None:
-        refuse(arrival.refusal)
-        return
-    if arrival.must_seal:
-        seal(ctx)
-    _accept(ctx, draft, arrival.plan, arrival.meets)
+    if arrival.refusal is None:
+        if arrival.must_seal:
+            seal(ctx)
+        _accept(ctx, draft, arrival.plan, arrival.meets)
+    return arrival.refusal
 
 
 @mypyc_attr(acyclic=True)
@@ -104,7 +110,7 @@ def _refuse_plan(draft: Draft, plan: Plan) -> Reject | None:
         best = draft.at.book.opposite(order.side).best()
         price = best.price if best is not None else 0
         return no(RejectCode.POST_ONLY_WOULD_CROSS, "post-only order would trade", "limit_price", best=price)
-    if order.order.time_in_force is TimeInForce.FOK and plan.filled < order.remaining:
+    if order.order.time_in_force is _FOK and plan.filled < order.remaining:
         return no(
             RejectCode.FOK_NOT_FILLABLE,
             "the whole size cannot trade at once",

@@ -1,7 +1,7 @@
 """The state as canonical bytes, and its hash: the same for equal states, whatever the order in which they
 grew.
 
-Caches (margin sums, the price epoch, the expiry heap) are left out and made again on restoring.
+Caches (margin sums, the price epoch, the expiries) are left out and made again on restoring.
 """
 
 from hashlib import sha256
@@ -18,7 +18,7 @@ from evermark.protocol.units import check
 from sequencer.engine.batch_builder import Baseline, OpenAction, OpenBatch, OpenFill, Row, path_bytes
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.ledger import position_of
-from sequencer.engine.open_orders import enlist_untriggered, note_expiry
+from sequencer.engine.open_orders import enlist_untriggered
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import resting_fee
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
@@ -164,7 +164,6 @@ def _load(fields: list[Any]) -> EngineState:
                 state.markets[market_id].holders.add(account.account_id)
         if not account.open_positions and account.collateral < 0:
             state.debtors.add(account.account_id)
-    state.expiry_room = max(state.expiry_room, 2 * (sum(map(len, books)) + len(untriggered)))
     for at, orders in zip(state.markets, books, strict=True):
         _make_signed(orders)
         for values in orders:
@@ -275,7 +274,7 @@ def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
         order.fee_reserve = resting_fee(at, order, lots)
         check(order.fee_reserve == fee_reserve, "snapshot: another fee reserve")
         account.order_fees += fee_reserve
-    note_expiry(state, order)
+    state.expiries.add(order)
 
 
 def _load_untriggered(state: EngineState, values: list[Any]) -> None:

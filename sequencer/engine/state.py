@@ -14,6 +14,7 @@ from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import USDC
 from sequencer.engine.batch_builder import OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
+from sequencer.engine.expiry_index import ExpiryIndex
 from sequencer.engine.order_book import OrderBook, RestingOrder
 from sequencer.engine.triggers import TriggerIndex
 
@@ -26,8 +27,6 @@ MAX_UNSETTLED_NOTIONAL = 50_000_000 * USDC  # quote units traded in them
 MAX_ROUND_AGE_MS = 60_000
 # Without new rounds a batch is sealed after this, so that it still settles in time.
 MAX_OPEN_BATCH_AGE_MS = 20_000
-LEAST_EXPIRY_ROOM = 1_024  # expiries kept before the ones of ended orders are looked for
-
 
 _MEETINGS = {(MarketMode.POST_ONLY, MarketMode.REDUCE_ONLY), (MarketMode.REDUCE_ONLY, MarketMode.POST_ONLY)}
 _WHILE_STALE = (
@@ -255,7 +254,6 @@ STATE_FIELDS: Final = (
     "entry_count",
     "epoch",
     "expiries",
-    "expiry_room",
     "funding_hour",
     "funding_pool",
     "genesis",
@@ -322,10 +320,7 @@ class EngineState:
         self.unsettled: list[tuple[int, int]] = []
         self.unsettled_sealed = 0  # sum of their notional
         self.epoch = 0  # counts changes of prices and funding; a cache key, not part of the hash
-        # a heap of (expiry, account, slot, sequence); an order that ends leaves its entry behind until there are
-        # `expiry_room` of them (see `open_orders.py`)
-        self.expiries: list[tuple[int, int, int, int]] = []
-        self.expiry_room = LEAST_EXPIRY_ROOM
+        self.expiries = ExpiryIndex()  # a cache: of every order that waits
         # a cache: a heap of (due, account, slot, sequence) of the next slice of each TWAP; those of ended orders mean nothing
         self.twaps: list[tuple[int, int, int, int]] = []
         self.stale_markets = 0
