@@ -12,7 +12,7 @@ from mypy_extensions import mypyc_attr
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.margin import fee_delta
 from evermark.protocol.units import PPM
-from sequencer.engine.batch_builder import FILL_CAP, MAX_ACCOUNTS, MAX_PAIRS, OpenBatch, Row
+from sequencer.engine.batch_builder import FILL_CAP, MAX_ACCOUNTS, MAX_PAIRS, OpenBatch, Row, pair_key
 from sequencer.engine.commands import MarketMode
 from sequencer.engine.events import CancelReason
 from sequencer.engine.open_orders import next_part
@@ -85,7 +85,7 @@ def maker_refusal(
         return CancelReason.EXPIRED
     if outside_band(at, maker.price):
         return CancelReason.PRICE_BAND
-    if not agent_is_live(state, state.accounts[maker.account], maker.signer):
+    if not agent_is_live(state, maker.trader, maker.signer):
         return CancelReason.AGENT_REVOKED
     return None
 
@@ -99,6 +99,12 @@ def maker_lots(state: EngineState, party: Party, maker: RestingOrder, lots: int)
     if lots > party.opposes(maker.sign) and not prices_fresh(state, party.account):
         return 0, _MARGIN
     return lots, _MARGIN
+
+
+def row_in(batch: OpenBatch, order: RestingOrder) -> Row | None:
+    """The order's row in this batch, None before its first fill there."""
+    row = order.row
+    return row if row is not None and row.number == batch.number else None
 
 
 def builder_share(row: Row | None, notional: int, rate_ppm: int) -> int:
@@ -157,9 +163,9 @@ class Planner:
         self.open_interest = at.open_interest
         self.accounts = len(batch.accounts)
         self.pairs = len(batch.pairs)
-        self.parties: dict[int, Party] = {}
+        self.parties: list[Party] = []
         self.drawn: dict[RestingOrder, Drawn] = {}  # icebergs, of which more than one part may trade
-        self.taker = self._party(state.accounts[order.account])
+        self.taker = self._party(order.trader)
 
     def make(self) -> Plan:
         """Walk the opposite side from its best price; the fund comes first where the mark is as good."""
@@ -209,7 +215,7 @@ class Planner:
         wanted = self._taker_lots()
         if wanted == 0:
             return False
-        party = self._party(state.accounts[maker.account])
+        party = self._party(maker.trader)
         if plan.stop is not None:
             return False
         lots, why_not = maker_lots(state, party, maker, min(wanted, shown))
@@ -224,7 +230,7 @@ class Planner:
         plan, sign, market = self.plan, self.order.sign, self.at.market
         notional = self.at.notional(lots, maker.price)
         numerator, taker_fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
-        row = self.batch.rows.get((maker.account, maker.slot, maker.sequence))
+        row = row_in(self.batch, maker)
         before, built_before = (row.numerator, row.builder_numerator) if row is not None else (0, 0)
         drawn = None
         if maker.hidden:
@@ -309,20 +315,27 @@ class Planner:
     def _party(self, account: Account) -> Party:
         """The account's party; a full pair table stops the plan, so that the batch stays within its
         bounds."""
-        party = self.parties.get(account.account_id)
-        if party is None:
+        for known in self.parties:
+            if known.account is account:
+                return known
+        party = Party(self.state, account, self.at, self.batch)
+        self.parties.append(party)
+        if party.noted is None:
             self.accounts += account.account_id not in self.batch.accounts
-            named = self.batch.pairs
-            self.pairs += sum(
-                (account.account_id, market_id) not in named
-                for market_id, position in account.positions.items()
-                if position.size
-            )
-            self.pairs += 1
-            if self.pairs > MAX_PAIRS or self.accounts + 3 > MAX_ACCOUNTS:
-                self.plan.stop = CancelReason.FILL_CAP
-            party = self.parties[account.account_id] = Party(self.state, account, self.at, self.batch)
+        if party.noted is None or not party.noted.positions:
+            self.pairs += self._unnamed(account)
+        self.pairs += 1
+        if self.pairs > MAX_PAIRS or self.accounts + 3 > MAX_ACCOUNTS:
+            self.plan.stop = CancelReason.FILL_CAP
         return party
+
+    def _unnamed(self, account: Account) -> int:
+        """How many of the account's open positions the batch does not name yet."""
+        named, count = self.batch.pairs, 0
+        for market_id, position in account.positions.items():
+            if position.size and pair_key(account.account_id, market_id) not in named:
+                count += 1
+        return count
 
 
 def may_trade(state: EngineState, at: MarketState, order: RestingOrder) -> bool:

@@ -13,7 +13,6 @@ from sequencer.engine.context import no
 from sequencer.engine.format_checks import check_format
 from sequencer.engine.halting import check_halted
 from sequencer.engine.matching import agent_is_live
-from sequencer.engine.open_orders import live_order
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import loss_at, order_fee, order_loss, prices_fresh, refresh, worst_initial
 from sequencer.engine.sealing import round_is_old
@@ -71,7 +70,9 @@ class Draft:
         self.resting = replaced if replaced is not None and not replaced.is_untriggered else None
         time_in_force = order.order.time_in_force
         self.may_rest = time_in_force is _GTC or time_in_force is _GTD
-        self.position = account.positions.get(order.market_id, NO_POSITION)
+        if order.position is None:
+            order.position = account.positions.get(order.market_id)
+        self.position = order.position if order.position is not None else NO_POSITION
         self.reduces = order.reduce_only or self._shrinks()
         restricted = at.effective_mode == _REDUCE_ONLY
         self.only_reduces = order.reduce_only or (restricted and self.reduces)
@@ -112,21 +113,20 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
         builder = state.account_ids.get((order.builder, 0), 0)
         if not builder:
             return no(RejectCode.UNKNOWN_ACCOUNT, "the builder has no account", "builder")
-    replaced = live_order(account, order.slot) if order.slot else None
-    carried = account.slots[order.slot].filled if order.amend and order.slot in account.slots else 0
+    nonce = account.slots.get(order.slot) if order.slot else None
     made = RestingOrder(
-        command.account,
+        account,
         market_id,
         order,
         command.order_hash,
         command.signature,
         command.signer,
         command.client_id,
-        carried,
+        nonce.filled if nonce is not None and order.amend else 0,
         command.path,
     )
-    made.builder = builder
-    return Draft(account, state.markets[market_id], made, replaced)
+    made.builder, made.nonce = builder, nonce
+    return Draft(account, state.markets[market_id], made, nonce.live if nonce is not None else None)
 
 
 def check_order(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
@@ -167,8 +167,8 @@ def _check_slot(state: EngineState, draft: Draft) -> Reject | None:
             sequence=order.sequence,
             most=most,
         )
-    slot = account.slots.get(order.slot)
-    seen = account.taker_sequence if order.slot == 0 else slot.sequence if slot is not None else 0
+    nonce = order.nonce
+    seen = account.taker_sequence if order.slot == 0 else nonce.sequence if nonce is not None else 0
     seen = max(seen, account.min_sequence)
     if order.sequence <= seen:
         return no(

@@ -11,6 +11,7 @@ from sequencer.engine.commands import PlaceOrder
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, OrderAccepted
 from sequencer.engine.execution import execute
+from sequencer.engine.ledger import nonce_of
 from sequencer.engine.matching import Plan, Planner, crosses_book, may_trade
 from sequencer.engine.open_orders import (
     begin_twap,
@@ -30,8 +31,8 @@ from sequencer.engine.order_checks import (
     draft_order,
 )
 from sequencer.engine.parties import grew_in_batch
-from sequencer.engine.sealing import seal
-from sequencer.engine.state import EngineState, SlotState
+from sequencer.engine.sealing import noted_in, seal
+from sequencer.engine.state import EngineState
 from sequencer.engine.trigger_checks import trigger_orders_placed
 from sequencer.engine.triggers import BY_MARK
 
@@ -101,7 +102,7 @@ def _must_seal(state: EngineState, draft: Draft, meets: bool) -> bool:
         return True
     # An account that grew in this batch may not shrink below its initial margin in it: give it a fresh
     # baseline.
-    return draft.reduces and grew_in_batch(draft.account, batch.baselines.get(draft.order.account))
+    return draft.reduces and grew_in_batch(draft.account, noted_in(batch, draft.account))
 
 
 def _refuse_plan(draft: Draft, plan: Plan) -> Reject | None:
@@ -136,7 +137,7 @@ def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
     if order.slot == 0:
         account.taker_sequence = order.sequence
     else:
-        account.slots.setdefault(order.slot, SlotState()).sequence = order.sequence
+        nonce_of(order).sequence = order.sequence
     if old is not None and keeps_place:
         replace_in_place(ctx, account, old, order)
         tell_cancelled(ctx, old, CancelReason.REPLACED)
@@ -151,7 +152,7 @@ def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
 
 def _accept_untriggered(ctx: Context, draft: Draft) -> None:
     order, account, state = draft.order, draft.account, ctx.state
-    account.slots.setdefault(order.slot, SlotState()).sequence = order.sequence
+    nonce_of(order).sequence = order.sequence
     if order.order.trigger in BY_MARK:
         account.trigger_placed = trigger_orders_placed(state, account) + 1
         account.trigger_hour = state.now // 3600

@@ -12,7 +12,7 @@ from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
 from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import USDC
-from sequencer.engine.batch_builder import OpenBatch
+from sequencer.engine.batch_builder import Baseline, OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.expiry_index import ExpiryIndex
 from sequencer.engine.order_book import OrderBook, RestingOrder
@@ -44,16 +44,16 @@ def stricter(one: MarketMode, other: MarketMode) -> MarketMode:
     return MarketMode.CANCEL_ONLY if (one, other) in _MEETINGS else max(one, other)
 
 
-@mypyc_attr(acyclic=True)
 class SlotState:
-    """A slot's nonce: the highest sequence seen, and what the last order that traded left on the chain."""
+    """A slot's nonce: the highest sequence seen, and what the last order that traded left on the chain; and its order."""
 
-    __slots__ = ("filled", "sequence", "used_sequence")
+    __slots__ = ("filled", "live", "sequence", "used_sequence")
 
     def __init__(self, sequence: int = 0, used_sequence: int = 0, filled: int = 0) -> None:
         self.sequence = sequence
         self.used_sequence = used_sequence
         self.filled = filled  # of the order with `used_sequence`; an amend carries it over
+        self.live: RestingOrder | None = None  # the order that waits, in the book or for its trigger
 
 
 @mypyc_attr(acyclic=True)
@@ -104,6 +104,7 @@ class Account:
         "initial",
         "maintenance",
         "min_sequence",
+        "noted",
         "notional",
         "open_positions",
         "order_fees",
@@ -138,6 +139,7 @@ class Account:
         self.untriggered: dict[int, RestingOrder] = {}  # waiting for their trigger, by slot
         self.trigger_hour = 0  # the last hour in which it placed mark-trigger orders, and how many
         self.trigger_placed = 0
+        self.noted: Baseline | None = None  # of the batch whose fills touched it last
         self.order_fees = 0  # fees that the waiting orders may cost
         self.epoch = -1
         self.value = 0  # signed value of the positions at the mark, less funding owed
@@ -313,7 +315,7 @@ class EngineState:
         # deposits behind an entry that cannot apply yet: id -> owner, sub-account, created
         self.waiting_deposits: dict[int, tuple[bytes, int, int]] = {}
         self.halted: dict[int, bool] = {}  # accounts that may only cancel; True: and are not liquidated
-        self.batch = OpenBatch()
+        self.batch = OpenBatch(1)
         self.sealed_batch = 0
         self.confirmed_batch = 0
         # (round time, notional) of each batch after `confirmed_batch`

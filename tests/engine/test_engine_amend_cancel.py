@@ -60,7 +60,8 @@ def test_ended_orders_leave_nothing_behind(world, maker):
         world.cancel(maker, 3)
     index = world.state.expiries
     assert sum(len(basket) for basket in index.baskets.values()) == 2
-    assert len(index.baskets) <= 2 and len(index.minutes) <= SPARE_MINUTES + 6
+    assert len(index.baskets) <= 2
+    assert len(index.minutes) <= SPARE_MINUTES + 6
     events = world.round([10_000], 61)
     ended = of_type(events, OrderCancelled)
     assert [event.order_hash for event in ended] == [of_type(short, OrderAccepted)[0].order_hash]
