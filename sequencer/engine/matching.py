@@ -4,7 +4,6 @@ The plan tries every fill against the rules that the vault applies, so that what
 there.
 """
 
-from collections.abc import Iterator
 from typing import Final
 
 from mypy_extensions import mypyc_attr
@@ -67,11 +66,11 @@ def agent_is_live(state: EngineState, account: Account, signer: bytes) -> bool:
 
 def fund_meets(state: EngineState, at: MarketState, order: RestingOrder) -> int:
     """Lots of the insurance fund's position that the order would take over at the mark, 0 when none."""
-    position = state.accounts[INSURANCE_FUND].positions.get(at.market_id)
     sign = order.sign
-    if position is None or position.size * sign <= 0 or at.stale or order.order.post_only:
+    if sign * (order.price - at.mark) < 0 or at.stale or order.order.post_only:
         return 0
-    return abs(position.size) if sign * (order.price - at.mark) >= 0 else 0
+    position = state.accounts[INSURANCE_FUND].positions.get(at.market_id)
+    return abs(position.size) if position is not None and position.size * sign > 0 else 0
 
 
 def maker_refusal(
@@ -171,38 +170,36 @@ class Planner:
         """Walk the opposite side from its best price; the fund comes first where the mark is as good."""
         plan, order, sign = self.plan, self.order, self.order.sign
         fund_lots = fund_meets(self.state, self.at, order)
-        for level in self._crossed_levels():
+        facing = self.at.book.facing(order)
+        level = facing.best()
+        while level is not None and sign * (order.price - level.price) >= 0:
             if fund_lots and sign * (level.price - self.at.mark) >= 0:
                 self._with_fund(fund_lots)
                 fund_lots = 0
             if not self._with_level(level):
                 return plan
+            level = facing.next_best(level)
         if fund_lots and plan.filled < order.remaining:
             self._with_fund(fund_lots)
         return plan
 
-    def _crossed_levels(self) -> Iterator[Level]:
-        sign, limit = self.order.sign, self.order.price
-        for level in self.at.book.facing(self.order).best_first():
-            if sign * (limit - level.price) < 0:
-                return
-            yield level
-
     def _with_level(self, level: Level) -> bool:
         """Trade with a level's orders; False when matching is over."""
         refreshed: list[RestingOrder] = []
-        for maker in level.orders():
+        maker = level.first
+        while maker is not None:
             if self.plan.stop is not None or self.plan.filled == self.order.remaining:
                 return False
             if self._with_maker(maker, maker.shown):
                 refreshed.append(maker)
+            maker = maker.behind
         # The next parts of icebergs stand behind all others of this price, in the order in which they came there.
         while refreshed:
             if self.plan.stop is not None or self.plan.filled == self.order.remaining:
                 return False
-            maker = refreshed.pop(0)
-            if self._with_maker(maker, next_part(maker, maker.remaining - self.drawn[maker].lots)):
-                refreshed.append(maker)
+            again = refreshed.pop(0)
+            if self._with_maker(again, next_part(again, again.remaining - self.drawn[again].lots)):
+                refreshed.append(again)
         return self.plan.stop is None and self.plan.filled < self.order.remaining
 
     def _with_maker(self, maker: RestingOrder, shown: int) -> bool:

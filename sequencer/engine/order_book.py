@@ -121,6 +121,11 @@ class RestingOrder(BookOrder):
         self.fee_reserve = 0  # quote units held back for fees while it rests
 
     @property
+    def behind(self) -> "RestingOrder | None":
+        """The next order of its level, in the engine's books."""
+        return cast("RestingOrder | None", self.next)
+
+    @property
     def is_untriggered(self) -> bool:
         """It waits for its trigger, outside the book."""
         return self.arrival != 0
@@ -175,6 +180,17 @@ class BookSide:
         for chunk in reversed(self.chunks):
             for key in reversed(chunk):
                 yield self.levels[key * self.sign]
+
+    def next_best(self, level: Level) -> Level | None:
+        """The level that is best after this one, None behind the last."""
+        key = level.price if self.sign > 0 else -level.price
+        highest = self.highest
+        at = _place(highest, key) if highest else 0
+        chunk = self.chunks[at]
+        place = _place(chunk, key)
+        if place > 0:
+            return self.levels[chunk[place - 1] * self.sign]
+        return self.levels[self.chunks[at - 1][-1] * self.sign] if at > 0 else None
 
     def keys(self) -> list[int]:
         """All keys, ascending."""

@@ -40,7 +40,7 @@ _GTD: Final = TimeInForce.GTD
 _NO_TRIGGER: Final = Trigger.NONE
 _POST_ONLY: Final = MarketMode.POST_ONLY
 _REDUCE_ONLY: Final = MarketMode.REDUCE_ONLY
-_CANCEL_ONLY: Final = MarketMode.CANCEL_ONLY
+_NORMAL: Final = MarketMode.NORMAL
 
 
 @mypyc_attr(acyclic=True)
@@ -74,7 +74,7 @@ class Draft:
             order.position = account.positions.get(order.market_id)
         self.position = order.position if order.position is not None else NO_POSITION
         self.reduces = order.reduce_only or self._shrinks()
-        restricted = at.effective_mode == _REDUCE_ONLY
+        restricted = at.effective_mode is _REDUCE_ONLY
         self.only_reduces = order.reduce_only or (restricted and self.reduces)
 
     def _shrinks(self) -> bool:
@@ -96,7 +96,7 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
     if refusal is not None:
         return refusal
     account = state.accounts.get(command.account)
-    if account is None or (account.owner, account.sub_account) != (order.owner, order.sub_account):
+    if account is None or account.owner != order.owner or account.sub_account != order.sub_account:
         return no(
             RejectCode.UNKNOWN_ACCOUNT, "the account is not the order's", "owner", account=command.account
         )
@@ -250,12 +250,10 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
     if round_is_old(state, stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round", stamp_ms=stamp_ms, round_s=state.now)
     mode = at.effective_mode
-    if mode >= _CANCEL_ONLY:
-        halted = mode >= MarketMode.HALTED
-        code = RejectCode.MARKET_HALTED if halted else RejectCode.MARKET_CANCEL_ONLY
-        return no(code, "the market takes no orders", "market", mode=int(mode))
-    if mode == _POST_ONLY and not order.order.post_only:
-        return no(RejectCode.MARKET_POST_ONLY, "the market takes post-only orders", "market", mode=int(mode))
+    if mode is not _NORMAL:
+        refusal = _check_mode(mode, order)
+        if refusal is not None:
+            return refusal
     if state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
         return _unsettled(state, "settlement is too far behind: nothing trades")
     if draft.reduces:
@@ -263,7 +261,7 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
     if at.stale or not prices_fresh(state, draft.account):
         updated_at = at.price.updated_at
         return no(RejectCode.STALE_PRICE, "a price is stale: reducing only", "market", updated_at=updated_at)
-    if mode == _REDUCE_ONLY:
+    if mode is _REDUCE_ONLY:
         return no(RejectCode.MARKET_REDUCE_ONLY, "the market takes reducing orders", "market", mode=int(mode))
     if (
         len(state.unsettled) >= MAX_UNSETTLED_BATCHES
@@ -271,6 +269,16 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
         or state.unsettled_age_s > MAX_UNSETTLED_AGE_S
     ):
         return _unsettled(state, "too much is waiting for settlement: reducing only")
+    return None
+
+
+def _check_mode(mode: MarketMode, order: RestingOrder) -> Reject | None:
+    if mode >= MarketMode.CANCEL_ONLY:
+        halted = mode >= MarketMode.HALTED
+        code = RejectCode.MARKET_HALTED if halted else RejectCode.MARKET_CANCEL_ONLY
+        return no(code, "the market takes no orders", "market", mode=int(mode))
+    if mode is _POST_ONLY and not order.order.post_only:
+        return no(RejectCode.MARKET_POST_ONLY, "the market takes post-only orders", "market", mode=int(mode))
     return None
 
 
@@ -298,13 +306,16 @@ def _check_position(draft: Draft) -> Reject | None:
         return no(
             RejectCode.OPEN_INTEREST_CAP, "open interest is at its cap", open_interest=open_interest, cap=cap
         )
-    if not position.size and not (position.buy_lots or position.sell_lots):
-        taken = sum(
-            1 for other in account.positions.values() if other.size or other.buy_lots or other.sell_lots
-        )
+    fresh = not position.size and not (position.buy_lots or position.sell_lots)
+    if fresh and len(account.positions) >= MAX_OPEN_MARKETS:
+        taken = _markets_taken(account)
         if taken >= MAX_OPEN_MARKETS:
             return no(RejectCode.TOO_MANY_MARKETS, "too many open markets", "market", open=taken)
     return None
+
+
+def _markets_taken(account: Account) -> int:
+    return sum(1 for held in account.positions.values() if held.size or held.buy_lots or held.sell_lots)
 
 
 def _check_price(draft: Draft) -> Reject | None:

@@ -42,6 +42,9 @@ def finish(ctx: Context) -> None:
         return
     if round_is_old(state, ctx.stamp_ms) or state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
         return
+    if not slices_due(state) and not _triggers_wait(state):
+        state.stirred.clear()
+        return
     room = WAKES_PER_COMMAND - _wake_by_mark(ctx)
     send_slices(ctx)
     _cancel_linked(ctx)
@@ -51,6 +54,11 @@ def finish(ctx: Context) -> None:
             break
         room -= woken
     state.stirred = {market_id for market_id in state.stirred if _has_due(state.markets[market_id])}
+
+
+def _triggers_wait(state: EngineState) -> bool:
+    """Some order waits for its trigger in a market that was stirred."""
+    return any(state.markets[market_id].triggers.waiting for market_id in state.stirred)
 
 
 def _cancel_linked(ctx: Context) -> None:
