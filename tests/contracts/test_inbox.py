@@ -196,6 +196,17 @@ def odd(chain, vault):
 
 
 @pytest.mark.safety("E15", "contract")
+def test_what_arrives_is_bounded_too(odd, vault):
+    """A token that makes more of a deposit than was sent: credited up to the bound of an amount, refused above it."""
+    token, inbox, owner = odd
+    token.give_more(2**95 - 20 * USDC)
+    with boa.reverts("inbox: amount too large"):
+        inbox.deposit(20 * USDC, 0, sender=owner)
+    inbox.deposit(20 * USDC - 1, 0, sender=owner)
+    assert inbox.entry(1).amount == inbox.unconsumed() == token.balanceOf(vault) == 2**95 - 1
+
+
+@pytest.mark.safety("E15", "contract")
 def test_a_fee_on_transfer_is_not_credited(odd, vault):
     """What arrived at the vault is credited, and the minimum is measured on that."""
     token, inbox, owner = odd

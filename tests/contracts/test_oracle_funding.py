@@ -113,3 +113,12 @@ def test_every_signed_field_counts(over):
         with boa.reverts(reason):
             over.post_funding([wrong, *given[1:]])
     over.post_funding(given)
+
+
+def test_a_report_that_ends_early_says_zero(over):
+    """A keeper that does not know the newest market yet: its rate there is zero, one of three; more than there are is refused."""
+    post(over, reports_of([(100, -5), (300,), (200, -6, 9)]))
+    assert tuple(over.funding_rates(HOUR)) == (200, -5, 0)
+    boa.env.timestamp = END_S + 3600
+    with boa.reverts("oracle: too many markets"):
+        post(over, reports_of([(1, 2, 3), (1, 2, 3), (1, 2, 3, 4)], HOUR + 1))

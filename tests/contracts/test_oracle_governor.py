@@ -138,10 +138,31 @@ def test_at_most_64_markets_and_15_keepers(oracle, governor, chain):
         oracle.add_market(JUMP_PPM, sender=governor)
     with boa.reverts("oracle: too many markets"):
         oracle.add_market(JUMP_PPM, sender=governor)
-    for number in range(15 - len(KEEPERS)):
-        oracle.add_oracle_keeper(chain.generate_address(f"keeper {number}"), sender=governor)
-    with boa.reverts("oracle: too many keepers"):
-        oracle.add_oracle_keeper(NEW, sender=governor)
+    for add, there in (
+        (oracle.add_oracle_keeper, KEEPERS),
+        (oracle.add_funding_keeper, FUNDING_KEEPERS),
+    ):
+        for number in range(15 - len(there)):
+            add(chain.generate_address(f"keeper {number}"), sender=governor)
+        with boa.reverts("oracle: too many keepers"):
+            add(NEW, sender=governor)
+    assert (oracle.oracle_keeper_count(), oracle.funding_keeper_count()) == (15, 15)
+    assert not oracle.is_oracle_keeper(NEW)
+    assert not oracle.is_funding_keeper(NEW)
+
+
+def test_nobody_is_no_keeper_and_none_is_one_twice(oracle, governor):
+    """Of either kind: the zero address and who is registered already are refused, a new one is added."""
+    for add, there in (
+        (oracle.add_oracle_keeper, KEEPERS),
+        (oracle.add_funding_keeper, FUNDING_KEEPERS),
+    ):
+        for refused in (NOBODY, text(there[0].address)):
+            with boa.reverts("oracle: keeper repeated"):
+                add(refused, sender=governor)
+        add(NEW, sender=governor)
+    assert oracle.is_oracle_keeper(NEW)
+    assert oracle.is_funding_keeper(NEW)
 
 
 # ------------------------------------------------------------------------------------------------------------- references

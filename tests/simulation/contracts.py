@@ -25,7 +25,7 @@ from sequencer.engine.commands import InboxEntry, InboxEntryKind
 from sequencer.settlement.errors import Refused, Unreachable
 from tests.simulation.ledger import Ledger
 
-DUE_S = 170  # how long an entry waits in the inbox before anybody may execute it; an hour in reality
+DUE_S = 190  # how long an entry waits in the inbox before anybody may execute it; an hour in reality
 QUORUM = 3
 UNBOUNDED = (
     InboxEntryKind.DEPOSIT,
@@ -111,6 +111,7 @@ def post_funding(ledger: Ledger, reports: Sequence[SignedFundingReport], *, hidd
         raise Unreachable("oracle: hour already posted")
     ledger.hours[hour] = median_rates([item.report for item in reports], len(ledger.jumps_ppm))
     ledger.postings[hour] = tuple(reports)
+    ledger.posted_at[hour] = ledger.time_s
     if hidden:
         ledger.hidden.add(hour)
 

@@ -8,6 +8,7 @@
 balanceOf: public(HashMap[address, uint256])
 allowance: public(HashMap[address, HashMap[address, uint256]])
 fee_percent: public(uint256)
+extra: public(uint256)
 refuses: public(bool)
 called_back: public(address)
 call_data: public(Bytes[256])
@@ -30,6 +31,11 @@ def take_fee(percent: uint256):
 
 
 @external
+def give_more(extra: uint256):
+    self.extra = extra
+
+
+@external
 def refuse(refuses: bool):
     self.refuses = refuses
 
@@ -46,7 +52,7 @@ def transferFrom(owner: address, to: address, amount: uint256) -> bool:
         return False
     self.allowance[owner][msg.sender] -= amount
     self.balanceOf[owner] -= amount
-    self.balanceOf[to] += amount - amount * self.fee_percent // 100
+    self.balanceOf[to] += amount - amount * self.fee_percent // 100 + self.extra
     if self.called_back != empty(address):
         raw_call(self.called_back, self.call_data)
     return True

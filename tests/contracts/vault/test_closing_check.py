@@ -1,5 +1,6 @@
 """Margin after a batch: initial margin to grow, a ratio that does not fall to shrink, and no deficit that widens."""
 
+import boa
 import pytest
 from builders import USDC, Exchange, Party, refused
 
@@ -98,6 +99,33 @@ def test_a_round_trip_within_ones_means_settles(exchange: Exchange, maker: Party
     assert exchange.vault.account(taker.account).collateral == 100_000 * USDC - 1_000_000 - fees
 
 
+@pytest.mark.safety("C10", "contract")
+def test_what_a_fill_earns_has_a_bound(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """A sale that would bring its seller's collateral to 2^95 is refused, one unit below it settles."""
+    earned = 10 * PRICE - 10 * PRICE * 400 // 10**6
+    amount = 2**95 - earned - exchange.vault.account(taker.account).collateral
+    exchange.inbox.deposit(amount, 0, sender=exchange.fund_wallet(taker.signer, amount))
+    for change, reason in ((0, "vault: collateral out of range"), (1, None)):
+        batch = exchange.batch()
+        if change == 0:
+            batch.inbox(taker.account)
+        else:
+            batch.withdraw(taker, change)
+        if reason is None:
+            batch.settle()
+            batch = exchange.batch()
+        batch.trade(maker, taker, Side.SELL, 10, PRICE)
+        if reason is None:
+            batch.settle()
+            continue
+        with refused(reason):
+            batch.settle()
+        batch = exchange.batch()
+        batch.inbox(taker.account)
+        batch.settle()
+    assert exchange.vault.account(taker.account).collateral == 2**95 - 1
+
+
 def test_the_tiers_bind(exchange: Exchange, maker: Party) -> None:
     """A position beyond 5 M USDC pays the second tier's fraction, beyond 25 M the third's, with continuous requirements."""
     exchange.deposit(1, 50_000_000 * USDC)
@@ -153,7 +181,6 @@ def exchange_initial(exchange: Exchange, size: int) -> int:
 
 def test_at_most_sixteen_open_markets() -> None:
     """The seventeenth open position of an account is refused."""
-    import boa
     from msgspec.structs import replace
 
     with boa.env.anchor():

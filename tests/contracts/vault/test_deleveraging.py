@@ -3,6 +3,7 @@
 import boa
 import pytest
 from builders import MARKETS, USDC, Exchange, Party, Refused, events, refused
+from msgspec.structs import replace
 
 from evermark.protocol.liquidation import deleveraging_loss
 from evermark.protocol.margin import maintenance_margin
@@ -163,6 +164,70 @@ def test_the_markets_cap_forbids_the_fund(exchange: Exchange, maker: Party) -> N
     batch.settle()
     deleverage(exchange, whale, maker.account, 100).settle()
     exchange.check_invariants()
+
+
+@pytest.mark.safety("B06", "contract")
+@pytest.mark.safety("A01", "contract")
+def test_a_fund_without_a_price_of_its_own_markets_takes_nothing(
+    exchange: Exchange, maker: Party, taker: Party
+) -> None:
+    """Nobody knows what it is worth then: the position is deleveraged; with a price again the fund comes first."""
+    other = exchange.deposit(28, 1_000 * USDC)
+    batch = exchange.batch()
+    batch.trade(maker, other, Side.BUY, 80_000, 250_000, market=1)
+    batch.settle()
+    exchange.round({1: 240_600})
+    batch = exchange.batch()
+    batch.take_over(other.account, 1, 100)
+    batch.settle()
+    party = exchange.deposit(20, 1_000 * USDC)
+    batch = exchange.batch()
+    batch.trade(taker, party, Side.BUY, SIZE, ENTRY)
+    batch.settle()
+    exchange.round({0: BELOW_TWO_THIRDS})
+    with refused("vault: the fund could take it"):
+        deleverage(exchange, party, taker.account, 100).settle()
+    exchange.round(seconds=70, abstain=[1])
+    deleverage(exchange, party, taker.account, 100).settle()
+    assert exchange.vault.position(1, 1).size == 100
+
+
+@pytest.mark.safety("B06", "contract")
+def test_a_fund_in_sixteen_markets_takes_no_seventeenth() -> None:
+    """However rich it is; in a market that it is in already it comes first."""
+    with boa.env.anchor():
+        template = Exchange().markets[0]
+        markets = tuple(replace(template, market_id=number, symbol=f"M{number}-PERP") for number in range(17))
+        exchange = Exchange(markets=markets)
+        exchange.round(dict.fromkeys(range(17), ENTRY))
+        exchange.donate(10**6 * USDC)
+        maker, other = (exchange.deposit(number, 10**6 * USDC) for number in (1, 4))
+        target, spread = (exchange.deposit(number, 1_000 * USDC) for number in (2, 3))
+        for party, against, ids, size in (
+            (target, other, (16,), 33_000),
+            (spread, maker, range(16), 2_060),
+        ):
+            batch = exchange.batch()
+            for market in ids:
+                resting = batch.order(against, Side.SELL, size, ENTRY, market=market, slot=1 + market)
+                batch.fill(resting, batch.order(party, Side.BUY, size, ENTRY, market=market), size)
+            batch.settle()
+        exchange.round(dict.fromkeys(range(17), BELOW_TWO_THIRDS))
+        with refused("vault: the fund could take it"):
+            reduce(exchange, target, other, 16)
+        for market in range(16):
+            batch = exchange.batch()
+            batch.take_over(spread.account, market, 10)
+            batch.settle()
+        assert exchange.vault.account(1).open_positions == 16
+        with refused("vault: the fund could take it"):
+            reduce(exchange, spread, maker, 3)
+        reduce(exchange, target, other, 16)
+        exchange.check_invariants()
+
+
+def reduce(exchange: Exchange, party: Party, other: Party, market: int) -> None:
+    deleverage(exchange, party, other.account, 100, market).settle()
 
 
 @pytest.mark.safety("B11", "contract")

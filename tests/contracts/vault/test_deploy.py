@@ -7,6 +7,28 @@ from builders import MARKETS, USDC, deployer, market_config
 TEN_PERCENT = 100_000
 ROLES = ("token", "oracle", "inbox", "clerk", "backstop", "reasons", "verifier", "lens", "exit", "sequencer")
 
+# One step beyond each bound of what a market may be, and the reason.
+BEYOND = [
+    ({"symbol": ""}, "vault: empty symbol"),
+    ({"lot_tick_value": 0}, "vault: lot tick value"),
+    ({"lot_tick_value": 2**32}, "vault: lot tick value"),
+    ({"price_band_ppm": 0}, "vault: price band"),
+    ({"price_band_ppm": 250_001}, "vault: price band"),
+    ({"liquidation_fee_ppm": 10_001}, "vault: liquidation fee"),
+    ({"max_price_age_s": 0}, "vault: price age"),
+    ({"max_price_age_s": 3_601}, "vault: price age"),
+    ({"open_interest_cap_lots": 0}, "vault: open interest cap"),
+    ({"open_interest_cap_lots": 2**62}, "vault: open interest cap"),
+    ({"fund_position_cap_lots": 2**61}, "vault: fund position cap"),
+    ({"tiers": []}, "vault: first tier from 0"),
+    ({"tiers": [(1, TEN_PERCENT)]}, "vault: first tier from 0"),
+    ({"tiers": [(0, 0)]}, "vault: fractions ascend"),
+    ({"tiers": [(0, 1_000_001)]}, "vault: fraction above 1"),
+    ({"tiers": [(0, TEN_PERCENT), (0, TEN_PERCENT)]}, "vault: tiers ascend"),
+    ({"tiers": [(0, TEN_PERCENT), (5, TEN_PERCENT - 1)]}, "vault: fractions ascend"),
+    ({"tiers": [(0, TEN_PERCENT), (2**32, TEN_PERCENT)]}, "vault: tier too high"),
+]
+
 
 def deploy(config=None, **roles):
     addresses = [roles.get(name) or boa.env.generate_address() for name in ROLES]
@@ -15,29 +37,7 @@ def deploy(config=None, **roles):
         return deployer("MarginVault").deploy(*addresses, configs)
 
 
-@pytest.mark.parametrize(
-    "changes, reason",
-    [
-        ({"symbol": ""}, "vault: empty symbol"),
-        ({"lot_tick_value": 0}, "vault: lot tick value"),
-        ({"lot_tick_value": 2**32}, "vault: lot tick value"),
-        ({"price_band_ppm": 0}, "vault: price band"),
-        ({"price_band_ppm": 250_001}, "vault: price band"),
-        ({"liquidation_fee_ppm": 10_001}, "vault: liquidation fee"),
-        ({"max_price_age_s": 0}, "vault: price age"),
-        ({"max_price_age_s": 3_601}, "vault: price age"),
-        ({"open_interest_cap_lots": 0}, "vault: open interest cap"),
-        ({"open_interest_cap_lots": 2**62}, "vault: open interest cap"),
-        ({"fund_position_cap_lots": 2**61}, "vault: fund position cap"),
-        ({"tiers": []}, "vault: first tier from 0"),
-        ({"tiers": [(1, TEN_PERCENT)]}, "vault: first tier from 0"),
-        ({"tiers": [(0, 0)]}, "vault: fractions ascend"),
-        ({"tiers": [(0, 1_000_001)]}, "vault: fraction above 1"),
-        ({"tiers": [(0, TEN_PERCENT), (0, TEN_PERCENT)]}, "vault: tiers ascend"),
-        ({"tiers": [(0, TEN_PERCENT), (5, TEN_PERCENT - 1)]}, "vault: fractions ascend"),
-        ({"tiers": [(0, TEN_PERCENT), (2**32, TEN_PERCENT)]}, "vault: tier too high"),
-    ],
-)
+@pytest.mark.parametrize("changes, reason", BEYOND)
 @pytest.mark.safety("F04", "contract")
 def test_parameters_have_hard_bounds(changes: dict, reason: str) -> None:
     """Each bound is refused beyond its edge."""

@@ -58,12 +58,16 @@ def test_only_a_day_overdue_inbox_freezes(exchange: Exchange, maker: Party) -> N
     """Not while nothing waits, not a second too early, and once."""
     with boa.reverts("exit: nothing waits"):
         exchange.exit.freeze()
+    assert not exchange.exit.complete()
+    with boa.reverts("exit: not counted yet"):
+        exchange.exit.take(maker.account)
     request_and_wait(exchange, maker, HOUR_S + DAY_S)
     with boa.reverts("exit: not a day overdue"):
         exchange.exit.freeze()
     boa.env.timestamp += 1
     exchange.exit.freeze(sender=ANYBODY)
     assert exchange.exit.frozen_at() == boa.env.timestamp
+    assert exchange.exit.accounts() == exchange.vault.totals().accounts
     with boa.reverts("exit: frozen already"):
         exchange.exit.freeze()
 
@@ -131,24 +135,35 @@ def test_taking_waits_for_the_count(exchange: Exchange, maker: Party) -> None:
     assert sums == (exchange.exit.positive_equity(), exchange.exit.pot())
 
 
+def apply_hour(exchange: Exchange, rate_ppb: int, mark: int = 590_007) -> None:
+    """The running hour of market 0, at this mark."""
+    hour = exchange.clock // HOUR_S
+    exchange.round({0: mark}, seconds=HOUR_S - exchange.clock % HOUR_S + 10)
+    exchange.post_funding(hour, {0: rate_ppb})
+    batch = exchange.batch()
+    batch.hours, batch.markets = [hour], {0}
+    batch.settle()
+
+
 @pytest.mark.safety("E11", "contract")
 @pytest.mark.safety("F05", "contract")
 def test_everybody_takes_equity_at_the_pinned_marks(exchange: Exchange, maker: Party, taker: Party) -> None:
     """Profit and loss, funding owed, fees paid; the reserved accounts take nothing, nobody takes twice."""
     trade(exchange, maker, taker, Side.BUY, 50_001)
-    hour = exchange.clock // HOUR_S
-    exchange.round({0: 601_234}, seconds=HOUR_S - exchange.clock % HOUR_S + 10)
-    exchange.post_funding(hour, {0: 77_777})
-    batch = exchange.batch()
-    batch.hours, batch.markets = [hour], {0}
-    batch.settle()
+    apply_hour(exchange, 77_777, 601_234)
     exchange.round({0: 590_007})
-    expected = {party.account: exchange.margin(party.account).equity for party in (maker, taker)}
+    expected: dict[int, int] = {}
+    late = exchange.parties[5]  # whose position begins at an index that is not zero
+    trade(exchange, maker, late, Side.BUY, 777, 590_007)
+    apply_hour(exchange, 55_555)
+    for party in (maker, taker, late):
+        expected[party.account] = exchange.margin(party.account).equity
+    assert exchange.vault.position(late.account, 0).entry_cumulative > 0
     held = exchange.vault.position(taker.account, 0)
     assert funding_owed(held.size, exchange.vault.market_state(0).cumulative_funding, held.entry_cumulative)
     freeze(exchange, taker)
     count_all(exchange)
-    for party in (taker, maker):
+    for party in (taker, maker, late):
         assert exchange.exit.equity(party.account) == expected[party.account]
         assert take_and_pay(exchange, party) == expected[party.account]
         with boa.reverts("exit: nothing to take"):
@@ -183,6 +198,13 @@ def test_a_hole_is_shared_by_everybody(exchange: Exchange, maker: Party, taker: 
     assert exchange.vault.totals().credited < len(users)
 
 
+def claims_of(exchange: Exchange) -> list[tuple[int, int]]:
+    """Number and account of the claims of the last call."""
+    topic = int.from_bytes(keccak(b"ClaimCreated(uint256,uint256,address,uint256,uint256)"), "big")
+    logs = exchange.exit._computation.get_log_entries()
+    return [tuple(topics[1:3]) for _, topics, _ in logs if topics[0] == topic]
+
+
 def test_unconsumed_entries_go_back_in_full(exchange: Exchange, maker: Party, taker: Party) -> None:
     """Deposits and donations to who made them, before and beside the pot; requests free their bond only."""
     freeze_at = exchange.inbox.head()
@@ -193,6 +215,8 @@ def test_unconsumed_entries_go_back_in_full(exchange: Exchange, maker: Party, ta
     assert exchange.exit.pot() == exchange.vault.totals().credited
     for number, owner, amount in ((freeze_at, 70, 33 * USDC), (freeze_at + 1, 71, 4 * USDC)):
         claim = exchange.exit.reclaim(number, sender=ANYBODY)
+        (created,) = claims_of(exchange)
+        assert created == (claim, 0)
         exchange.vault.pay(claim)
         assert exchange.token.balanceOf(Address(signer(owner).address)) == amount
         with boa.reverts("inbox: released already"):

@@ -105,6 +105,7 @@ def test_a_strangers_fills_are_those_that_the_entry_asks_for(
         lambda batch: batch.take_over(long.account, 0, 10),
         lambda batch: batch.deleverage(long.account, 0, maker.account, 10),
         lambda batch: batch.take_over(target.account, 0, 10),
+        lambda batch: batch.settle_in_cash(long.account, 0, maker.account, 10),
     ):
         batch = part(exchange, long, maker, 10)
         wrong(batch)
@@ -166,6 +167,11 @@ def test_anybody_liquidates_whom_an_overdue_entry_names(
     exchange.round()
     with refused("vault: not only overdue work"):
         settle_by_anybody(exchange, over(maker.account, 10))
+    for wrong in ("force", "settle_in_cash"):
+        batch = by_anybody(exchange)
+        getattr(batch, wrong)(target.account, 0, maker.account, 10)
+        with refused("vault: not only overdue work"):
+            settle_by_anybody(exchange, batch)
     with refused("vault: not liquidated yet"):
         settle_by_anybody(exchange, by_anybody(exchange, target.account))
     before = exchange.vault.account(keeper.account).collateral

@@ -4,7 +4,7 @@ from typing import Any
 
 import boa
 import pytest
-from builders import MARKETS, NOBODY, Exchange, Party, refused
+from builders import MARKETS, NOBODY, Exchange, Party, events, refused
 from governing import (
     CANCELLED,
     HOUR_S,
@@ -115,9 +115,11 @@ def test_keepers_and_quorums_change_with_the_batch_that_consumes_them(
     assert governing.state(added) == IN_FORCE
     removed = [governing.propose("keeper", 0, NEW, False) for _ in range(2)]
     governing.wait()
+    skipped = []
     for proposal in removed:
         governing.execute(proposal)
-        governing.consume()
+        skipped += events(exchange, governing.consume(), "EntrySkipped")
+    assert [event.reason for event in skipped] == [9]  # the second one, which no longer applies
     assert [governing.state(proposal) for proposal in removed] == [IN_FORCE, WITHOUT_EFFECT]
     assert not oracle.is_oracle_keeper(NEW)
     quorums = governing.carry_out("quorums", 3, 1, slow=True)
@@ -214,6 +216,8 @@ def test_changes_enter_the_inbox_from_the_governor_alone(exchange: Exchange) -> 
         ((1 << 39) + 514, 0),  # credited tokens
         ((1 << 39) + 256, 1 << 224),  # a funding index
         ((1 << 39) + 192, 7),  # a symbol
+        ((1 << 39) + 384, 7),  # what forced closes took of a market's hour
+        ((1 << 39) + 447, 7),
         (1 << 39, 7),  # a lot's worth
         (1 << 46 | 3 << 6, 1),  # a position
         (1 << 255 | 1, 1),  # an agent
@@ -247,14 +251,16 @@ def words(kind: uint8, topic: uint16, data: uint256) -> DynArray[uint256, 16]:
     "call, arguments, reason",
     [
         ("delisting", (63,), "governor: no such market"),
-        ("keeper", (2, NOBODY, True), "governor: no such role"),
+        ("delisting", (64,), "governor: no such market"),
+        ("keeper", (2, NEW, True), "governor: no such role"),
         ("keeper", (0, NOBODY, True), "governor: no such role"),
         ("quorums", (2, 1), "governor: bad quorum"),
         ("quorums", (17, 1), "governor: bad quorum"),
         ("quorums", (1, 2), "governor: bad quorum"),
         ("quorums", (1, 17), "governor: bad quorum"),
         ("sequencer", (NOBODY,), "governor: zero address"),
-        ("role", (1, NOBODY), "governor: no such role"),
+        ("role", (int(Action.GUARDIAN) - 1, NEW), "governor: no such role"),
+        ("role", (int(Action.GOVERNOR) + 1, NEW), "governor: no such role"),
         ("role", (int(Action.GUARDIAN), NOBODY), "governor: zero address"),
     ],
 )
@@ -270,3 +276,24 @@ def test_a_tuning_names_the_markets_own_symbol(governing: Governing) -> None:
     """So that a wrong market id tunes nothing."""
     with boa.reverts("governor: another symbol"):
         governing.propose("tuning", 1, *listing_arguments(MARKETS[0]))
+
+
+def test_a_proposal_and_an_even_pause_need_no_bond_of_the_wrong_size(
+    governing: Governing, exchange: Exchange
+) -> None:
+    """What no batch consumes takes no money along, and bonds of several markets divide evenly."""
+    payer = boa.env.generate_address("payer")
+    for account in (payer, exchange.guardian):
+        boa.env.set_balance(account, 10)
+    proposal = governing.propose("role", int(Action.GUARDIAN), NEW, slow=True)
+    governing.wait(slow=True)
+    with boa.reverts("governor: needs no bond"):
+        governing.contract.execute(proposal, sender=payer, value=1)
+    governing.execute(proposal)
+    assert boa.env.get_balance(payer) == 10
+    exchange.guardian = NEW
+    boa.env.set_balance(NEW, 10)
+    with boa.reverts("governor: uneven bonds"):
+        governing.contract.pause([0, 1], 1, 60, sender=NEW, value=3)
+    governing.contract.pause([0, 1], 1, 60, sender=NEW, value=4)
+    assert [exchange.inbox.entry(exchange.inbox.tail() - back).bond for back in (1, 2)] == [2, 2]

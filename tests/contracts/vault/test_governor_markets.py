@@ -4,9 +4,10 @@ from typing import Any
 
 import boa
 import pytest
-from builders import MARKETS, Exchange, Party, refused
-from governing import EXECUTED, IN_FORCE, PRICE, PROPOSED, THIN, THIN_INDEX, WITHOUT_EFFECT, Governing
+from builders import MARKETS, Exchange, Party, market_config, refused
+from governing import EXECUTED, HALTED, IN_FORCE, PRICE, PROPOSED, THIN, THIN_INDEX, WITHOUT_EFFECT, Governing
 from msgspec.structs import replace
+from test_deploy import BEYOND
 
 from evermark.chain.governor import listing_arguments
 from evermark.protocol.governance import broken_bounds, broken_thin_bounds
@@ -61,6 +62,19 @@ def test_parameters_stay_within_hard_bounds(
     assert not broken_bounds(THIN)
     with boa.reverts(reason):
         governing.propose_market(market)
+
+
+@pytest.mark.safety("F04", "contract")
+@pytest.mark.parametrize(("changes", "reason"), BEYOND)
+def test_what_a_deployment_refuses_is_not_proposed(
+    governing: Governing, changes: dict[str, Any], reason: str
+) -> None:
+    """The vault's own bounds, one step beyond each: neither listed nor tuned."""
+    _, terms = listing_arguments(THIN)
+    with boa.reverts(reason):
+        governing.propose("listing", market_config(THIN, **changes), terms, THIN_INDEX)
+    with boa.reverts(reason):
+        governing.propose("tuning", 0, market_config(MARKETS[0], **changes), terms)
 
 
 @pytest.mark.safety("H17", "ops")
@@ -151,6 +165,7 @@ def test_parameters_of_a_market_are_tuned(
     [
         ({"open_interest_cap_lots": 2 * MARKETS[0].open_interest_cap_lots + 1}, "governor: too large a step"),
         ({"tiers": (Tier(0, 50_001, 0),)}, "governor: too large a step"),
+        ({"size_decimals": 4, "lot_tick_value": 10}, "governor: too large a step"),
         ({"open_interest_cap_lots": 2 * MARKETS[0].open_interest_cap_lots}, None),
         ({"tiers": (Tier(0, 50_000, 0),)}, None),
     ],
@@ -183,3 +198,76 @@ def test_a_tuning_is_measured_by_the_live_index(governing: Governing, exchange: 
         governing.execute(proposal)
     boa.env.timestamp = exchange.clock
     governing.execute(proposal)
+
+
+def test_a_first_fraction_at_most_halves(governing: Governing) -> None:
+    """A tenth becomes a twentieth in one step, and no less."""
+    avax = MARKETS[3]
+    assert avax.tiers[0].initial_fraction_ppm == 100_000
+    for fraction in (49_999, 50_000):
+        change = {"tiers": (Tier(0, fraction, 0),), "mark_band_ppm": 8_000}
+        proposal = governing.propose("tuning", *tuned(change, avax))
+        governing.wait()
+        if fraction == 50_000:
+            governing.execute(proposal)
+            return
+        with boa.reverts("governor: too large a step"):
+            governing.execute(proposal)
+
+
+def test_a_tuning_that_no_longer_fits_has_no_effect(governing: Governing, exchange: Exchange) -> None:
+    """The queue goes on when the market changed after the step that queued it: here its lot is worth something else."""
+    proposal = governing.propose("tuning", *tuned({"price_band_ppm": 1_000}))
+    governing.wait()
+    governing.execute(proposal)
+    before = exchange.vault.word(1 << 39)
+    exchange.vault.write(1 << 39, before ^ 8, sender=exchange.clerk.address)
+    with boa.env.anchor():
+        governing.consume()
+        assert governing.state(proposal) == WITHOUT_EFFECT
+        assert exchange.vault.word(1 << 39) == before ^ 8
+    exchange.clock = boa.env.timestamp
+    exchange.vault.write(1 << 39, before, sender=exchange.clerk.address)
+    governing.exchange.round()
+    governing.consume()
+    assert governing.state(proposal) == IN_FORCE
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_market_that_ends_is_neither_tuned_nor_delisted_again(
+    governing: Governing, exchange: Exchange, paused: bool
+) -> None:
+    """From the batch on that consumed its delisting, whether a pause still runs or not; other markets are."""
+    proposals = [governing.propose("delisting", 0) for _ in range(2)]
+    proposals += [governing.propose("tuning", *tuned({"price_band_ppm": 1_000}))]
+    proposals += [governing.propose("tuning", *tuned({"price_band_ppm": 1_000}, MARKETS[1]))]
+    governing.wait()
+    if paused:
+        governing.pause(HALTED, 3_600)
+        governing.consume()
+    for proposal in proposals[:2]:
+        governing.execute(proposal)
+        governing.consume()
+    assert [governing.state(proposal) for proposal in proposals[:2]] == [IN_FORCE, WITHOUT_EFFECT]
+    with boa.reverts("governor: too large a step"):
+        governing.execute(proposals[2])
+    governing.execute(proposals[3])
+
+
+def test_a_sixty_fifth_market_has_no_effect(governing: Governing, exchange: Exchange) -> None:
+    """The oracle has room for 64: the queue goes on, and with a place left the market is listed."""
+    proposal = governing.propose_market()
+    governing.wait()
+    for _ in range(59):
+        exchange.oracle.add_market(1_000, sender=exchange.governor)
+    governing.execute(proposal)
+    for room in (False, True):
+        with boa.env.anchor():
+            if not room:
+                exchange.oracle.add_market(1_000, sender=exchange.governor)
+            batch = exchange.batch()
+            batch.inbox(None)
+            batch.settle()
+            assert governing.state(proposal) == (IN_FORCE if room else WITHOUT_EFFECT)
+            assert exchange.oracle.market_count() == 64
+            assert (exchange.vault.word((1 << 39) + 63) != 0) == room

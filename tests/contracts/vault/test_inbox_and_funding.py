@@ -3,7 +3,9 @@
 import pytest
 from boa.util.abi import Address
 from builders import USDC, Exchange, Party, Refused, events, refused, send, signer
+from governing import THIN, THIN_INDEX, Governing
 
+from evermark.chain.governor import listing_arguments
 from evermark.protocol import funding
 from evermark.protocol.margin import funding_owed
 from evermark.protocol.orders import Side
@@ -156,6 +158,28 @@ def test_an_entry_that_can_never_apply_is_skipped(exchange: Exchange, maker: Par
     assert len(events(exchange, computation, "ClaimCreated")) == 1
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ("self._who[{head}] += 1", 1),  # an owner without an account
+        ("self._when[{head}] += 6", 4),  # a kind that no rule knows, in place of a cancel's 5
+    ],
+)
+def test_what_the_inbox_lets_nobody_ask_is_skipped(
+    exchange: Exchange, maker: Party, entry: str, reason: int
+) -> None:
+    """If such an entry stood in the queue all the same, it would leave with its reason and hold up nobody."""
+    exchange.inbox.request_cancel(0, 1, 9, sender=Address(maker.signer.address))
+    exchange.inbox.request_withdrawal(0, 5, sender=Address(maker.signer.address))
+    head = exchange.inbox.head()
+    exchange.inbox.eval(entry.format(head=head))
+    computation = consume(exchange, maker.account, maker.account)
+    (skipped,) = events(exchange, computation, "EntrySkipped")
+    assert (skipped.entry, skipped.reason) == (head, reason)
+    assert exchange.vault.slot(maker.account, 1).sequence == 0
+    assert len(events(exchange, computation, "ClaimCreated")) == 1
+
+
 @pytest.mark.safety("E15", "contract")
 def test_a_fee_on_transfer_is_not_credited(exchange_with_token) -> None:
     """Credited is what arrived, not what was sent."""
@@ -224,6 +248,23 @@ def test_funding_needs_a_fresh_price(exchange: Exchange) -> None:
     exchange.round(seconds=70, abstain=[0])
     with refused("vault: stale price"):
         apply_hours(exchange, [hour])
+
+
+def test_an_hour_from_before_a_listing_is_zero_there(exchange: Exchange, governing: Governing) -> None:
+    """Its rates end before the market: it is applied to all at once, and the next one counts in the new market too."""
+    proposal = governing.propose("listing", *listing_arguments(THIN), THIN_INDEX)
+    governing.wait()
+    hour = next_hour(exchange, {0: 500})
+    governing.execute(proposal)
+    governing.consume()
+    exchange.list_market(THIN)
+    exchange.round({4: THIN_INDEX})
+    first, second = events(exchange, apply_hours(exchange, [hour], {0, 4}), "FundingApplied")
+    assert (first.market, first.rate_ppb) == (0, 500)
+    assert (second.market, second.hour, second.rate_ppb, second.cumulative) == (4, hour, 0, 0)
+    later = next_hour(exchange, {4: 900})
+    (applied,) = events(exchange, apply_hours(exchange, [later], {4}), "FundingApplied")
+    assert (applied.rate_ppb, applied.cumulative) == (900, funding.cumulative_step(THIN, THIN_INDEX, 900))
 
 
 @pytest.mark.safety("C06", "contract")

@@ -3,6 +3,7 @@
 import boa
 import pytest
 from builders import USDC, Exchange, Party, refused, send
+from test_market_modes import clamp
 
 from evermark.protocol import oracle
 from evermark.protocol.orders import Side
@@ -136,6 +137,26 @@ def test_shrinking_late_keeps_the_ratio_at_both_rounds(exchange: Exchange, maker
     margin = exchange.margin(poor.account)
     assert 0 < margin.equity < margin.initial
     send(exchange, data)
+
+
+@pytest.mark.safety("A03", "contract")
+def test_growing_on_a_price_that_is_held_back_today(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """A jump that the newest round holds back is no price either; who ends without a position needs none."""
+    batch = withheld(exchange, exchange.pinned)
+    batch.trade(maker, taker, Side.BUY, 1_000, PRICE)
+    batch.settle()
+    batch = withheld(exchange, exchange.pinned)
+    batch.trade(maker, taker, Side.BUY, 1_000, PRICE)
+    grows = batch.data()
+    batch = withheld(exchange, exchange.pinned)
+    batch.trade(maker, taker, Side.SELL, 1_000, PRICE)
+    closes = batch.data()
+    move_on(exchange, 130)
+    clamp(exchange)
+    with refused("vault: late, grew on stale price"):
+        send(exchange, grows)
+    send(exchange, closes)
+    assert exchange.vault.position(taker.account, 0).size == 0
 
 
 def test_growing_on_a_price_that_is_stale_today(exchange: Exchange, maker: Party, taker: Party) -> None:

@@ -58,6 +58,66 @@ def feed() -> Feed:
     return Feed()
 
 
+@pytest.mark.safety("A05", "contract")
+@pytest.mark.parametrize(
+    ("answer", "age_s", "reason"),
+    [
+        (None, 0, "governor: the feed is silent"),
+        (0, 0, "governor: the feed is silent"),
+        (-1, 0, "governor: the feed is silent"),
+        (2**128, 0, "governor: the feed is silent"),
+        (60_000 * 10**8, HEARTBEAT_S + 1, "governor: the feed is silent"),
+        (2**128 - 1, 0, "governor: the feed disagrees"),
+        (61_225 * 10**8, 0, "governor: the feed disagrees"),
+        (58_823 * 10**8, 0, "governor: the feed disagrees"),
+        (61_224 * 10**8, 0, None),
+        (58_824 * 10**8, 0, None),
+        (60_000 * 10**8, HEARTBEAT_S, None),
+    ],
+)
+def test_a_feed_must_answer_and_agree_to_become_the_reference(
+    governing: Governing, exchange: Exchange, feed: Feed, answer: int | None, age_s: int, reason: str | None
+) -> None:
+    """Within two percent of its own answer, as fresh as its heartbeat says, and at all: else the market keeps what it had."""
+    proposal = governing.propose("reference", 0, feed.reference)
+    governing.wait()
+    at = boa.env.timestamp
+    if answer is None:
+        feed.contract.fall_silent()
+    else:
+        feed.contract.tell(answer, at - age_s, at - age_s)
+    if reason is None:
+        governing.execute(proposal)
+        assert exchange.oracle.reference(0)[0] == feed.contract.address
+        return
+    with boa.reverts(reason):
+        governing.execute(proposal)
+    assert exchange.oracle.reference(0)[0] == NONE[0]
+
+
+@pytest.mark.safety("A03", "contract")
+def test_a_reference_needs_a_live_index(governing: Governing, exchange: Exchange, feed: Feed) -> None:
+    """Not while a jump is held back, and not for a market that no round has a price of."""
+    proposals = [governing.propose("reference", market, feed.reference) for market in (63, 0)]
+    governing.wait()
+    exchange.oracle.set_jump(0, 1_000, sender=exchange.governor)
+    exchange.jumps = [1_000, *exchange.jumps[1:]]
+    exchange.round({0: 2 * PRICE})
+    assert exchange.last[0].clamped
+    feed.tell(exchange, exchange.last[0].index_ticks)
+    for proposal in proposals:
+        with boa.reverts("governor: no live price"):
+            governing.execute(proposal)
+    for _ in range(3):  # as many rounds within the band
+        exchange.round({0: exchange.last[0].index_ticks})
+    assert not exchange.last[0].clamped
+    feed.tell(exchange, exchange.last[0].index_ticks)
+    with boa.reverts("governor: no live price"):
+        governing.execute(proposals[0])
+    governing.execute(proposals[1])
+    assert governing.state(proposals[1]) == IN_FORCE
+
+
 @pytest.fixture
 def lying(governing: Governing, exchange: Exchange, maker: Party, taker: Party, feed: Feed) -> int:
     """Two open positions, a reference that has been honest, and then is a tenth too low; its price."""

@@ -2,16 +2,20 @@
 
 from dataclasses import replace
 
+import boa
 import pytest
 from builders import SELECTOR, Exchange, Party, Row, refused, send, signer
-from msgspec import structs
+from msgspec import NODEFAULT, structs
 
 from evermark.protocol import batch as codec
 from evermark.protocol import merkle, signing
-from evermark.protocol.orders import OrderBatch, Side, Trigger
+from evermark.protocol.orders import Order, OrderBatch, Side, TimeInForce, Trigger
 
 PRICE = 600_000
 AGENT, OTHER = signer(77), signer(78)
+ORDER_DEFAULTS = {
+    field.name: field.default for field in structs.fields(Order) if field.default is not NODEFAULT
+} | {"time_in_force": TimeInForce.GTC}
 
 
 @pytest.fixture
@@ -67,6 +71,113 @@ def test_two_roots_and_plain_orders_side_by_side(
     batch.settle()
     assert exchange.vault.position(maker.account, 0).size == -taking.order.size
     assert exchange.vault.slot(maker.account, 9).triggered
+
+
+@pytest.mark.safety("D01", "contract")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"time_in_force": tif} for tif in (TimeInForce.GTC, TimeInForce.GTD)),
+        *({"trigger": trigger, "trigger_price": PRICE} for trigger in Trigger if trigger),
+        *({name: True} for name in ("amend", "reduce_only", "post_only")),
+        {"display_size": 3},
+        {"twap_interval": 60},
+        {"trailing_offset": 9},
+        {"bracket_link": 7},
+        {"builder": bytes(19) + b"\x01"},
+    ],
+    ids=lambda fields: "-".join(str(part) for item in fields.items() for part in item)[:40],
+)
+def test_every_field_of_an_order_is_part_of_its_leaf(
+    exchange: Exchange, maker: Party, taker: Party, agent, fields: dict
+) -> None:
+    """As the contract rebuilds it from the row: with the signed value it fills, with any other it is another order."""
+    opening = exchange.batch()
+    opening.trade(taker, maker, Side.BUY, 10, PRICE)
+    opening.settle()
+    other = {name: ORDER_DEFAULTS[name] for name in fields}
+    if other == fields:
+        other = {"time_in_force": TimeInForce.GTD}
+    for changes in (other, fields):
+        batch = exchange.batch()
+        row = batch.order(maker, Side.SELL, 10, PRICE, slot=3, **fields)
+        batch.sign_together([row], agent)
+        row.order = structs.replace(row.order, **changes)
+        if row.order.trigger in (Trigger.MARK_ABOVE, Trigger.MARK_BELOW):
+            batch.bits.append(row)
+        batch.fill(row, batch.order(taker, Side.BUY, 10, PRICE), 10)
+        if changes is other:
+            with refused("vault: not a live agent"):
+                batch.settle()
+        else:
+            batch.settle()
+    assert exchange.vault.position(maker.account, 0).size == 0
+
+
+@pytest.mark.parametrize("time_in_force", [TimeInForce.IOC, TimeInForce.FOK])
+def test_an_order_that_never_rests_comes_in_a_batch_too(
+    exchange: Exchange, maker: Party, taker: Party, agent, time_in_force: TimeInForce
+) -> None:
+    """As a taker, under its own word; under the other one it is not the order that was signed."""
+    for signed in (TimeInForce.IOC, TimeInForce.FOK):
+        batch = exchange.batch()
+        taking = batch.order(taker, Side.BUY, 10, PRICE, time_in_force=signed)
+        batch.sign_together([taking], agent)
+        taking.order = structs.replace(taking.order, time_in_force=time_in_force)
+        batch.fill(batch.order(maker, Side.SELL, 10, PRICE, slot=1), taking, 10)
+        if signed is time_in_force:
+            batch.settle()
+        else:
+            with refused("vault: not a live agent"):
+                batch.settle()
+
+
+def test_a_row_of_a_batch_names_a_pair_and_a_trigger_that_exist(
+    exchange: Exchange, maker: Party, taker: Party, agent
+) -> None:
+    """A pair beyond the table, and the trigger codes 5 to 7, are refused by the verifier before it hashes anything."""
+    batch = exchange.batch()
+    rows = asks(batch, maker, 1)
+    batch.sign_together(rows, agent)
+    take(batch, taker, rows)
+    built = batch.build()
+    data = bytearray(SELECTOR + codec.encode_batch(built))
+    flags_at = row_end(bytes(data), built) - 23 - codec.byte_width(built.orders[0].order.size)
+    pairs = len(built.pairs)
+    for pair in (pairs, 65_535):
+        bad = data[: flags_at + 2] + pair.to_bytes(2, "big") + data[flags_at + 4 :]
+        with refused("vault: no such pair"):
+            send(exchange, bytes(bad))
+    flags = int.from_bytes(data[flags_at : flags_at + 2], "big")
+    for code in (5, 6, 7):
+        bad = data[:flags_at] + (flags | code << 7).to_bytes(2, "big") + data[flags_at + 2 :]
+        with refused("vault: unknown trigger"):
+            send(exchange, bytes(bad))
+    send(exchange, bytes(data))
+
+
+@pytest.mark.parametrize("verified", [0, 1, 2, 3, 2**255])
+def test_the_verifier_answers_for_every_row(
+    exchange: Exchange, maker: Party, taker: Party, agent, verified: int
+) -> None:
+    """The vault takes its word when it names all rows that are not the vault's own to verify, and no other number."""
+    batch = exchange.batch()
+    rows = asks(batch, maker, 2)
+    batch.sign_together(rows, agent)
+    take(batch, taker, rows)
+    data = batch.data()
+    source = f"""
+@view
+@external
+def settle() -> uint256:
+    return {verified}
+"""
+    boa.loads(source, override_address=exchange.verifier.address)
+    if verified == 2:
+        send(exchange, data)
+        return
+    with refused("vault: rows not verified"):
+        send(exchange, data)
 
 
 def test_fills_of_a_batch_order_continue_later(exchange: Exchange, maker: Party, taker: Party, agent) -> None:

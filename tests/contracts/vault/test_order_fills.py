@@ -1,7 +1,8 @@
 """Order fills: money and positions move by the formulas, and nothing beyond what both signed."""
 
+import boa
 import pytest
-from builders import USDC, Exchange, Party, refused
+from builders import USDC, Exchange, Party, refused, send
 
 from evermark.protocol.orders import Side, TimeInForce
 from evermark.protocol.units import ceil_div
@@ -55,6 +56,31 @@ def test_a_rebate_comes_out_of_the_takers_fee(exchange: Exchange, maker: Party, 
     batch.trade(maker, taker, Side.BUY, 1_000, PRICE)
     with refused("vault: rebate above taker fee"):
         batch.settle()
+
+
+def test_maker_and_taker_have_their_own_fee_classes(
+    exchange: Exchange, maker: Party, taker: Party, keeper: Party
+) -> None:
+    """Each row pays by the class that it names, whichever rows stand before it in the batch."""
+    batch = exchange.batch()
+    batch.fee_classes = ((100, 400), (-30, 250), (7, 90))
+    first = batch.order(maker, Side.SELL, 1_000, PRICE, slot=1, fee_class=1)
+    second = batch.order(keeper, Side.SELL, 1_000, PRICE, slot=1, fee_class=2)
+    buying = batch.order(taker, Side.BUY, 2_000, PRICE, fee_class=0)
+    again = batch.order(keeper, Side.BUY, 300, PRICE, fee_class=1)
+    third = batch.order(maker, Side.SELL, 300, PRICE, slot=2, fee_class=0)
+    for resting, taking, size in ((first, buying, 1_000), (second, buying, 1_000), (third, again, 300)):
+        batch.fill(resting, taking, size)
+    batch.settle()
+    paid = {
+        maker.account: -30 * 1_000 * PRICE // 10**6 + 100 * 300 * PRICE // 10**6,
+        keeper.account: 7 * 1_000 * PRICE // 10**6 + 250 * 300 * PRICE // 10**6,
+        taker.account: 400 * 2_000 * PRICE // 10**6,
+    }
+    for account, fee in paid.items():
+        size = exchange.vault.position(account, 0).size
+        assert collateral(exchange, account) == 100_000 * USDC - size * PRICE - fee
+    assert collateral(exchange, 2) == sum(paid.values())
 
 
 @pytest.mark.parametrize("side", Side)
@@ -262,6 +288,26 @@ def test_sizes_have_bounds(exchange: Exchange, maker: Party, taker: Party, size:
     batch.fill(resting, batch.order(taker, Side.BUY, 10, PRICE), size)
     with refused("vault: fill size out of range"):
         batch.settle()
+
+
+@pytest.mark.safety("C10", "contract")
+def test_a_size_has_eight_bytes_at_most(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """One that spells its number with more of them is refused, though the number itself would do."""
+    batch = exchange.batch()
+    batch.trade(maker, taker, Side.BUY, 10, PRICE)
+    data = batch.data()
+    fill = data[-8:-2]
+    assert fill == bytes([0, 0, 0, 0, 1, 10])
+    for extra in range(1, 16):
+        longer = bytes([extra << 4]) + fill[1:5] + bytes(extra) + fill[5:]
+        changed = data[:-8] + longer + data[-2:]
+        if extra > 7:
+            with refused("vault: fill size out of range"):
+                send(exchange, changed)
+            continue
+        with boa.env.anchor():
+            send(exchange, changed)
+            assert exchange.vault.position(taker.account, 0).size == 10
 
 
 @pytest.mark.safety("C10", "contract")

@@ -126,6 +126,28 @@ def test_an_approved_agent_trades_until_it_is_revoked(exchange: Exchange, maker:
         batch.settle()
 
 
+@pytest.mark.safety("D11", "contract")
+def test_a_request_never_lowers_an_action_sequence(exchange: Exchange, maker: Party) -> None:
+    """Neither a lower cancel of everything nor a revoke from before what was signed ahead: nothing gets valid again."""
+    ahead = exchange.clock * 1000 + 10**6
+    agent = signer(77)
+    batch = exchange.batch()
+    batch.approve(maker, agent.address, exchange.clock + 1_000, action_sequence=ahead)
+    batch.settle()
+    sequence = exchange.sequence()
+    assert sequence < ahead
+    exchange.inbox.request_cancel(0, ALL_SLOTS, sequence, sender=wallet(maker))
+    execute(exchange, maker.account)
+    exchange.inbox.revoke_agent(0, Address(agent.address), sender=wallet(maker))
+    execute(exchange, maker.account)
+    state = exchange.vault.account(maker.account)
+    assert (state.min_sequence, state.action_sequence) == (sequence, ahead)
+    assert tuple(exchange.vault.agent(maker.account, Address(agent.address))) == (0, 0)
+    exchange.inbox.request_cancel(0, ALL_SLOTS, ahead + 1, sender=wallet(maker))
+    execute(exchange, maker.account)
+    assert exchange.vault.account(maker.account).action_sequence == ahead + 1
+
+
 def test_requests_name_their_own_account(exchange: Exchange, maker: Party, taker: Party) -> None:
     """A hostile sequencer cannot void somebody else's slot with an entry."""
     exchange.inbox.request_cancel(0, 1, 5, sender=wallet(maker))

@@ -2,6 +2,7 @@
 
 import boa
 import pytest
+from boa.util.abi import Address
 from builders import SELECTOR, USDC, Exchange, Party, Refused, deployer, events, refused, send, signer
 from eth_hash.auto import keccak
 from msgspec import structs
@@ -294,3 +295,33 @@ def test_two_batches_in_one_transaction(exchange: Exchange, maker: Party, taker:
     assert exchange.vault.totals().batch_id == last + 2
     assert exchange.vault.position(taker.account, 0).size == 10 - 7
     assert exchange.vault.position(5, 0).size == 7
+
+
+def test_the_fee_account_is_never_negative(exchange: Exchange) -> None:
+    """Nor above 72 bits, whichever of the vault's contracts writes it: its word says what was paid, and the counters stay."""
+    before = exchange.vault.totals()
+    word = exchange.vault.word(2) >> 96 << 96
+    for collateral in (2**96 - 1, 2**72, 2**95):
+        with boa.reverts("vault: collateral out of range"):
+            exchange.vault.write(2, word | collateral, sender=exchange.backstop.address)
+    with boa.env.anchor():
+        for collateral in (2**72 - 1, 0):
+            exchange.vault.write(2, word | collateral, sender=exchange.backstop.address)
+            assert exchange.vault.account(2).collateral == collateral
+            assert exchange.vault.totals() == before
+
+
+def test_a_short_address_lies_among_no_other_words(exchange: Exchange) -> None:
+    """Nobody owns one, but if somebody did: its account is found by it, and nothing else is."""
+    for owner in (2**48, 2**63 + 7, 2**64 - 1, 2**67):
+        address = Address(owner.to_bytes(20, "big"))
+        exchange.token.mint(address, 50 * USDC)
+        exchange.token.approve(exchange.inbox.address, 50 * USDC, sender=address)
+        exchange.inbox.deposit(50 * USDC, 0, sender=address)
+        assert exchange.vault.word(owner) == 0
+        account = exchange.vault.totals().accounts + 1
+        batch = exchange.batch()
+        batch.inbox(account)
+        batch.settle()
+        assert exchange.vault.word(owner) == account
+        assert exchange.vault.account(account).collateral == 50 * USDC

@@ -2,6 +2,7 @@
 
 import pytest
 from builders import Exchange, Party, Row, events, refused, signer
+from msgspec.structs import replace
 
 from evermark.protocol.orders import Side, TimeInForce, Trigger
 
@@ -114,11 +115,27 @@ def test_both_halves_of_a_word_are_apart(exchange: Exchange, taker: Party) -> No
 
 @pytest.mark.parametrize("trigger", [Trigger.NONE, Trigger.LAST_ABOVE, Trigger.LAST_BELOW])
 def test_only_mark_triggers_have_a_bit(exchange: Exchange, taker: Party, trigger: Trigger) -> None:
-    """Last prices are not seen here."""
+    """Last prices are not seen here, and a plain order has no trigger at all."""
+    for price in (PRICE, 0) if trigger is Trigger.NONE else (PRICE,):
+        batch = exchange.batch()
+        batch.bits.append(stop(batch, taker, trigger, price))
+        with refused("vault: no mark trigger"):
+            batch.settle()
+
+
+def test_the_row_of_a_bit_names_a_pair_of_the_table(exchange: Exchange, taker: Party) -> None:
+    """Beyond it there is no account whose slot could wake; at its last pair there is."""
     batch = exchange.batch()
-    batch.bits.append(stop(batch, taker, trigger, PRICE))
-    with refused("vault: no mark trigger"):
-        batch.settle()
+    row = stop(batch, taker, Trigger.MARK_BELOW, PRICE)
+    batch.bits.append(row)
+    built = batch.build()
+    for pair in (len(built.pairs), 65_535):
+        batch.header["orders"] = (replace(built.orders[0], pair=pair),)
+        with refused("vault: no such pair"):
+            batch.settle()
+    batch.header["orders"] = built.orders
+    batch.settle()
+    assert bit(exchange, row)
 
 
 @pytest.mark.safety("F02", "contract")

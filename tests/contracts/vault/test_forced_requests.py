@@ -1,0 +1,52 @@
+"""What the inbox notes of a close that an owner asks for: its position, and the newest mark of both lanes."""
+
+import boa
+import pytest
+from builders import Exchange, Party, refused
+from governing import THIN, THIN_INDEX, Governing
+from test_forced_close import ALL, ENTRY, ask, leave, part, trade
+
+from evermark.protocol.orders import Side
+
+
+def test_who_asks_has_a_position(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """None: refused; a single lot of either side is one. The entry leaves for its own account alone."""
+    with boa.reverts("inbox: no position"):
+        ask(exchange, taker)
+    trade(exchange, maker, taker, size=1)
+    for party, other in ((taker, maker), (maker, taker)):
+        entry = exchange.inbox.entry(ask(exchange, party, ALL))
+        assert entry.data >> 8 == (party is taker) | 1 << 8 | exchange.last[0].mark_ticks << 72
+        with refused("vault: entry of another account"):
+            leave(exchange, other.account)
+        with boa.env.anchor():
+            part(exchange, party, other.account, 1).settle()
+            leave(exchange, party.account)
+        if party is taker:
+            part(exchange, party, other.account, 1).settle()
+            leave(exchange, party.account)
+            trade(exchange, maker, taker, size=1)
+
+
+@pytest.mark.safety("A06", "contract")
+def test_the_mark_of_an_entry_is_the_newer_lanes(
+    exchange: Exchange, governing: Governing, maker: Party, taker: Party
+) -> None:
+    """Whichever lane that is; a lane whose last round is from before the market was listed has no say."""
+    trade(exchange, maker, taker)
+    exchange.post_public({0: ENTRY + 100})
+    with boa.env.anchor():
+        assert exchange.inbox.entry(ask(exchange, taker)).data >> 80 == ENTRY + 100
+    exchange.round({0: ENTRY + 50})
+    with boa.env.anchor():
+        assert exchange.inbox.entry(ask(exchange, taker)).data >> 80 == ENTRY + 50
+    proposal = governing.propose_market()
+    governing.wait()
+    governing.execute(proposal)
+    governing.consume()
+    exchange.list_market(THIN)
+    exchange.round({4: THIN_INDEX})
+    batch = exchange.batch()
+    batch.trade(maker, exchange.parties[5], Side.BUY, 1_000_000, THIN_INDEX, market=4)
+    batch.settle()
+    assert exchange.inbox.entry(ask(exchange, exchange.parties[5], market=4)).data >> 80 == THIN_INDEX
