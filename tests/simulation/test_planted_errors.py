@@ -123,7 +123,7 @@ def test_a_listing_with_another_fee_is_noticed(monkeypatch, governed):
         return honest(self, replace(change, market=market))
 
     monkeypatch.setattr(Governance, "on_ListMarket", dear)
-    comes_to_light("market 4: parameters agree", range(1, 12), 2)
+    comes_to_light("market 4: parameters agree", range(2, 12), 3)
 
 
 def test_reports_of_a_market_that_the_chain_may_not_have_are_noticed(monkeypatch, governed):

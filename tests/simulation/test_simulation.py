@@ -155,7 +155,7 @@ def test_an_hour_with_other_rates_on_the_chain_that_nobody_compares_is_noticed(m
 def test_candles_that_keep_void_trades_are_noticed(monkeypatch):
     """The history is compared with the trades that stand."""
     monkeypatch.setattr("sequencer.history.projection.recount", lambda *_: [])
-    comes_to_light("candles", range(6, 12))
+    comes_to_light("candles", range(10, 16))
 
 
 def test_virtual_time_costs_no_wall_time_and_stalls_loudly():
