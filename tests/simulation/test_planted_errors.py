@@ -130,4 +130,6 @@ def test_reports_of_a_market_that_the_chain_may_not_have_are_noticed(monkeypatch
     """Prices of a market count from its confirmed listing on: one that a reversal takes back leaves rounds that no lane
     takes, and settlement ends or stands still."""
     monkeypatch.setattr(Constitutions, "markets", property(lambda self: self._newest.markets))
-    comes_to_light("list index out of range|settlement goes on", range(2, 12), 4, (Violated, BrokenInvariant, IndexError))
+    comes_to_light(
+        "list index out of range|settlement goes on", range(2, 12), 4, (Violated, BrokenInvariant, IndexError)
+    )
