@@ -113,7 +113,7 @@ def test_a_desk_that_forgets_orders_is_noticed(monkeypatch):
     def forgets(self, command):
         return asyncio.ensure_future(self._services.submit(command))
 
-    monkeypatch.setattr(Desk, "_place", forgets)
+    monkeypatch.setattr(Desk, "_submit_order", forgets)
     comes_to_light("applied twice|first answer", minutes=2)
 
 
