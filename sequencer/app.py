@@ -33,6 +33,7 @@ from sequencer.engine.commands import Genesis
 from sequencer.engine.events import Reversed
 from sequencer.garbage import let_threads_in
 from sequencer.gateway.app import create_app, create_runner
+from sequencer.gateway.processes import processes_for
 from sequencer.gateway.services import ExchangeFacts, GatewaySettings, Services
 from sequencer.inbox import InboxWatcher
 from sequencer.journal import JournalRefused
@@ -154,6 +155,8 @@ class Sequencer:
             "reconciliation": asyncio.ensure_future(self._reconciliation.run()),
             "stop": asyncio.ensure_future(stop.wait()),
         }
+        if processes_for(self._config.signature_processes):
+            self._core.history.store.start_process()
         runner = create_runner(create_app(self._services()))
         try:
             port = await _listen(runner, self._config)
@@ -232,7 +235,7 @@ class Sequencer:
             status=self.status,
             missing=self.missing,
             publication=core.publication,
-            settings=GatewaySettings(signature_processes=self._config.signature_processes),
+            settings=GatewaySettings(signature_processes=processes_for(self._config.signature_processes)),
         )
 
 

@@ -36,7 +36,9 @@ class SequencerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         0  # blocks on top of one that is acted upon; 0 only where the chain cannot reorganise
     )
     capacity: int = 4_096  # commands waiting, at most
-    signature_processes: int = 0  # that check orders' signatures in place of the gateway's threads
+    signature_processes: int | None = (
+        None  # that check orders' signatures in place of the gateway's threads; None: as the machine suits
+    )
     standby: bool = False  # follow the replicated journal, and take over when its owner falls silent
     silence_s: float = 5.0  # how long that takes
     metrics_port: int = (
@@ -93,7 +95,7 @@ def validate(config: SequencerConfig) -> None:
         <= MAX_CONFIRMATIONS,
         f"capacity: {config.capacity} is below {MIN_CAPACITY}": config.capacity >= MIN_CAPACITY,
         f"signature_processes: {config.signature_processes} is not within 0 to {MAX_PROCESSES}": 0
-        <= config.signature_processes
+        <= (config.signature_processes or 0)
         <= MAX_PROCESSES,
         "standby: only a replicated journal can be followed; set journal": bool(config.journal)
         or not config.standby,

@@ -25,7 +25,7 @@ from evermark.protocol.batch import (
     WriteOff,
 )
 from evermark.protocol.margin import AccountMargin
-from evermark.protocol.markets import Market
+from evermark.protocol.markets import MAX_MARKETS, Market
 from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import Round, prices_hash
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
@@ -62,7 +62,17 @@ WITHDRAWAL_BYTES: Final = 115
 ROOM_BYTES = ROOM_ROWS * (ROW_BYTES + 2 + 32 * 6) + FILL_CAP * FILL_BYTES
 
 RowKey = tuple[int, int, int]  # account, slot, sequence
-PairKey = tuple[int, int]  # account, market
+PairKey = int  # see `pair_key`
+
+
+def pair_key(account_id: int, market_id: int) -> PairKey:
+    """An account's position in a market as one number; pairs sort by account, then market."""
+    return account_id * MAX_MARKETS + market_id
+
+
+def pair_of(key: PairKey) -> tuple[int, int]:
+    """The account and the market of a pair."""
+    return divmod(key, MAX_MARKETS)
 
 
 def path_bytes(path: Path | None) -> int:
@@ -72,18 +82,29 @@ def path_bytes(path: Path | None) -> int:
 
 @mypyc_attr(acyclic=True)
 class Row:
-    """An order that traded in the open batch, and its fee and its builder's so far as numerators in ppm."""
+    """An order that traded in the open batch `number`, and its fee and its builder's so far as numerators in ppm."""
 
-    __slots__ = ("builder", "builder_numerator", "market_id", "numerator", "order", "path", "signature")
+    __slots__ = (
+        "builder",
+        "builder_numerator",
+        "market_id",
+        "number",
+        "numerator",
+        "order",
+        "path",
+        "signature",
+    )
 
     def __init__(
         self,
+        number: int,
         market_id: int,
         order: Order,
         signature: Signature,
         path: Path | None = None,
         numerator: int = 0,
     ) -> None:
+        self.number = number
         self.path = path
         self.market_id = market_id
         self.order = order
@@ -94,17 +115,28 @@ class Row:
 
 
 @mypyc_attr(acyclic=True)
+class Before:
+    """A position before it changed in the open batch."""
+
+    __slots__ = ("entry_mark", "size")
+
+    def __init__(self, size: int, entry_mark: int) -> None:
+        self.size = size
+        self.entry_mark = entry_mark
+
+
+@mypyc_attr(acyclic=True)
 class Baseline:
-    """An account's margin when section 4 first touched it, and size and entry mark before each position
-    changed."""
+    """An account's margin when section 4 of the open batch `number` first touched it, and its positions there before they
+    changed. Once there is one, the batch names all of the account's open positions."""
 
-    __slots__ = ("entry_marks", "equity", "maintenance", "sizes")
+    __slots__ = ("equity", "maintenance", "number", "positions")
 
-    def __init__(self, equity: int, maintenance: int) -> None:
+    def __init__(self, number: int, equity: int, maintenance: int) -> None:
+        self.number = number
         self.equity = equity
         self.maintenance = maintenance
-        self.sizes: dict[int, int] = {}
-        self.entry_marks: dict[int, int] = {}
+        self.positions: dict[int, Before] = {}  # by market
 
     def margin(self) -> AccountMargin:
         """As the closing check wants it; the initial margin before does not matter there."""
@@ -148,7 +180,7 @@ class OpenAction:
 
 
 class OpenBatch:
-    """Everything that waits to be sealed."""
+    """Everything that waits to be sealed. `number` is the id that the batch will have, 0 of one that is only looked at."""
 
     __slots__ = (
         "accounts",
@@ -160,6 +192,7 @@ class OpenBatch:
         "funding_markets",
         "inbox",
         "notional",
+        "number",
         "opened_ms",
         "pairs",
         "path_bytes",
@@ -172,7 +205,8 @@ class OpenBatch:
         "withdrawals",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
         self.stage = STAGE_EMPTY
         self.opened_ms = 0
         self.priced = False  # something in it depends on the round
@@ -232,7 +266,7 @@ class OpenBatch:
 
     def markets(self) -> set[int]:
         """Markets that the market table will name."""
-        return {market for _, market in self.pairs} | self.funding_markets
+        return {key % MAX_MARKETS for key in self.pairs} | self.funding_markets
 
 
 def build(
@@ -253,7 +287,7 @@ def build(
         market = markets[row.market_id]
         fee_class = fee_classes.setdefault((market.maker_fee_ppm, market.taker_fee_ppm), len(fee_classes))
         builder = account_at[row.builder] if row.builder else NO_INDEX
-        pair = pair_at[key[0], row.market_id]
+        pair = pair_at[pair_key(key[0], row.market_id)]
         rows.append(OrderRow(pair, fee_class, row.order, row.signature, row.path, builder))
     return Batch(
         batch_id=batch_id,
@@ -264,7 +298,7 @@ def build(
         fee_classes=tuple(fee_classes),
         markets=tuple(sorted(open_.markets())),
         accounts=accounts,
-        pairs=tuple((account_at[account], market) for account, market in pair_keys),
+        pairs=tuple((account_at[key // MAX_MARKETS], key % MAX_MARKETS) for key in pair_keys),
         orders=tuple(rows),
         inbox=tuple(InboxUse(account_at[account] if account else NO_INDEX) for account in open_.inbox),
         actions=tuple(_action(action, account_at) for action in open_.actions),
@@ -306,4 +340,4 @@ def _fill(
 def _index(key: tuple[int, ...], is_row: bool, row_at: dict[RowKey, int], pair_at: dict[PairKey, int]) -> int:
     if is_row:
         return row_at[key[0], key[1], key[2]]
-    return pair_at[key[0], key[1]]
+    return pair_at[pair_key(key[0], key[1])]

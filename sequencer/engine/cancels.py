@@ -8,6 +8,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason
 from sequencer.engine.matching import agent_is_live
 from sequencer.engine.open_orders import cancel, live_order, live_orders
+from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.order_checks import SEQUENCE_AHEAD_MS
 from sequencer.engine.state import Account, EngineState, SlotState
 from sequencer.engine.trigger_checks import MAX_SLOT
@@ -28,9 +29,17 @@ def cancel_order(ctx: Context, command: CancelOrder) -> None:
     else:
         slot = account.slots.setdefault(signed.slot, SlotState())
         slot.sequence = max(slot.sequence, signed.sequence)
-    for order in live_orders(account):
-        if order.sequence <= signed.sequence and (signed.all_slots or order.slot == signed.slot):
+    for order in _meant(account, signed):
+        if order.sequence <= signed.sequence:
             cancel(ctx, order, CancelReason.USER)
+
+
+def _meant(account: Account, signed: Cancel) -> list[RestingOrder]:
+    """The waiting orders that the cancel speaks of, whatever their sequence."""
+    if signed.all_slots:
+        return live_orders(account)
+    order = live_order(account, signed.slot)
+    return [] if order is None else [order]
 
 
 def _check(state: EngineState, command: CancelOrder) -> Reject | None:
@@ -62,8 +71,7 @@ def _voids_something(account: Account, signed: Cancel) -> bool:
         return live or signed.sequence > account.min_sequence
     if signed.slot == 0:
         return signed.sequence > account.taker_sequence
-    order = live_order(account, signed.slot)
-    if order is not None and order.sequence <= signed.sequence:
-        return True
     slot = account.slots.get(signed.slot)
-    return slot is None or signed.sequence > slot.sequence
+    if slot is None or signed.sequence > slot.sequence:
+        return True
+    return slot.live is not None and slot.live.sequence <= signed.sequence

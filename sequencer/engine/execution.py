@@ -20,7 +20,6 @@ NO_FEES: Fees = (0, 0)
 
 def execute(ctx: Context, at: MarketState, order: RestingOrder, plan: Plan) -> None:
     """Do the steps of an arriving order's plan."""
-    state = ctx.state
     for step in plan.steps:
         if step.reason is not None and step.maker is not None:
             cancel(ctx, step.maker, step.reason)
@@ -30,16 +29,14 @@ def execute(ctx: Context, at: MarketState, order: RestingOrder, plan: Plan) -> N
             _trade_with_fund(ctx, at, order, step.lots)
     if not plan.filled:
         return
-    drop_useless_reducers(ctx, state.accounts[order.account], order.market_id)
+    drop_useless_reducers(ctx, order.trader, order.market_id)
     for step in plan.steps:
         if step.lots and step.maker is not None:
-            drop_useless_reducers(ctx, state.accounts[step.maker.account], order.market_id)
+            drop_useless_reducers(ctx, step.maker.trader, order.market_id)
 
 
 def _trade_orders(ctx: Context, at: MarketState, maker: RestingOrder, taker: RestingOrder, lots: int) -> None:
-    state = ctx.state
     batch = enter(ctx, STAGE_FILLS)
-    maker_account, taker_account = state.accounts[maker.account], state.accounts[taker.account]
     taker_fee = _take(ctx, at, taker, maker.price, lots)
     maker_fee = make_trade(ctx, at, maker, lots)
     batch.fills.append(OpenFill(FILL_ORDERS, row_key(maker), row_key(taker), lots))
@@ -49,10 +46,10 @@ def _trade_orders(ctx: Context, at: MarketState, maker: RestingOrder, taker: Res
         maker.price,
         lots,
         taker.side,
-        (maker_account.account_id, maker.order_hash, maker_fee),
-        (taker_account.account_id, taker.order_hash, taker_fee),
+        (maker.account, maker.order_hash, maker_fee),
+        (taker.account, taker.order_hash, taker_fee),
     )
-    fill_waiting(ctx, maker_account, maker, lots)
+    fill_waiting(ctx, maker.trader, maker, lots)
 
 
 def _trade_with_fund(ctx: Context, at: MarketState, taker: RestingOrder, lots: int) -> None:
@@ -69,12 +66,12 @@ def _trade_with_fund(ctx: Context, at: MarketState, taker: RestingOrder, lots: i
 
 def _take(ctx: Context, at: MarketState, taker: RestingOrder, price: int, lots: int) -> Fees:
     """The taker's side of a fill; returns its fees."""
-    account = ctx.state.accounts[taker.account]
+    account = taker.trader
     check(lots <= taker.remaining, "matching: the taker would be overfilled")
     change_position(ctx, account, at, taker.sign * lots, price)
     row = row_of(ctx, account, taker)
     taker.filled += lots
-    note_filled(account, taker)
+    note_filled(taker)
     notional = at.notional(lots, price)
     fee = charge_fee(ctx, account, row, notional, at.market.taker_fee_ppm)
     rate = taker.builder_fee_ppm
@@ -83,7 +80,7 @@ def _take(ctx: Context, at: MarketState, taker: RestingOrder, price: int, lots: 
 
 def make_trade(ctx: Context, at: MarketState, maker: RestingOrder, lots: int) -> Fees:
     """A waiting order's side of a fill, but for its place in the book; returns its fees."""
-    account = ctx.state.accounts[maker.account]
+    account = maker.trader
     change_position(ctx, account, at, maker.sign * lots, maker.price)
     row = row_of(ctx, account, maker)
     notional = at.notional(lots, maker.price)
@@ -107,7 +104,7 @@ def fill_liquidation(
     fee = make_trade(ctx, at, maker, lots)
     pair = (target.account_id, at.market_id)
     batch.fills.append(OpenFill(kind, pair, row_key(maker), lots, keeper))
-    fill_waiting(ctx, ctx.state.accounts[maker.account], maker, lots)
+    fill_waiting(ctx, maker.trader, maker, lots)
     return fee
 
 

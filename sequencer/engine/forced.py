@@ -333,7 +333,8 @@ def _interest_before(state: EngineState, at: MarketState) -> int:
     """Open interest as it was before the open batch's fills, which is what the vault sees."""
     changed = 0
     for account_id, noted in state.batch.baselines.items():
-        if at.market_id in noted.sizes:
+        before = noted.positions.get(at.market_id)
+        if before is not None:
             now = state.accounts[account_id].positions[at.market_id].size
-            changed += max(now, 0) - max(noted.sizes[at.market_id], 0)
+            changed += max(now, 0) - max(before.size, 0)
     return at.open_interest - changed

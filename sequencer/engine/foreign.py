@@ -52,8 +52,8 @@ def apply_foreign(ctx: Context, command: ForeignBatch) -> None:
     state.price_by(command.round)
     _execute(ctx, command, batch)
     tell_dust(ctx)
-    state.batch = OpenBatch()
     state.sealed_batch = state.confirmed_batch = command.batch_id
+    state.batch = OpenBatch(command.batch_id + 1)
     state.price_by(own_prices)
     ctx.emit(
         ForeignBatchApplied(

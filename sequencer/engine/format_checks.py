@@ -23,25 +23,26 @@ _MAX_SLOT: Final[int] = MAX_SLOT
 
 def check_format(order: Order) -> Reject | None:
     """Every field is in its range, and they make sense together."""
+    slot, builder_fee_ppm = order.slot, order.max_builder_fee_ppm
     if not (
         1 <= order.size <= MAX_SIZE_LOTS
         and 1 <= order.limit_price <= MAX_PRICE_TICKS
         and 0 <= order.max_fee_ppm <= _MAX_FEE_PPM
-        and 0 <= order.max_builder_fee_ppm <= _MAX_FEE_PPM
-        and 0 <= order.slot <= _MAX_SLOT
+        and 0 <= builder_fee_ppm <= _MAX_FEE_PPM
+        and 0 <= slot <= _MAX_SLOT
         and 1 <= order.sequence <= MAX_SEQUENCE
         and 0 <= order.expiry <= _MAX_EXPIRY_S
     ):
         return _out_of_range(order)
     time_in_force = order.time_in_force
     immediate = time_in_force is _IOC or time_in_force is _FOK
-    if order.slot == 0 and not immediate:
+    if slot == 0 and not immediate:
         return no(RejectCode.BAD_COMBINATION, "slot 0 takes only IOC and FOK", "time_in_force")
-    if order.max_builder_fee_ppm and order.builder == NO_ADDRESS:
+    if builder_fee_ppm and order.builder == NO_ADDRESS:
         return no(RejectCode.BAD_COMBINATION, "a builder's fee needs a builder", "builder")
-    if order.slot == 0 and order.amend:
+    if slot == 0 and order.amend:
         return no(RejectCode.BAD_COMBINATION, "slot 0 holds nothing to amend", "amend")
-    if order.post_only and immediate:
+    if immediate and order.post_only:
         return no(RejectCode.BAD_COMBINATION, "a post-only order has to rest", "post_only")
     return check_conditions(order) or _check_display(order) or check_twap_fields(order)
 

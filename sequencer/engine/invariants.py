@@ -5,8 +5,10 @@ Numbers refer to the protocol, section 13.
 
 from evermark.protocol.batch import FIRST_USER_ACCOUNT
 from evermark.protocol.units import FUNDING_SCALE, check
-from sequencer.engine.batch_builder import MAX_ACCOUNTS, MAX_FILLS, MAX_PAIRS, MAX_ROWS
-from sequencer.engine.order_book import BookSide
+from sequencer.engine.batch_builder import MAX_ACCOUNTS, MAX_FILLS, MAX_PAIRS, MAX_ROWS, pair_key
+from sequencer.engine.expiry_index import MINUTE_S
+from sequencer.engine.matching import row_in
+from sequencer.engine.order_book import BookSide, RestingOrder
 from sequencer.engine.risk import order_loss, refresh, resting_fee
 from sequencer.engine.state import Account, EngineState, MarketState
 from sequencer.engine.twap import next_due_s
@@ -113,6 +115,7 @@ def _check_account(state: EngineState, account: Account) -> None:
     for slot, order in account.orders.items():
         check(slot == order.slot and order.level is not None, "orders: a live order waits nowhere")
         check(account.slots[slot].sequence >= order.sequence, "invariant 3: a slot's sequence fell")
+        _check_references(state, account, order)
         if order.reduce_only:
             reducers[order.market_id] = reducers.get(order.market_id, 0) + 1
             continue
@@ -122,6 +125,7 @@ def _check_account(state: EngineState, account: Account) -> None:
         loss += order_loss(at, order)
     for slot, order in account.untriggered.items():
         check(slot == order.slot and slot not in account.orders, "triggers: a slot holds two orders")
+        _check_references(state, account, order)
         check(order.is_untriggered and order.expiry > state.now, "triggers: an order that ended waits")
         if order.reduce_only:
             reducers[order.market_id] = reducers.get(order.market_id, 0) + 1
@@ -140,6 +144,18 @@ def _check_account(state: EngineState, account: Account) -> None:
     check(kept_sums == _sums(account), "risk: the kept sums differ from recomputed ones")
 
 
+def _check_references(state: EngineState, account: Account, order: RestingOrder) -> None:
+    """What a waiting order refers to is what a look-up finds."""
+    nonce, position = account.slots[order.slot], account.positions.get(order.market_id)
+    check(order.trader is account and order.account == account.account_id, "orders: of another account")
+    check(nonce.live is order and order.nonce in (None, nonce), "orders: a slot knows another order")
+    check(order.position in (None, position), "orders: of another position")
+    row = state.batch.rows.get((order.account, order.slot, order.sequence))
+    check(row_in(state.batch, order) is row, "orders: another row of the open batch")
+    basket = state.expiries.baskets[order.expiry // MINUTE_S]
+    check(basket[order.basket_place] is order, "orders: missing among those that expire")
+
+
 def _sums(account: Account) -> tuple[int, ...]:
     return (
         account.value,
@@ -155,10 +171,12 @@ def _check_batch(state: EngineState) -> None:
     batch = state.batch
     check(len(batch.rows) <= MAX_ROWS and len(batch.fills) <= MAX_FILLS, "batch: too many rows or fills")
     check(len(batch.accounts) <= MAX_ACCOUNTS and len(batch.pairs) <= MAX_PAIRS, "batch: tables too large")
+    check(batch.number == state.sealed_batch + 1, "batch: not the one after the last sealed one")
     check(not batch.targets & batch.row_accounts, "batch: a liquidation target trades by order")
     for account_id, noted in batch.baselines.items():
-        if not noted.sizes:
+        check(state.accounts[account_id].noted is noted, "batch: an account does not know its baseline")
+        if not noted.positions:
             continue
         for market_id, position in state.accounts[account_id].positions.items():
-            named = not position.size or (account_id, market_id) in batch.pairs
+            named = not position.size or pair_key(account_id, market_id) in batch.pairs
             check(named, "batch: an open position of a changed account is not named")

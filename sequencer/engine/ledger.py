@@ -6,13 +6,13 @@ from evermark.protocol.batch import FEE_ACCOUNT
 from evermark.protocol.margin import fee_delta, funding_owed, funding_remainder
 from evermark.protocol.outflow import after_claim
 from evermark.protocol.units import check, floor_div
-from sequencer.engine.batch_builder import Row, path_bytes
+from sequencer.engine.batch_builder import Before, Row, pair_key, path_bytes
 from sequencer.engine.context import Context
 from sequencer.engine.events import AccountRegistered, CollateralChanged, PositionChanged, WithdrawalClaimed
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import refresh, revalue
 from sequencer.engine.sealing import baseline, touch, touch_positions
-from sequencer.engine.state import Account, MarketState, Position
+from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
 
 def register(ctx: Context, owner: bytes, sub_account: int) -> Account:
@@ -65,14 +65,30 @@ def position_of(account: Account, market_id: int) -> Position:
     return position
 
 
+def position_for(order: RestingOrder) -> Position:
+    """The position that the order trades for, made when absent."""
+    position = order.position
+    if position is None:
+        position = order.position = position_of(order.trader, order.market_id)
+    return position
+
+
+def nonce_of(order: RestingOrder) -> SlotState:
+    """The nonce of the order's slot, made when absent; not of slot 0, whose nonce is the account's."""
+    nonce = order.nonce
+    if nonce is None:
+        nonce = order.nonce = order.trader.slots.setdefault(order.slot, SlotState())
+    return nonce
+
+
 def row_of(ctx: Context, account: Account, order: RestingOrder) -> Row:
     """The order's row in the open batch; its first use is what the vault remembers of the slot."""
     batch = ctx.state.batch
-    key = (order.account, order.slot, order.sequence)
-    row = batch.rows.get(key)
-    if row is None:
+    row = order.row
+    if row is None or row.number != batch.number:
         check(order.account not in batch.targets, "batch: a liquidation target trades by order")
-        row = batch.rows[key] = Row(order.market_id, order.order, order.signature, order.path)
+        row = Row(batch.number, order.market_id, order.order, order.signature, order.path)
+        order.row = batch.rows[order.account, order.slot, order.sequence] = row
         batch.path_bytes += path_bytes(order.path)
         if order.builder_fee_ppm:
             row.builder = order.builder
@@ -81,14 +97,14 @@ def row_of(ctx: Context, account: Account, order: RestingOrder) -> Row:
         if order.slot == 0:
             account.used_taker_sequence = order.sequence
         else:
-            account.slots[order.slot].used_sequence = order.sequence
+            nonce_of(order).used_sequence = order.sequence
     return row
 
 
 def charge_fee(ctx: Context, account: Account, row: Row, notional: int, rate_ppm: int) -> int:
-    """Charge one fill's share of a row's fee (a rebate is negative) and return it."""
+    """Charge one fill's share of a row's fee (a rebate is negative) and return it. The account's position has changed."""
     row.numerator, fee = fee_delta(row.numerator, notional, rate_ppm)
-    move_in_fills(ctx, account, -fee, "fee")
+    change_collateral(ctx, account, -fee, "fee")
     fee_account = ctx.state.accounts[FEE_ACCOUNT]
     touch(ctx.state, fee_account)
     change_collateral(ctx, fee_account, fee, "fee")
@@ -106,18 +122,14 @@ def charge_builder(ctx: Context, account: Account, row: Row, notional: int, rate
 def change_position(ctx: Context, account: Account, at: MarketState, delta: int, price: int) -> None:
     """Buy (`delta` > 0) or sell at `price` for cash; settles the position's funding first."""
     state, market_id = ctx.state, at.market_id
-    noted = baseline(state, account)
-    touch_positions(state, account)
-    state.batch.pairs.add((account.account_id, market_id))
     position = position_of(account, market_id)
+    base = _before_in_batch(state, account, position, market_id)
     refresh(state, account)
-    base_size = noted.sizes.setdefault(market_id, position.size)
-    base_mark = noted.entry_marks.setdefault(market_id, position.entry_mark)
     _settle_funding(ctx, account, at, position)
     before, after = position.size, position.size + delta
     cost = at.notional(delta, price)
     realized = _change_cost(position, delta, cost)
-    position.entry_mark = _entry_mark(base_size, after, base_mark, at.mark)
+    position.entry_mark = _entry_mark(base.size, after, base.entry_mark, at.mark)
     position.size = after
     if before == 0:
         at.holders.add(account.account_id)
@@ -128,7 +140,7 @@ def change_position(ctx: Context, account: Account, at: MarketState, delta: int,
         state.debtors.add(account.account_id)
     at.open_interest += max(after, 0) - max(before, 0)
     change_collateral(ctx, account, -cost, "trade")
-    revalue(state, account, market_id)
+    revalue(account, at, position)
     ctx.emit(
         PositionChanged(
             account=account.account_id,
@@ -138,6 +150,18 @@ def change_position(ctx: Context, account: Account, at: MarketState, delta: int,
             realized_pnl=realized,
         )
     )
+
+
+def _before_in_batch(state: EngineState, account: Account, position: Position, market_id: int) -> Before:
+    """The position before the open batch's fills; the first of them notes it, and names all of the account's positions."""
+    noted = baseline(state, account)
+    base = noted.positions.get(market_id)
+    if base is None:
+        if not noted.positions:
+            touch_positions(state, account)
+        state.batch.pairs.add(pair_key(account.account_id, market_id))
+        base = noted.positions[market_id] = Before(position.size, position.entry_mark)
+    return base
 
 
 def _settle_funding(ctx: Context, account: Account, at: MarketState, position: Position) -> None:

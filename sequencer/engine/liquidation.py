@@ -26,7 +26,7 @@ from sequencer.engine.execution import NO_FEES, fill_liquidation, tell_trade
 from sequencer.engine.halting import check_halted
 from sequencer.engine.holds import chain_was_down, note_negative
 from sequencer.engine.ledger import move_in_fills
-from sequencer.engine.matching import builder_share, maker_lots, maker_refusal
+from sequencer.engine.matching import builder_share, maker_lots, maker_refusal, row_in
 from sequencer.engine.open_orders import cancel, drop_useless_reducers
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.parties import Party
@@ -216,7 +216,7 @@ def has_room(target: Target, party: Party, maker: RestingOrder, lots: int) -> bo
 def allows(state: EngineState, at: MarketState, party: Party, maker: RestingOrder, lots: int) -> bool:
     """The maker's account passes the closing check after its side of the fill."""
     notional = at.market.notional(lots, maker.price)
-    row = state.batch.rows.get((maker.account, maker.slot, maker.sequence))
+    row = row_in(state.batch, maker)
     _, fee = fee_delta(row.numerator if row is not None else 0, notional, at.market.maker_fee_ppm)
     fee += builder_share(row, notional, maker.builder_fee_ppm)
     return party.allows(state, maker.sign * lots, -maker.sign * notional - fee)

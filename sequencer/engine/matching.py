@@ -4,7 +4,6 @@ The plan tries every fill against the rules that the vault applies, so that what
 there.
 """
 
-from collections.abc import Iterator
 from typing import Final
 
 from mypy_extensions import mypyc_attr
@@ -12,7 +11,7 @@ from mypy_extensions import mypyc_attr
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.margin import fee_delta
 from evermark.protocol.units import PPM
-from sequencer.engine.batch_builder import FILL_CAP, MAX_ACCOUNTS, MAX_PAIRS, OpenBatch, Row
+from sequencer.engine.batch_builder import FILL_CAP, MAX_ACCOUNTS, MAX_PAIRS, OpenBatch, Row, pair_key
 from sequencer.engine.commands import MarketMode
 from sequencer.engine.events import CancelReason
 from sequencer.engine.open_orders import next_part
@@ -67,11 +66,11 @@ def agent_is_live(state: EngineState, account: Account, signer: bytes) -> bool:
 
 def fund_meets(state: EngineState, at: MarketState, order: RestingOrder) -> int:
     """Lots of the insurance fund's position that the order would take over at the mark, 0 when none."""
-    position = state.accounts[INSURANCE_FUND].positions.get(at.market_id)
     sign = order.sign
-    if position is None or position.size * sign <= 0 or at.stale or order.order.post_only:
+    if sign * (order.price - at.mark) < 0 or at.stale or order.order.post_only:
         return 0
-    return abs(position.size) if sign * (order.price - at.mark) >= 0 else 0
+    position = state.accounts[INSURANCE_FUND].positions.get(at.market_id)
+    return abs(position.size) if position is not None and position.size * sign > 0 else 0
 
 
 def maker_refusal(
@@ -85,7 +84,7 @@ def maker_refusal(
         return CancelReason.EXPIRED
     if outside_band(at, maker.price):
         return CancelReason.PRICE_BAND
-    if not agent_is_live(state, state.accounts[maker.account], maker.signer):
+    if not agent_is_live(state, maker.trader, maker.signer):
         return CancelReason.AGENT_REVOKED
     return None
 
@@ -99,6 +98,12 @@ def maker_lots(state: EngineState, party: Party, maker: RestingOrder, lots: int)
     if lots > party.opposes(maker.sign) and not prices_fresh(state, party.account):
         return 0, _MARGIN
     return lots, _MARGIN
+
+
+def row_in(batch: OpenBatch, order: RestingOrder) -> Row | None:
+    """The order's row in this batch, None before its first fill there."""
+    row = order.row
+    return row if row is not None and row.number == batch.number else None
 
 
 def builder_share(row: Row | None, notional: int, rate_ppm: int) -> int:
@@ -157,46 +162,44 @@ class Planner:
         self.open_interest = at.open_interest
         self.accounts = len(batch.accounts)
         self.pairs = len(batch.pairs)
-        self.parties: dict[int, Party] = {}
+        self.parties: list[Party] = []
         self.drawn: dict[RestingOrder, Drawn] = {}  # icebergs, of which more than one part may trade
-        self.taker = self._party(state.accounts[order.account])
+        self.taker = self._party(order.trader)
 
     def make(self) -> Plan:
         """Walk the opposite side from its best price; the fund comes first where the mark is as good."""
         plan, order, sign = self.plan, self.order, self.order.sign
         fund_lots = fund_meets(self.state, self.at, order)
-        for level in self._crossed_levels():
+        facing = self.at.book.facing(order)
+        level = facing.best()
+        while level is not None and sign * (order.price - level.price) >= 0:
             if fund_lots and sign * (level.price - self.at.mark) >= 0:
                 self._with_fund(fund_lots)
                 fund_lots = 0
             if not self._with_level(level):
                 return plan
+            level = facing.next_best(level)
         if fund_lots and plan.filled < order.remaining:
             self._with_fund(fund_lots)
         return plan
 
-    def _crossed_levels(self) -> Iterator[Level]:
-        sign, limit = self.order.sign, self.order.price
-        for level in self.at.book.facing(self.order).best_first():
-            if sign * (limit - level.price) < 0:
-                return
-            yield level
-
     def _with_level(self, level: Level) -> bool:
         """Trade with a level's orders; False when matching is over."""
         refreshed: list[RestingOrder] = []
-        for maker in level.orders():
+        maker = level.first
+        while maker is not None:
             if self.plan.stop is not None or self.plan.filled == self.order.remaining:
                 return False
             if self._with_maker(maker, maker.shown):
                 refreshed.append(maker)
+            maker = maker.behind
         # The next parts of icebergs stand behind all others of this price, in the order in which they came there.
         while refreshed:
             if self.plan.stop is not None or self.plan.filled == self.order.remaining:
                 return False
-            maker = refreshed.pop(0)
-            if self._with_maker(maker, next_part(maker, maker.remaining - self.drawn[maker].lots)):
-                refreshed.append(maker)
+            again = refreshed.pop(0)
+            if self._with_maker(again, next_part(again, again.remaining - self.drawn[again].lots)):
+                refreshed.append(again)
         return self.plan.stop is None and self.plan.filled < self.order.remaining
 
     def _with_maker(self, maker: RestingOrder, shown: int) -> bool:
@@ -209,7 +212,7 @@ class Planner:
         wanted = self._taker_lots()
         if wanted == 0:
             return False
-        party = self._party(state.accounts[maker.account])
+        party = self._party(maker.trader)
         if plan.stop is not None:
             return False
         lots, why_not = maker_lots(state, party, maker, min(wanted, shown))
@@ -224,7 +227,7 @@ class Planner:
         plan, sign, market = self.plan, self.order.sign, self.at.market
         notional = self.at.notional(lots, maker.price)
         numerator, taker_fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
-        row = self.batch.rows.get((maker.account, maker.slot, maker.sequence))
+        row = row_in(self.batch, maker)
         before, built_before = (row.numerator, row.builder_numerator) if row is not None else (0, 0)
         drawn = None
         if maker.hidden:
@@ -309,20 +312,27 @@ class Planner:
     def _party(self, account: Account) -> Party:
         """The account's party; a full pair table stops the plan, so that the batch stays within its
         bounds."""
-        party = self.parties.get(account.account_id)
-        if party is None:
+        for known in self.parties:
+            if known.account is account:
+                return known
+        party = Party(self.state, account, self.at, self.batch)
+        self.parties.append(party)
+        if party.noted is None:
             self.accounts += account.account_id not in self.batch.accounts
-            named = self.batch.pairs
-            self.pairs += sum(
-                (account.account_id, market_id) not in named
-                for market_id, position in account.positions.items()
-                if position.size
-            )
-            self.pairs += 1
-            if self.pairs > MAX_PAIRS or self.accounts + 3 > MAX_ACCOUNTS:
-                self.plan.stop = CancelReason.FILL_CAP
-            party = self.parties[account.account_id] = Party(self.state, account, self.at, self.batch)
+        if party.noted is None or not party.noted.positions:
+            self.pairs += self._unnamed(account)
+        self.pairs += 1
+        if self.pairs > MAX_PAIRS or self.accounts + 3 > MAX_ACCOUNTS:
+            self.plan.stop = CancelReason.FILL_CAP
         return party
+
+    def _unnamed(self, account: Account) -> int:
+        """How many of the account's open positions the batch does not name yet."""
+        named, count = self.batch.pairs, 0
+        for market_id, position in account.positions.items():
+            if position.size and pair_key(account.account_id, market_id) not in named:
+                count += 1
+        return count
 
 
 def may_trade(state: EngineState, at: MarketState, order: RestingOrder) -> bool:

@@ -1,6 +1,6 @@
 """Orders that wait: resting, cancelling, filling them, and the margin that they reserve."""
 
-from heapq import heapify, heappush
+from heapq import heappush
 
 from evermark.protocol.units import check
 from sequencer.engine.context import Context
@@ -12,10 +12,10 @@ from sequencer.engine.events import (
     OrderWaits,
     TwapStarted,
 )
-from sequencer.engine.ledger import position_of
+from sequencer.engine.ledger import nonce_of, position_for
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import order_loss, refresh, resting_fee, rework_orders
-from sequencer.engine.state import LEAST_EXPIRY_ROOM, Account, EngineState, MarketState
+from sequencer.engine.state import Account, EngineState, MarketState
 from sequencer.engine.twap import next_due_s, slice_count
 
 
@@ -52,6 +52,7 @@ def replace_in_place(ctx: Context, account: Account, old: RestingOrder, new: Res
     """Let `new` take the place of `old` in the queue; both events are the caller's."""
     state = ctx.state
     reserve(state, account, old, -1)
+    state.expiries.remove(old)
     state.markets[old.market_id].book.replace(old, new)
     _enlist(state, account, new)
 
@@ -92,50 +93,38 @@ def enlist_untriggered(state: EngineState, account: Account, order: RestingOrder
     if order.order.twap_interval:
         put_back_twap(state, account, order)
     else:
-        account.untriggered[order.slot] = order
+        account.untriggered[order.slot] = nonce_of(order).live = order
         state.markets[order.market_id].triggers.add(order)
         if order.reduce_only:
-            position_of(account, order.market_id).reduce_orders += 1
-    note_expiry(state, order)
+            position_for(order).reduce_orders += 1
+        state.expiries.add(order)
 
 
 def put_back_twap(state: EngineState, account: Account, order: RestingOrder) -> None:
-    """Let a TWAP wait for its next slice; its expiry is noted already."""
-    account.untriggered[order.slot] = order
+    """Let a TWAP wait for its next slice."""
+    account.untriggered[order.slot] = nonce_of(order).live = order
     heappush(state.twaps, (next_due_s(order), order.account, order.slot, order.sequence))
+    state.expiries.add(order)
     if order.reduce_only:
-        position_of(account, order.market_id).reduce_orders += 1
-
-
-def note_expiry(state: EngineState, order: RestingOrder) -> None:
-    """Remember when a waiting order ends. Entries of orders that are gone are dropped once they may be half of all, so that the
-    heap never holds more than twice the orders that wait."""
-    if len(state.expiries) >= state.expiry_room:
-        state.expiries = [entry for entry in state.expiries if _waits(state, entry)]
-        heapify(state.expiries)
-        state.expiry_room = max(LEAST_EXPIRY_ROOM, 2 * len(state.expiries))
-    heappush(state.expiries, (order.expiry, order.account, order.slot, order.sequence))
-
-
-def _waits(state: EngineState, entry: tuple[int, int, int, int]) -> bool:
-    order = live_order(state.accounts[entry[1]], entry[2])
-    return order is not None and order.sequence == entry[3]
+        position_for(order).reduce_orders += 1
 
 
 def take_untriggered(state: EngineState, order: RestingOrder) -> None:
     """Take an order away from where it waits for its trigger."""
-    account = state.accounts[order.account]
-    del account.untriggered[order.slot]
+    del order.trader.untriggered[order.slot]
+    nonce_of(order).live = None
+    state.expiries.remove(order)
     if not order.order.twap_interval:
         state.markets[order.market_id].triggers.remove(order)
     order.arrival = 0
     if order.reduce_only:
-        account.positions[order.market_id].reduce_orders -= 1
+        position_for(order).reduce_orders -= 1
 
 
 def live_order(account: Account, slot: int) -> RestingOrder | None:
     """The order that holds the slot, in the book or waiting for its trigger."""
-    return account.orders.get(slot) or account.untriggered.get(slot)
+    nonce = account.slots.get(slot)
+    return nonce.live if nonce is not None else None
 
 
 def live_orders(account: Account) -> list[RestingOrder]:
@@ -150,10 +139,10 @@ def cancel(ctx: Context, order: RestingOrder, reason: CancelReason) -> None:
         take_untriggered(state, order)
         tell_cancelled(ctx, order, reason)
         return
-    account = state.accounts[order.account]
+    account = order.trader
     reserve(state, account, order, -1)
     state.markets[order.market_id].book.remove(order)
-    del account.orders[order.slot]
+    _delist(state, account, order)
     ctx.touch_level(order.market_id, order.side, order.price)
     tell_cancelled(ctx, order, reason)
 
@@ -196,24 +185,24 @@ def fill_waiting(ctx: Context, account: Account, order: RestingOrder, lots: int)
     book.fill(order, lots)
     if order.hidden and order.hidden == order.size - order.filled:
         book.refresh(order, next_part(order, order.hidden))
-    note_filled(account, order)
+    note_filled(order)
     ctx.touch_level(order.market_id, order.side, order.price)
     if order.level is None:
-        del account.orders[order.slot]
+        _delist(state, account, order)
         tell_filled(ctx, order)
     else:
         reserve(state, account, order, 1)
 
 
-def note_filled(account: Account, order: RestingOrder) -> None:
+def note_filled(order: RestingOrder) -> None:
     """Remember for the slot what an amend would carry over."""
     if order.slot:
-        account.slots[order.slot].filled = order.filled
+        nonce_of(order).filled = order.filled
 
 
 def reserve(state: EngineState, account: Account, order: RestingOrder, sign: int) -> None:
     """Count (`sign` +1) or release (-1) what the order's remainder needs; reduce-only orders need nothing."""
-    position = position_of(account, order.market_id)
+    position = position_for(order)
     if order.reduce_only:
         position.reduce_orders += sign
         return
@@ -227,7 +216,7 @@ def reserve(state: EngineState, account: Account, order: RestingOrder, sign: int
         order.fee_reserve = resting_fee(at, order, lots)
     account.order_fees += sign * order.fee_reserve
     account.order_loss += sign * order_loss(at, order)
-    rework_orders(state, account, order.market_id)
+    rework_orders(account, at, position)
 
 
 def reserve_fee_anew(account: Account, at: MarketState, order: RestingOrder) -> None:
@@ -252,6 +241,12 @@ def _enlist(state: EngineState, account: Account, order: RestingOrder) -> None:
     # The sums are brought to this epoch before the order joins, or it would be counted twice.
     refresh(state, account)
     check(order.slot > 0, "orders: slot 0 never rests")
-    account.orders[order.slot] = order
+    account.orders[order.slot] = nonce_of(order).live = order
     reserve(state, account, order, 1)
-    note_expiry(state, order)
+    state.expiries.add(order)
+
+
+def _delist(state: EngineState, account: Account, order: RestingOrder) -> None:
+    del account.orders[order.slot]
+    nonce_of(order).live = None
+    state.expiries.remove(order)

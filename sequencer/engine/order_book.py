@@ -4,13 +4,17 @@ It knows prices, sizes and arrival, and nothing of margin or money.
 """
 
 from collections.abc import Iterator
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from mypy_extensions import i64
 
 from evermark.protocol.merkle import Path
 from evermark.protocol.orders import Order, Side, Signature
 from evermark.protocol.units import check
+
+if TYPE_CHECKING:
+    from sequencer.engine.batch_builder import Row
+    from sequencer.engine.state import Account, Position, SlotState
 
 CHUNK_KEYS: Final = 512  # prices of a chunk, at most: moving half of them costs less than looking one up
 
@@ -42,26 +46,34 @@ class BookOrder:
 
 
 class RestingOrder(BookOrder):
-    """An order that the engine has accepted, while it matches or waits."""
+    """An order that the engine has accepted, while it matches or waits.
+
+    It refers to what nearly every step asks for: its account, its slot, its position and its row in the open batch.
+    """
 
     __slots__ = (
         "account",
         "arrival",
+        "basket_place",
         "builder",
         "builder_fee_ppm",
         "client_id",
         "expiry",
         "fee_reserve",
         "market_id",
+        "nonce",
         "order",
         "order_hash",
         "path",
+        "position",
         "reduce_only",
+        "row",
         "sequence",
         "side",
         "signature",
         "signer",
         "slot",
+        "trader",
         "trigger_price",
         "twap_sent",
         "twap_start",
@@ -69,7 +81,7 @@ class RestingOrder(BookOrder):
 
     def __init__(
         self,
-        account: int,
+        trader: "Account",
         market_id: int,
         order: Order,
         order_hash: bytes,
@@ -81,7 +93,11 @@ class RestingOrder(BookOrder):
     ) -> None:
         super().__init__(-1 if order.side else 1, order.limit_price, order.size, filled)
         self.path = path  # to the root of the order batch that it came in
-        self.account = account
+        self.trader = trader
+        self.account = trader.account_id
+        self.nonce: SlotState | None = None  # of its slot; none in slot 0, or before the slot's first order
+        self.position: Position | None = None  # once somebody looked for it
+        self.row: Row | None = None  # of the batch in which it traded last
         self.market_id = market_id
         self.order = order
         self.order_hash = order_hash
@@ -99,7 +115,15 @@ class RestingOrder(BookOrder):
         self.twap_sent = 0
         self.builder = 0  # account of the order's builder, 0: none
         self.builder_fee_ppm = order.max_builder_fee_ppm  # charged as signed
+        self.basket_place = (
+            0  # where it stands among the orders that expire in the same minute, while it waits
+        )
         self.fee_reserve = 0  # quote units held back for fees while it rests
+
+    @property
+    def behind(self) -> "RestingOrder | None":
+        """The next order of its level, in the engine's books."""
+        return cast("RestingOrder | None", self.next)
 
     @property
     def is_untriggered(self) -> bool:
@@ -156,6 +180,17 @@ class BookSide:
         for chunk in reversed(self.chunks):
             for key in reversed(chunk):
                 yield self.levels[key * self.sign]
+
+    def next_best(self, level: Level) -> Level | None:
+        """The level that is best after this one, None behind the last."""
+        key = level.price if self.sign > 0 else -level.price
+        highest = self.highest
+        at = _place(highest, key) if highest else 0
+        chunk = self.chunks[at]
+        place = _place(chunk, key)
+        if place > 0:
+            return self.levels[chunk[place - 1] * self.sign]
+        return self.levels[self.chunks[at - 1][-1] * self.sign] if at > 0 else None
 
     def keys(self) -> list[int]:
         """All keys, ascending."""

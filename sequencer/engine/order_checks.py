@@ -13,7 +13,6 @@ from sequencer.engine.context import no
 from sequencer.engine.format_checks import check_format
 from sequencer.engine.halting import check_halted
 from sequencer.engine.matching import agent_is_live
-from sequencer.engine.open_orders import live_order
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import loss_at, order_fee, order_loss, prices_fresh, refresh, worst_initial
 from sequencer.engine.sealing import round_is_old
@@ -41,7 +40,7 @@ _GTD: Final = TimeInForce.GTD
 _NO_TRIGGER: Final = Trigger.NONE
 _POST_ONLY: Final = MarketMode.POST_ONLY
 _REDUCE_ONLY: Final = MarketMode.REDUCE_ONLY
-_CANCEL_ONLY: Final = MarketMode.CANCEL_ONLY
+_NORMAL: Final = MarketMode.NORMAL
 
 
 @mypyc_attr(acyclic=True)
@@ -71,9 +70,11 @@ class Draft:
         self.resting = replaced if replaced is not None and not replaced.is_untriggered else None
         time_in_force = order.order.time_in_force
         self.may_rest = time_in_force is _GTC or time_in_force is _GTD
-        self.position = account.positions.get(order.market_id, NO_POSITION)
+        if order.position is None:
+            order.position = account.positions.get(order.market_id)
+        self.position = order.position if order.position is not None else NO_POSITION
         self.reduces = order.reduce_only or self._shrinks()
-        restricted = at.effective_mode == _REDUCE_ONLY
+        restricted = at.effective_mode is _REDUCE_ONLY
         self.only_reduces = order.reduce_only or (restricted and self.reduces)
 
     def _shrinks(self) -> bool:
@@ -95,7 +96,7 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
     if refusal is not None:
         return refusal
     account = state.accounts.get(command.account)
-    if account is None or (account.owner, account.sub_account) != (order.owner, order.sub_account):
+    if account is None or account.owner != order.owner or account.sub_account != order.sub_account:
         return no(
             RejectCode.UNKNOWN_ACCOUNT, "the account is not the order's", "owner", account=command.account
         )
@@ -112,21 +113,20 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
         builder = state.account_ids.get((order.builder, 0), 0)
         if not builder:
             return no(RejectCode.UNKNOWN_ACCOUNT, "the builder has no account", "builder")
-    replaced = live_order(account, order.slot) if order.slot else None
-    carried = account.slots[order.slot].filled if order.amend and order.slot in account.slots else 0
+    nonce = account.slots.get(order.slot) if order.slot else None
     made = RestingOrder(
-        command.account,
+        account,
         market_id,
         order,
         command.order_hash,
         command.signature,
         command.signer,
         command.client_id,
-        carried,
+        nonce.filled if nonce is not None and order.amend else 0,
         command.path,
     )
-    made.builder = builder
-    return Draft(account, state.markets[market_id], made, replaced)
+    made.builder, made.nonce = builder, nonce
+    return Draft(account, state.markets[market_id], made, nonce.live if nonce is not None else None)
 
 
 def check_order(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
@@ -167,8 +167,8 @@ def _check_slot(state: EngineState, draft: Draft) -> Reject | None:
             sequence=order.sequence,
             most=most,
         )
-    slot = account.slots.get(order.slot)
-    seen = account.taker_sequence if order.slot == 0 else slot.sequence if slot is not None else 0
+    nonce = order.nonce
+    seen = account.taker_sequence if order.slot == 0 else nonce.sequence if nonce is not None else 0
     seen = max(seen, account.min_sequence)
     if order.sequence <= seen:
         return no(
@@ -250,12 +250,10 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
     if round_is_old(state, stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round", stamp_ms=stamp_ms, round_s=state.now)
     mode = at.effective_mode
-    if mode >= _CANCEL_ONLY:
-        halted = mode >= MarketMode.HALTED
-        code = RejectCode.MARKET_HALTED if halted else RejectCode.MARKET_CANCEL_ONLY
-        return no(code, "the market takes no orders", "market", mode=int(mode))
-    if mode == _POST_ONLY and not order.order.post_only:
-        return no(RejectCode.MARKET_POST_ONLY, "the market takes post-only orders", "market", mode=int(mode))
+    if mode is not _NORMAL:
+        refusal = _check_mode(mode, order)
+        if refusal is not None:
+            return refusal
     if state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
         return _unsettled(state, "settlement is too far behind: nothing trades")
     if draft.reduces:
@@ -263,7 +261,7 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
     if at.stale or not prices_fresh(state, draft.account):
         updated_at = at.price.updated_at
         return no(RejectCode.STALE_PRICE, "a price is stale: reducing only", "market", updated_at=updated_at)
-    if mode == _REDUCE_ONLY:
+    if mode is _REDUCE_ONLY:
         return no(RejectCode.MARKET_REDUCE_ONLY, "the market takes reducing orders", "market", mode=int(mode))
     if (
         len(state.unsettled) >= MAX_UNSETTLED_BATCHES
@@ -271,6 +269,16 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
         or state.unsettled_age_s > MAX_UNSETTLED_AGE_S
     ):
         return _unsettled(state, "too much is waiting for settlement: reducing only")
+    return None
+
+
+def _check_mode(mode: MarketMode, order: RestingOrder) -> Reject | None:
+    if mode >= MarketMode.CANCEL_ONLY:
+        halted = mode >= MarketMode.HALTED
+        code = RejectCode.MARKET_HALTED if halted else RejectCode.MARKET_CANCEL_ONLY
+        return no(code, "the market takes no orders", "market", mode=int(mode))
+    if mode is _POST_ONLY and not order.order.post_only:
+        return no(RejectCode.MARKET_POST_ONLY, "the market takes post-only orders", "market", mode=int(mode))
     return None
 
 
@@ -298,13 +306,16 @@ def _check_position(draft: Draft) -> Reject | None:
         return no(
             RejectCode.OPEN_INTEREST_CAP, "open interest is at its cap", open_interest=open_interest, cap=cap
         )
-    if not position.size and not (position.buy_lots or position.sell_lots):
-        taken = sum(
-            1 for other in account.positions.values() if other.size or other.buy_lots or other.sell_lots
-        )
+    fresh = not position.size and not (position.buy_lots or position.sell_lots)
+    if fresh and len(account.positions) >= MAX_OPEN_MARKETS:
+        taken = _markets_taken(account)
         if taken >= MAX_OPEN_MARKETS:
             return no(RejectCode.TOO_MANY_MARKETS, "too many open markets", "market", open=taken)
     return None
+
+
+def _markets_taken(account: Account) -> int:
+    return sum(1 for held in account.positions.values() if held.size or held.buy_lots or held.sell_lots)
 
 
 def _check_price(draft: Draft) -> Reject | None:

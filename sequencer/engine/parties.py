@@ -8,6 +8,7 @@ from evermark.protocol.markets import MAX_OPEN_MARKETS
 from evermark.protocol.units import ceil_div
 from sequencer.engine.batch_builder import Baseline, OpenBatch
 from sequencer.engine.risk import refresh
+from sequencer.engine.sealing import noted_in
 from sequencer.engine.state import Account, EngineState, MarketState
 
 
@@ -43,9 +44,10 @@ class Party:
             self.equity -= at.notional(position.size, at.mark)
             self.initial -= position.initial
             self.maintenance -= position.maintenance
-        noted = batch.baselines.get(account.account_id)
+        noted = noted_in(batch, account)
         self.noted = noted
-        self.base_size = noted.sizes.get(market_id, self.size) if noted is not None else self.size
+        before = noted.positions.get(market_id) if noted is not None else None
+        self.base_size = before.size if before is not None else self.size
         self.grew_elsewhere = noted is not None and _grew_elsewhere(account, noted, market_id)
 
     def opposes(self, sign: int) -> int:
@@ -90,14 +92,11 @@ def grew(before: int, after: int) -> bool:
 def grew_in_batch(account: Account, noted: Baseline | None) -> bool:
     """Some position of the account is larger than, or opposite to, what it was before the open batch's
     fills."""
-    return noted is not None and any(
-        grew(before, account.positions[market_id].size) for market_id, before in noted.sizes.items()
-    )
+    return noted is not None and _grew_elsewhere(account, noted, -1)
 
 
 def _grew_elsewhere(account: Account, noted: Baseline, market_id: int) -> bool:
-    return any(
-        grew(before, account.positions[other].size)
-        for other, before in noted.sizes.items()
-        if other != market_id
-    )
+    for other, before in noted.positions.items():
+        if other != market_id and grew(before.size, account.positions[other].size):
+            return True
+    return False

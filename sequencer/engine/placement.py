@@ -1,5 +1,7 @@
 """PlaceOrder: every reason to refuse first, then matching, then what remains rests or ends. Trigger orders wait instead."""
 
+from typing import Final
+
 from mypy_extensions import mypyc_attr
 
 from evermark.protocol.orders import TimeInForce, Trigger
@@ -9,6 +11,7 @@ from sequencer.engine.commands import PlaceOrder
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, OrderAccepted
 from sequencer.engine.execution import execute
+from sequencer.engine.ledger import nonce_of
 from sequencer.engine.matching import Plan, Planner, crosses_book, may_trade
 from sequencer.engine.open_orders import (
     begin_twap,
@@ -28,38 +31,42 @@ from sequencer.engine.order_checks import (
     draft_order,
 )
 from sequencer.engine.parties import grew_in_batch
-from sequencer.engine.sealing import seal
-from sequencer.engine.state import EngineState, SlotState
+from sequencer.engine.sealing import noted_in, seal
+from sequencer.engine.state import EngineState
 from sequencer.engine.trigger_checks import trigger_orders_placed
 from sequencer.engine.triggers import BY_MARK
+
+# Looking a name up in a module or an enumeration costs compiled code more than the comparison that wants it.
+_NO_TRIGGER: Final = Trigger.NONE
+_FOK: Final = TimeInForce.FOK
 
 
 def place_order(ctx: Context, command: PlaceOrder) -> None:
     """Accept, match and rest an order, or refuse it without a trace."""
-    state = ctx.state
-
-    def refuse(refusal: Reject) -> None:
+    refusal = _place(ctx, command)
+    if refusal is not None:
         ctx.refuse(refusal, command.account, command.order_hash, command.client_id)
 
+
+def _place(ctx: Context, command: PlaceOrder) -> Reject | None:
+    state = ctx.state
     draft = draft_order(state, command)
-    if isinstance(draft, Reject):
-        refuse(draft)
-        return
-    waits = draft.order.order.trigger is not Trigger.NONE or draft.order.order.twap_interval != 0
-    refusal = (check_untriggered if waits else check_order)(state, draft, ctx.stamp_ms)
+    if not isinstance(draft, Draft):
+        return draft
+    if command.order.trigger is not _NO_TRIGGER or command.order.twap_interval:
+        refusal = check_untriggered(state, draft, ctx.stamp_ms)
+        if refusal is None:
+            _accept_untriggered(ctx, draft)
+        return refusal
+    refusal = check_order(state, draft, ctx.stamp_ms)
     if refusal is not None:
-        refuse(refusal)
-        return
-    if waits:
-        _accept_untriggered(ctx, draft)
-        return
+        return refusal
     arrival = Arrival(state, draft)
-    if arrival.refusal is not None:
-        refuse(arrival.refusal)
-        return
-    if arrival.must_seal:
-        seal(ctx)
-    _accept(ctx, draft, arrival.plan, arrival.meets)
+    if arrival.refusal is None:
+        if arrival.must_seal:
+            seal(ctx)
+        _accept(ctx, draft, arrival.plan, arrival.meets)
+    return arrival.refusal
 
 
 @mypyc_attr(acyclic=True)
@@ -95,7 +102,7 @@ def _must_seal(state: EngineState, draft: Draft, meets: bool) -> bool:
         return True
     # An account that grew in this batch may not shrink below its initial margin in it: give it a fresh
     # baseline.
-    return draft.reduces and grew_in_batch(draft.account, batch.baselines.get(draft.order.account))
+    return draft.reduces and grew_in_batch(draft.account, noted_in(batch, draft.account))
 
 
 def _refuse_plan(draft: Draft, plan: Plan) -> Reject | None:
@@ -104,7 +111,7 @@ def _refuse_plan(draft: Draft, plan: Plan) -> Reject | None:
         best = draft.at.book.opposite(order.side).best()
         price = best.price if best is not None else 0
         return no(RejectCode.POST_ONLY_WOULD_CROSS, "post-only order would trade", "limit_price", best=price)
-    if order.order.time_in_force is TimeInForce.FOK and plan.filled < order.remaining:
+    if order.order.time_in_force is _FOK and plan.filled < order.remaining:
         return no(
             RejectCode.FOK_NOT_FILLABLE,
             "the whole size cannot trade at once",
@@ -130,7 +137,7 @@ def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
     if order.slot == 0:
         account.taker_sequence = order.sequence
     else:
-        account.slots.setdefault(order.slot, SlotState()).sequence = order.sequence
+        nonce_of(order).sequence = order.sequence
     if old is not None and keeps_place:
         replace_in_place(ctx, account, old, order)
         tell_cancelled(ctx, old, CancelReason.REPLACED)
@@ -145,7 +152,7 @@ def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
 
 def _accept_untriggered(ctx: Context, draft: Draft) -> None:
     order, account, state = draft.order, draft.account, ctx.state
-    account.slots.setdefault(order.slot, SlotState()).sequence = order.sequence
+    nonce_of(order).sequence = order.sequence
     if order.order.trigger in BY_MARK:
         account.trigger_placed = trigger_orders_placed(state, account) + 1
         account.trigger_hour = state.now // 3600

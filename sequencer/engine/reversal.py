@@ -72,7 +72,7 @@ def _settle(past: EngineState, batch_id: int) -> None:
     if past.sealed_batch < batch_id:
         pay_dust(past)
         past.sealed_batch += 1
-        past.batch = OpenBatch()
+        past.batch = OpenBatch(past.sealed_batch + 1)
     check(past.sealed_batch == batch_id and past.batch.is_empty, "reversal: not the end of the batch")
     past.confirmed_batch, past.unsettled, past.unsettled_sealed = batch_id, [], 0
 

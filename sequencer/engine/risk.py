@@ -31,16 +31,15 @@ def refresh(state: EngineState, account: Account) -> None:
     account.worst, account.order_loss = worst, loss
 
 
-def revalue(state: EngineState, account: Account, market_id: int) -> None:
+def revalue(account: Account, at: MarketState, position: Position) -> None:
     """Bring the sums up to date after one position, or the orders beside it, changed. The account is
     refreshed."""
-    position = account.positions[market_id]
     account.value -= position.value
     account.initial -= position.initial
     account.maintenance -= position.maintenance
     account.notional -= position.notional
     account.worst -= position.worst
-    _value(state.markets[market_id], position)
+    _value(at, position)
     account.value += position.value
     account.initial += position.initial
     account.maintenance += position.maintenance
@@ -48,9 +47,8 @@ def revalue(state: EngineState, account: Account, market_id: int) -> None:
     account.worst += position.worst
 
 
-def rework_orders(state: EngineState, account: Account, market_id: int) -> None:
+def rework_orders(account: Account, at: MarketState, position: Position) -> None:
     """`revalue` where only the waiting orders changed. The account is refreshed."""
-    position, at = account.positions[market_id], state.markets[market_id]
     worst = worst_initial(at, position.size, position.buy_lots, position.sell_lots)
     account.worst += worst - position.worst
     position.worst = worst

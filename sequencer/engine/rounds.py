@@ -12,7 +12,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.debts import write_off_debts
 from sequencer.engine.events import CancelReason, RoundApplied
 from sequencer.engine.modes import end_pauses, update_staleness
-from sequencer.engine.open_orders import cancel, live_order
+from sequencer.engine.open_orders import cancel
 from sequencer.engine.sealing import seal
 from sequencer.engine.state import EngineState
 
@@ -86,10 +86,6 @@ def _well_formed(state: EngineState, signed: SignedPriceReport, round_: int, rou
 
 
 def expire_orders(ctx: Context) -> None:
-    """Cancel what has expired by the new time. An entry of an order that is gone means nothing."""
-    state = ctx.state
-    while state.expiries and state.expiries[0][0] <= state.now:
-        _, account_id, slot, sequence = heappop(state.expiries)
-        order = live_order(state.accounts[account_id], slot)
-        if order is not None and order.sequence == sequence:
-            cancel(ctx, order, CancelReason.EXPIRED)
+    """Cancel what has expired by the new time."""
+    for order in ctx.state.expiries.ended(ctx.state.now):
+        cancel(ctx, order, CancelReason.EXPIRED)

@@ -3,10 +3,10 @@ batch."""
 
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.units import FUNDING_SCALE
-from sequencer.engine.batch_builder import STAGE_EMPTY, Baseline, OpenBatch, build
+from sequencer.engine.batch_builder import STAGE_EMPTY, Baseline, OpenBatch, build, pair_key
 from sequencer.engine.context import Context
 from sequencer.engine.events import BatchSealed, CollateralChanged
-from sequencer.engine.risk import margin_of
+from sequencer.engine.risk import refresh
 from sequencer.engine.state import MAX_OPEN_BATCH_AGE_MS, MAX_ROUND_AGE_MS, Account, EngineState
 
 
@@ -27,7 +27,7 @@ def seal(ctx: Context, last_sequence: int | None = None) -> None:
         ctx.sequence - 1 if last_sequence is None else last_sequence,
         [at.market for at in state.markets],
     )
-    state.batch = OpenBatch()
+    state.batch = OpenBatch(state.sealed_batch + 1)
     ctx.emit(BatchSealed(batch=batch, round=state.round))
 
 
@@ -88,17 +88,25 @@ def touch_positions(state: EngineState, account: Account) -> None:
     batch.accounts.add(account_id)
     for market_id, position in account.positions.items():
         if position.size:
-            batch.pairs.add((account_id, market_id))
+            batch.pairs.add(pair_key(account_id, market_id))
 
 
 def baseline(state: EngineState, account: Account) -> Baseline:
     """The account's margin before section 4 of the open batch, noted at the first touch."""
-    known = state.batch.baselines.get(account.account_id)
+    batch = state.batch
+    known = noted_in(batch, account)
     if known is None:
-        margin = margin_of(state, account)
-        known = state.batch.baselines[account.account_id] = Baseline(margin.equity, margin.maintenance)
-        touch(state, account)
+        refresh(state, account)
+        known = Baseline(batch.number, account.collateral + account.value, account.maintenance)
+        account.noted = batch.baselines[account.account_id] = known
+        batch.accounts.add(account.account_id)
     return known
+
+
+def noted_in(batch: OpenBatch, account: Account) -> Baseline | None:
+    """The account's margin before the fills of this batch; None when none of them touched it."""
+    noted = account.noted
+    return noted if noted is not None and noted.number == batch.number else None
 
 
 def round_is_old(state: EngineState, stamp_ms: int) -> bool:

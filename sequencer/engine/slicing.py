@@ -33,7 +33,7 @@ def send_slices(ctx: Context) -> None:
         order = state.accounts[entry[1]].untriggered.get(entry[2])
         if order is None or order.sequence != entry[3]:
             continue  # of an order that ended
-        if not agent_is_live(state, state.accounts[order.account], order.signer):
+        if not agent_is_live(state, order.trader, order.signer):
             cancel(ctx, order, CancelReason.AGENT_REVOKED)
         elif not _send(ctx, order):
             kept.append(entry)
@@ -44,7 +44,7 @@ def send_slices(ctx: Context) -> None:
 def _send(ctx: Context, order: RestingOrder) -> bool:
     """Send one slice as if it were an IOC order that came now. False when the batch has no room for it."""
     state = ctx.state
-    at, account = state.markets[order.market_id], state.accounts[order.account]
+    at, account = state.markets[order.market_id], order.trader
     number = due_slice(order, state.now)
     lots = slice_lots(order, number)
     piece = _piece(order, lots, slice_price(at, order))
@@ -58,7 +58,7 @@ def _send(ctx: Context, order: RestingOrder) -> bool:
     refusal = refusal or arrival.refusal
     if lots and refusal is None:
         execute(ctx, at, piece, arrival.plan)
-    order.filled = piece.filled
+    order.filled, order.row = piece.filled, piece.row
     reason = refusal.code.name if refusal is not None else arrival.plan.stop or ""
     ctx.emit(
         TwapSliced(
@@ -79,7 +79,7 @@ def _send(ctx: Context, order: RestingOrder) -> bool:
 def _piece(order: RestingOrder, lots: int, price: int) -> RestingOrder:
     """The signed order, cut down to this slice's lots and price."""
     piece = RestingOrder(
-        order.account,
+        order.trader,
         order.market_id,
         order.order,
         order.order_hash,
@@ -90,12 +90,13 @@ def _piece(order: RestingOrder, lots: int, price: int) -> RestingOrder:
         order.path,
     )
     piece.size, piece.price, piece.builder = order.filled + lots, price, order.builder
+    piece.nonce, piece.row = order.nonce, order.row
     return piece
 
 
 def _go_on(ctx: Context, order: RestingOrder, number: int, arrived: int) -> None:
     """After a slice: the order is done, or has had its last one, or waits for the next."""
-    account = ctx.state.accounts[order.account]
+    account = order.trader
     position = account.positions.get(order.market_id)
     if order.remaining == 0:
         tell_filled(ctx, order)

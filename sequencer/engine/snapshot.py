@@ -1,7 +1,7 @@
 """The state as canonical bytes, and its hash: the same for equal states, whatever the order in which they
 grew.
 
-Caches (margin sums, the price epoch, the expiry heap) are left out and made again on restoring.
+Caches (margin sums, the price epoch, the expiries) are left out and made again on restoring.
 """
 
 from hashlib import sha256
@@ -9,18 +9,17 @@ from typing import Any
 
 import msgspec
 
-from evermark.protocol.batch import FILL_CASH, FILL_DELEVERAGE, FILL_FORCED, FILL_FORCED_ON_BOOK
 from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import NO_PRICE, Round
-from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
+from evermark.protocol.orders import Order
 from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import check
-from sequencer.engine.batch_builder import Baseline, OpenAction, OpenBatch, OpenFill, Row, path_bytes
 from sequencer.engine.commands import Genesis, MarketMode
-from sequencer.engine.ledger import position_of
-from sequencer.engine.open_orders import enlist_untriggered, note_expiry
+from sequencer.engine.ledger import nonce_of, position_for
+from sequencer.engine.open_orders import enlist_untriggered
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import resting_fee
+from sequencer.engine.snapshot_batch import dump_batch, load_batch, signature_of
 from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
 
 FORMAT = 12  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
@@ -66,12 +65,6 @@ MARKET_FIELDS = (
     "forced_cap",
     "settlement_price",
 )
-LEAVES_ORDERS = (
-    FILL_DELEVERAGE,
-    FILL_FORCED,
-    FILL_FORCED_ON_BOOK,
-    FILL_CASH,
-)  # fills whose targets keep waiting orders
 ORDER_FIELDS = 8  # of `_order_fields`
 _WIDE = 1  # extension code of an integer beyond 64 bits
 
@@ -118,7 +111,7 @@ def _dump(state: EngineState) -> list[Any]:
             for _, order in sorted(account.untriggered.items())
         ],
         sorted(state.stirred),
-        _dump_batch(state.batch),
+        dump_batch(state.batch),
         state.outflow,
         sorted(state.delayed_claims),
         sorted(state.negatives),
@@ -164,7 +157,6 @@ def _load(fields: list[Any]) -> EngineState:
                 state.markets[market_id].holders.add(account.account_id)
         if not account.open_positions and account.collateral < 0:
             state.debtors.add(account.account_id)
-    state.expiry_room = max(state.expiry_room, 2 * (sum(map(len, books)) + len(untriggered)))
     for at, orders in zip(state.markets, books, strict=True):
         _make_signed(orders)
         for values in orders:
@@ -176,7 +168,7 @@ def _load(fields: list[Any]) -> EngineState:
     state.outflow = Outflow(*outflow)
     state.negatives = set(negatives)
     state.delayed_claims = [(due, claim, account, amount) for due, claim, account, amount in delayed]
-    state.batch = _load_batch(batch, state)
+    state.batch = load_batch(batch, state)
     return state
 
 
@@ -241,11 +233,11 @@ def _make_signed(orders: list[list[Any]]) -> None:
 def _order_of(state: EngineState, market_id: int, values: list[Any]) -> RestingOrder:
     account_id, signed, order_hash, signature, signer, client_id, filled, path = values
     order = RestingOrder(
-        account_id,
+        state.accounts[account_id],
         market_id,
         signed,
         order_hash,
-        _signature(signature),
+        signature_of(signature),
         signer,
         client_id,
         filled,
@@ -260,11 +252,11 @@ def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
     somebody needs them: no restored account is at the epoch of the state."""
     fields, fee_reserve, hidden = values[:ORDER_FIELDS], values[ORDER_FIELDS], values[ORDER_FIELDS + 1 :]
     order = _order_of(state, at.market.market_id, fields)
-    account = state.accounts[order.account]
+    account = order.trader
     order.hidden = hidden[0] if hidden else 0
     at.book.add(order)
-    account.orders[order.slot] = order
-    position, lots = position_of(account, order.market_id), order.size - order.filled
+    account.orders[order.slot] = nonce_of(order).live = order
+    position, lots = position_for(order), order.size - order.filled
     if order.reduce_only:
         position.reduce_orders += 1
     else:
@@ -275,7 +267,7 @@ def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
         order.fee_reserve = resting_fee(at, order, lots)
         check(order.fee_reserve == fee_reserve, "snapshot: another fee reserve")
         account.order_fees += fee_reserve
-    note_expiry(state, order)
+    state.expiries.add(order)
 
 
 def _load_untriggered(state: EngineState, values: list[Any]) -> None:
@@ -285,80 +277,7 @@ def _load_untriggered(state: EngineState, values: list[Any]) -> None:
     order.arrival, order.trigger_price = arrival, trigger_price
     if twap:
         order.twap_start, order.twap_sent = twap
-    enlist_untriggered(state, state.accounts[order.account], order)
-
-
-def _dump_batch(batch: OpenBatch) -> list[Any]:
-    return [
-        batch.stage,
-        batch.opened_ms,
-        batch.priced,
-        batch.notional,
-        batch.inbox,
-        [
-            [action.account, action.target, action.signed, action.signature.to_bytes()]
-            for action in batch.actions
-        ],
-        batch.funding_hours,
-        sorted(batch.funding_markets),
-        [
-            # The last one only where there is one: batches without it look as they did before it came.
-            [
-                *(*key, row.market_id, row.numerator, row.order, row.signature.to_bytes(), row.path),
-                *([row.builder_numerator] if row.builder_numerator else []),
-            ]
-            for key, row in sorted(batch.rows.items())
-        ],
-        [[fill.kind, fill.first, fill.second, fill.size, fill.keeper] for fill in batch.fills],
-        [[account, signed, fee, sig.to_bytes()] for account, signed, fee, sig in batch.withdrawals],
-        sorted(batch.accounts),
-        sorted(batch.pairs),
-        [
-            [
-                account,
-                noted.equity,
-                noted.maintenance,
-                sorted(noted.sizes.items()),
-                sorted(noted.entry_marks.items()),
-            ]
-            for account, noted in sorted(batch.baselines.items())
-        ],
-        sorted(batch.row_accounts),
-        sorted(batch.targets),
-        batch.triggers,
-    ]
-
-
-def _load_batch(values: list[Any], state: EngineState) -> OpenBatch:
-    batch = OpenBatch()
-    batch.stage, batch.opened_ms, batch.priced, batch.notional, inbox, actions, hours, markets = values[:8]
-    rows, fills, withdrawals, accounts, pairs, baselines, row_accounts, targets, triggers = values[8:]
-    batch.inbox, batch.funding_hours, batch.funding_markets = list(inbox), list(hours), set(markets)
-    for account, target, fields, signature in actions:
-        signed: ApproveAgent | Transfer | None = None
-        if fields is not None:
-            signed = msgspec.convert(fields, Transfer) if target else msgspec.convert(fields, ApproveAgent)
-        batch.actions.append(OpenAction(account, signed, _signature(signature), target))
-    for account, slot, sequence, market_id, numerator, order, signature, path, *built in rows:
-        came_by = msgspec.convert(path, Path | None)
-        row = Row(market_id, msgspec.convert(order, Order), _signature(signature), came_by, numerator)
-        if row.order.max_builder_fee_ppm:
-            row.builder = state.account_ids.get((row.order.builder, 0), 0)
-        row.builder_numerator = built[0] if built else 0
-        batch.path_bytes += path_bytes(came_by)
-        batch.rows[account, slot, sequence] = row
-    for kind, first, second, size, keeper in fills:
-        batch.fills.append(OpenFill(kind, tuple(first), tuple(second), size, keeper))
-        batch.deleveraged = batch.deleveraged or kind in LEAVES_ORDERS
-    for account, signed, fee, signature in withdrawals:
-        batch.withdrawals.append((account, msgspec.convert(signed, Withdraw), fee, _signature(signature)))
-    batch.accounts, batch.pairs = set(accounts), {(account, market) for account, market in pairs}
-    for account, equity, maintenance, sizes, entry_marks in baselines:
-        noted = batch.baselines[account] = Baseline(equity, maintenance)
-        noted.sizes, noted.entry_marks = dict(sizes), dict(entry_marks)
-    batch.row_accounts, batch.targets = set(row_accounts), set(targets)
-    batch.triggers = [(account, slot, sequence) for account, slot, sequence in triggers]
-    return batch
+    enlist_untriggered(state, order.trader, order)
 
 
 def _fields(thing: object, names: tuple[str, ...]) -> list[Any]:
@@ -368,10 +287,6 @@ def _fields(thing: object, names: tuple[str, ...]) -> list[Any]:
 def _set(thing: object, names: tuple[str, ...], values: list[Any]) -> None:
     for name, value in zip(names, values, strict=True):
         setattr(thing, name, value)
-
-
-def _signature(raw: bytes) -> Signature:
-    return Signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:64], "big"), raw[64] - 27)
 
 
 def _plain(value: Any) -> Any:

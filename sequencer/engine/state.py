@@ -12,8 +12,9 @@ from evermark.protocol.markets import Market
 from evermark.protocol.oracle import MarketPrice, Round
 from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import USDC
-from sequencer.engine.batch_builder import OpenBatch
+from sequencer.engine.batch_builder import Baseline, OpenBatch
 from sequencer.engine.commands import Genesis, MarketMode
+from sequencer.engine.expiry_index import ExpiryIndex
 from sequencer.engine.order_book import OrderBook, RestingOrder
 from sequencer.engine.triggers import TriggerIndex
 
@@ -26,8 +27,6 @@ MAX_UNSETTLED_NOTIONAL = 50_000_000 * USDC  # quote units traded in them
 MAX_ROUND_AGE_MS = 60_000
 # Without new rounds a batch is sealed after this, so that it still settles in time.
 MAX_OPEN_BATCH_AGE_MS = 20_000
-LEAST_EXPIRY_ROOM = 1_024  # expiries kept before the ones of ended orders are looked for
-
 
 _MEETINGS = {(MarketMode.POST_ONLY, MarketMode.REDUCE_ONLY), (MarketMode.REDUCE_ONLY, MarketMode.POST_ONLY)}
 _WHILE_STALE = (
@@ -45,16 +44,16 @@ def stricter(one: MarketMode, other: MarketMode) -> MarketMode:
     return MarketMode.CANCEL_ONLY if (one, other) in _MEETINGS else max(one, other)
 
 
-@mypyc_attr(acyclic=True)
 class SlotState:
-    """A slot's nonce: the highest sequence seen, and what the last order that traded left on the chain."""
+    """A slot's nonce: the highest sequence seen, and what the last order that traded left on the chain; and its order."""
 
-    __slots__ = ("filled", "sequence", "used_sequence")
+    __slots__ = ("filled", "live", "sequence", "used_sequence")
 
     def __init__(self, sequence: int = 0, used_sequence: int = 0, filled: int = 0) -> None:
         self.sequence = sequence
         self.used_sequence = used_sequence
         self.filled = filled  # of the order with `used_sequence`; an amend carries it over
+        self.live: RestingOrder | None = None  # the order that waits, in the book or for its trigger
 
 
 @mypyc_attr(acyclic=True)
@@ -105,6 +104,7 @@ class Account:
         "initial",
         "maintenance",
         "min_sequence",
+        "noted",
         "notional",
         "open_positions",
         "order_fees",
@@ -139,6 +139,7 @@ class Account:
         self.untriggered: dict[int, RestingOrder] = {}  # waiting for their trigger, by slot
         self.trigger_hour = 0  # the last hour in which it placed mark-trigger orders, and how many
         self.trigger_placed = 0
+        self.noted: Baseline | None = None  # of the batch whose fills touched it last
         self.order_fees = 0  # fees that the waiting orders may cost
         self.epoch = -1
         self.value = 0  # signed value of the positions at the mark, less funding owed
@@ -255,7 +256,6 @@ STATE_FIELDS: Final = (
     "entry_count",
     "epoch",
     "expiries",
-    "expiry_room",
     "funding_hour",
     "funding_pool",
     "genesis",
@@ -315,17 +315,14 @@ class EngineState:
         # deposits behind an entry that cannot apply yet: id -> owner, sub-account, created
         self.waiting_deposits: dict[int, tuple[bytes, int, int]] = {}
         self.halted: dict[int, bool] = {}  # accounts that may only cancel; True: and are not liquidated
-        self.batch = OpenBatch()
+        self.batch = OpenBatch(1)
         self.sealed_batch = 0
         self.confirmed_batch = 0
         # (round time, notional) of each batch after `confirmed_batch`
         self.unsettled: list[tuple[int, int]] = []
         self.unsettled_sealed = 0  # sum of their notional
         self.epoch = 0  # counts changes of prices and funding; a cache key, not part of the hash
-        # a heap of (expiry, account, slot, sequence); an order that ends leaves its entry behind until there are
-        # `expiry_room` of them (see `open_orders.py`)
-        self.expiries: list[tuple[int, int, int, int]] = []
-        self.expiry_room = LEAST_EXPIRY_ROOM
+        self.expiries = ExpiryIndex()  # a cache: of every order that waits
         # a cache: a heap of (due, account, slot, sequence) of the next slice of each TWAP; those of ended orders mean nothing
         self.twaps: list[tuple[int, int, int, int]] = []
         self.stale_markets = 0

@@ -1,5 +1,7 @@
 """Why a trigger order is refused: what its fields say together, and what bounds how many may wait. Pure."""
 
+from typing import Final
+
 from evermark.protocol.orders import Order, Trigger
 from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import MAX_PRICE_TICKS
@@ -15,24 +17,29 @@ MAX_UNTRIGGERED = 32  # of one account
 MAX_MARK_TRIGGERS_HOUR = 200  # placed by one account; each may cost a storage write in a batch
 MAX_TRAILING = 1_000  # of one market: all of them follow in every round
 
+# Looking a name up in a module or an enumeration costs compiled code more than the comparison that wants it.
+_NO_TRIGGER: Final = Trigger.NONE
+_MAX_SLOT: Final[int] = MAX_SLOT
+
 
 def check_conditions(order: Order) -> Reject | None:
     """Trigger, trailing offset and bracket link make sense together."""
-    if not 0 <= order.trigger_price <= MAX_PRICE_TICKS or not 0 <= order.trailing_offset <= MAX_PRICE_TICKS:
+    trigger_price, offset, link = order.trigger_price, order.trailing_offset, order.bracket_link
+    if not 0 <= trigger_price <= MAX_PRICE_TICKS or not 0 <= offset <= MAX_PRICE_TICKS:
         return no(RejectCode.OUT_OF_RANGE, "trigger price or offset is out of range", "trigger_price")
-    if not 0 <= order.bracket_link <= MAX_SLOT:
+    if not 0 <= link <= _MAX_SLOT:
         return no(RejectCode.OUT_OF_RANGE, "bracket_link is out of range", "bracket_link")
-    if order.bracket_link and order.bracket_link == order.slot:
+    if link and link == order.slot:
         return no(RejectCode.BAD_COMBINATION, "an order is linked to another slot", "bracket_link")
-    if order.trigger is Trigger.NONE:
-        if order.trigger_price or order.trailing_offset:
+    if order.trigger is _NO_TRIGGER:
+        if trigger_price or offset:
             return no(RejectCode.BAD_COMBINATION, "a trigger price needs a trigger", "trigger")
         return None
     if order.slot == 0:
         return no(RejectCode.BAD_COMBINATION, "slot 0 never waits for a trigger", "slot")
-    if order.trigger_price == 0:
+    if trigger_price == 0:
         return no(RejectCode.OUT_OF_RANGE, "a trigger needs a price", "trigger_price")
-    if order.trailing_offset and order.trigger not in BY_LAST:
+    if offset and order.trigger not in BY_LAST:
         message = "a trailing order follows the last price, not the mark"
         return no(RejectCode.BAD_COMBINATION, message, "trailing_offset")
     return None

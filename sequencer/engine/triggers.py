@@ -24,15 +24,17 @@ def is_met(trigger: Trigger, trigger_price: int, price: int) -> bool:
 class TriggerIndex:
     """The untriggered orders of one market."""
 
-    __slots__ = ("entries", "trailing")
+    __slots__ = ("entries", "trailing", "waiting")
 
     def __init__(self) -> None:
         self.entries: dict[Trigger, list[Entry]] = {kind: [] for kind in (*BY_MARK, *BY_LAST)}
         self.trailing: dict[tuple[int, int], RestingOrder] = {}  # by (account, slot)
+        self.waiting = 0  # how many there are
 
     def add(self, order: RestingOrder) -> None:
         """Let an order wait; of equal prices the earlier one wakes first."""
         insort(self.entries[order.order.trigger], _entry(order))
+        self.waiting += 1
         if order.order.trailing_offset:
             self.trailing[order.account, order.slot] = order
 
@@ -42,6 +44,7 @@ class TriggerIndex:
         at = bisect_left(entries, entry)
         check(at < len(entries) and entries[at] == entry, "triggers: an order that waits nowhere")
         del entries[at]
+        self.waiting -= 1
         self.trailing.pop((order.account, order.slot), None)
 
     def due(self, kinds: tuple[Trigger, ...], price: int, most: int) -> list[Entry]:

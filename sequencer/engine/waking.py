@@ -8,13 +8,13 @@ goes on waiting, and is looked at again with the next command or round.
 from evermark.protocol.batch import FIRST_USER_ACCOUNT
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.units import check
-from sequencer.engine.batch_builder import STAGE_FUNDING
+from sequencer.engine.batch_builder import STAGE_FUNDING, pair_key
 from sequencer.engine.commands import MarketMode
 from sequencer.engine.context import Context
 from sequencer.engine.events import CancelReason, OrderTriggered
 from sequencer.engine.ledger import row_of
 from sequencer.engine.matching import agent_is_live
-from sequencer.engine.open_orders import cancel, live_order, take_untriggered, tell_cancelled
+from sequencer.engine.open_orders import cancel, live_order, note_filled, take_untriggered, tell_cancelled
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.order_checks import Draft, check_arrival
 from sequencer.engine.placement import Arrival, meet_book
@@ -42,6 +42,9 @@ def finish(ctx: Context) -> None:
         return
     if round_is_old(state, ctx.stamp_ms) or state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
         return
+    if not slices_due(state) and not _triggers_wait(state):
+        state.stirred.clear()
+        return
     room = WAKES_PER_COMMAND - _wake_by_mark(ctx)
     send_slices(ctx)
     _cancel_linked(ctx)
@@ -51,6 +54,11 @@ def finish(ctx: Context) -> None:
             break
         room -= woken
     state.stirred = {market_id for market_id in state.stirred if _has_due(state.markets[market_id])}
+
+
+def _triggers_wait(state: EngineState) -> bool:
+    """Some order waits for its trigger in a market that was stirred."""
+    return any(state.markets[market_id].triggers.waiting for market_id in state.stirred)
 
 
 def _cancel_linked(ctx: Context) -> None:
@@ -117,7 +125,7 @@ def _order_of(state: EngineState, entry: Entry) -> RestingOrder:
 
 def _still_signed(ctx: Context, order: RestingOrder) -> bool:
     """Its signer may still trade for the account; otherwise the order ends."""
-    if agent_is_live(ctx.state, ctx.state.accounts[order.account], order.signer):
+    if agent_is_live(ctx.state, order.trader, order.signer):
         return True
     cancel(ctx, order, CancelReason.AGENT_REVOKED)
     return False
@@ -125,15 +133,14 @@ def _still_signed(ctx: Context, order: RestingOrder) -> bool:
 
 def _mark_triggered(ctx: Context, orders: list[RestingOrder]) -> None:
     """Section 3: each order's row, and its slot's bit. Like a fill, it takes the slot over from an older order."""
-    state = ctx.state
     batch = enter(ctx, STAGE_FUNDING)
     for order in orders:
-        account = state.accounts[order.account]
+        account = order.trader
         check(account.account_id >= FIRST_USER_ACCOUNT, "triggers: a reserved account's order")
         row_of(ctx, account, order)
-        account.slots[order.slot].filled = order.filled
+        note_filled(order)
         batch.accounts.add(order.account)
-        batch.pairs.add((order.account, order.market_id))
+        batch.pairs.add(pair_key(order.account, order.market_id))
         batch.triggers.append((order.account, order.slot, order.sequence))
 
 
@@ -142,7 +149,7 @@ def _wake(ctx: Context, order: RestingOrder, price: int) -> bool:
     room, and it goes on waiting."""
     state = ctx.state
     at = state.markets[order.market_id]
-    draft = Draft(state.accounts[order.account], at, order, None)
+    draft = Draft(order.trader, at, order, None)
     refusal = check_arrival(state, draft, ctx.stamp_ms)
     arrival = Arrival(state, draft)
     if refusal is None and arrival.must_seal:

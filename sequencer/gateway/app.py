@@ -11,7 +11,8 @@ from aiohttp import web
 
 from evermark.protocol.reject import Reject, RejectCode
 from sequencer.gateway import parse, wire
-from sequencer.gateway.desk import Answer, Desk
+from sequencer.gateway.answers import Answer
+from sequencer.gateway.desk import Desk
 from sequencer.gateway.hub import Hub
 from sequencer.gateway.keepers import KeeperDesk
 from sequencer.gateway.limits import Limiter

@@ -11,8 +11,8 @@ from sequencer.engine.commands import TriggerLiquidation
 from sequencer.engine.events import CommandRejected, Liquidated
 from sequencer.engine.risk import margin_of
 from sequencer.gateway import parse, wire
+from sequencer.gateway.answers import Answer, submit, unknown_market
 from sequencer.gateway.checking import Recovered
-from sequencer.gateway.desk import Answer, submit, unknown_market
 from sequencer.gateway.limits import Limiter
 from sequencer.gateway.refusal import Refusal, engine_refusal, refuse
 from sequencer.gateway.services import Services

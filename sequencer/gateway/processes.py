@@ -1,6 +1,7 @@
 """The gateway's side of the processes that check signatures: off its interpreter lock, for which threads compete."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,16 @@ from sequencer.gateway.checking import (
 )
 
 END_S = 5.0  # a process that takes longer to end is stuck
+ANSWER_S = 10.0  # and one that takes longer for a frame, which is a few milliseconds of work
+
+
+def processes_for(configured: int | None) -> int:
+    """How many the operator wants, or else suit the machine: one has more to give than the event loop can take, and where there
+    is a single core it would only stand in the loop's way."""
+    if configured is not None:
+        return configured
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 1 if (cores or 1) > 1 else 0
 
 
 class ProcessLost(RuntimeError):
@@ -44,9 +55,13 @@ class CheckingProcess:
         if asking is None or answering is None:
             raise ProcessLost("it was started without pipes")
         try:
-            asking.write(encode_questions(questions))
-            length = await answering.readexactly(LENGTH_BYTES)
-            return decode_outcomes(await answering.readexactly(int.from_bytes(length, "big")))
+            async with asyncio.timeout(ANSWER_S):
+                asking.write(encode_questions(questions))
+                length = await answering.readexactly(LENGTH_BYTES)
+                return decode_outcomes(await answering.readexactly(int.from_bytes(length, "big")))
+        except TimeoutError:
+            self._process.kill()
+            raise ProcessLost(f"signature process {self.pid} was stuck and is killed") from None
         except (OSError, asyncio.IncompleteReadError) as error:
             raise ProcessLost(f"signature process {self.pid} ended: {error}") from None
 

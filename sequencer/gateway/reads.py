@@ -10,8 +10,8 @@ from evermark.protocol.batch import FIRST_USER_ACCOUNT
 from evermark.protocol.reject import RejectCode
 from sequencer.engine.risk import margin_of
 from sequencer.engine.state import Account
+from sequencer.gateway.answers import Answer, unknown_market
 from sequencer.gateway.deleveraging import DeleveragingQueues
-from sequencer.gateway.desk import Answer, unknown_market
 from sequencer.gateway.refusal import refuse
 from sequencer.gateway.services import Services
 from sequencer.gateway.views import account_json, exchange_json, status_json

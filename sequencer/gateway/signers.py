@@ -2,14 +2,15 @@
 signature.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 
 from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Transfer, Withdraw
 from evermark.protocol.reject import RejectCode
-from evermark.protocol.signing import FundingReport, Liquidate, PriceReport, domain_separator
+from evermark.protocol.signing import FundingReport, Liquidate, Message, PriceReport, domain_separator
 from sequencer.engine.state import Account
 from sequencer.gateway import parse, wire
-from sequencer.gateway.checking import Recovered, RecoveredOrders
+from sequencer.gateway.checking import Question, Recovered, RecoveredOrders
 from sequencer.gateway.refusal import Refusal, refuse
 from sequencer.gateway.services import Services
 from sequencer.gateway.verify import SignatureThreads
@@ -24,6 +25,7 @@ class Signers:
     def __init__(self, services: Services, threads: SignatureThreads) -> None:
         self._services = services
         self._threads = threads
+        self._explaining: set[asyncio.Future[Refusal]] = set()
         facts = services.facts
         self._vault = domain_separator(facts.chain_id, facts.vault, VAULT_DOMAIN)
         self._oracle = domain_separator(facts.chain_id, facts.oracle, ORACLE_DOMAIN)
@@ -43,35 +45,61 @@ class Signers:
         recovered = await self._threads.recover(
             message, self._vault, signature, account.account_id, urgent=isinstance(message, Cancel)
         )
-        if recovered.signer == account.owner:
+        if self._may_sign(account, recovered.signer, agents):
             return recovered
-        if agents and recovered.signer is not None and self._is_agent(account, recovered.signer):
-            return recovered
-        vault, owner = self._services.facts.vault, frozenset({account.owner})
-        chain = await self._threads.chain_signed_for(message, vault, VAULT_DOMAIN, signature, owner)
-        if chain is not None:
-            raise self._wrong_chain(chain, recovered)
-        raise self._refuse(account, recovered, agents)
+        raise await self._why_not(message, signature, account, recovered, agents)
+
+    def ask_order(
+        self,
+        order: Order,
+        signature: Signature,
+        request: wire.Signed,
+        account: Account,
+        answered: Callable[[Recovered | BaseException], None],
+    ) -> None:
+        """What `trader` does for an order, without a task: `answered` gets what it returns or raises. Raises Refusal for what
+        needs no signature, and then `answered` is not called."""
+        self._require_domain(request, self._services.facts.vault)
+
+        def judge(outcome: Recovered | BaseException) -> None:
+            if isinstance(outcome, BaseException) or self._may_sign(account, outcome.signer, True):
+                answered(outcome)
+            else:
+                explaining = asyncio.ensure_future(self._why_not(order, signature, account, outcome, True))
+                self._explaining.add(explaining)
+                explaining.add_done_callback(explained)
+
+        def explained(explaining: "asyncio.Future[Refusal]") -> None:
+            self._explaining.discard(explaining)
+            if not explaining.cancelled():
+                answered(explaining.exception() or explaining.result())
+
+        self._threads.ask(Question(self._vault, signature.to_bytes(), (order,)), account.account_id, judge)
 
     @property
     def overload(self) -> Refusal | None:
         """Why no order's signature is checked at the moment; None when there is room."""
         return self._threads.overload
 
-    async def order_batch(
-        self, orders: Sequence[Order], signature: Signature, request: wire.Signed, account: Account
-    ) -> RecoveredOrders:
-        """A live agent's signature of an `OrderBatch`. An owner's is refused: nobody sees what such a root stands for, so
-        an owner's key must never sign one."""
+    def ask_orders(
+        self,
+        orders: Sequence[Order],
+        signature: Signature,
+        request: wire.Signed,
+        account: Account,
+        answered: Callable[[RecoveredOrders | BaseException], None],
+    ) -> None:
+        """The same for a live agent's signature of an `OrderBatch`. An owner's is refused: nobody sees what such a root stands
+        for, so an owner's key must never sign one."""
         self._require_domain(request, self._services.facts.vault)
-        recovered = await self._threads.recover_orders(orders, self._vault, signature, account.account_id)
-        signer = recovered.signer
-        if signer is not None and signer != account.owner and self._is_agent(account, signer):
-            return recovered
-        known = signer == account.owner or (account.account_id, signer) in self._services.state.agents
-        code = RejectCode.NOT_AUTHORISED if known else RejectCode.BAD_SIGNATURE
-        message = "an order batch is signed by a live agent of the account, never by its owner"
-        raise refuse(code, message, "signature", **evidence(recovered), owner="0x" + account.owner.hex())
+
+        def judge(outcome: RecoveredOrders | BaseException) -> None:
+            if not isinstance(outcome, BaseException) and not self._may_sign_batch(account, outcome.signer):
+                outcome = self._refuse_batch(account, outcome)
+            answered(outcome)
+
+        question = Question(self._vault, signature.to_bytes(), tuple(orders), True)
+        self._threads.ask(question, account.account_id, judge)
 
     async def keeper(
         self, message: PriceReport | FundingReport | Liquidate, signature: Signature, request: wire.Signed
@@ -86,6 +114,30 @@ class Signers:
             message_text = "no key recovers from the signature"
             raise refuse(RejectCode.BAD_SIGNATURE, message_text, "signature", **evidence(recovered))
         return recovered.signer, recovered
+
+    def _may_sign(self, account: Account, signer: bytes | None, agents: bool) -> bool:
+        if signer == account.owner:
+            return True
+        return agents and signer is not None and self._is_agent(account, signer)
+
+    def _may_sign_batch(self, account: Account, signer: bytes | None) -> bool:
+        return signer is not None and signer != account.owner and self._is_agent(account, signer)
+
+    def _refuse_batch(self, account: Account, recovered: RecoveredOrders) -> Refusal:
+        signer = recovered.signer
+        known = signer == account.owner or (account.account_id, signer) in self._services.state.agents
+        code = RejectCode.NOT_AUTHORISED if known else RejectCode.BAD_SIGNATURE
+        message = "an order batch is signed by a live agent of the account, never by its owner"
+        return refuse(code, message, "signature", **evidence(recovered), owner="0x" + account.owner.hex())
+
+    async def _why_not(
+        self, message: Message, signature: Signature, account: Account, recovered: Recovered, agents: bool
+    ) -> Refusal:
+        vault, owner = self._services.facts.vault, frozenset({account.owner})
+        chain = await self._threads.chain_signed_for(message, vault, VAULT_DOMAIN, signature, owner)
+        if chain is not None:
+            return self._wrong_chain(chain, recovered)
+        return self._refuse(account, recovered, agents)
 
     def _is_agent(self, account: Account, signer: bytes) -> bool:
         approved = self._services.state.agents.get((account.account_id, signer))

@@ -4,25 +4,30 @@ client that does not read is disconnected with 1013 and holds up nobody."""
 import asyncio
 import contextlib
 from collections import deque
-from typing import get_args
+from functools import partial
 
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from evermark.protocol.reject import RejectCode
 from sequencer.gateway import parse, wire
-from sequencer.gateway.desk import Answer, Desk, unknown_market
+from sequencer.gateway.answers import Answer, Reply, unknown_market
+from sequencer.gateway.desk import Desk
 from sequencer.gateway.hub import Hub, Topic
 from sequencer.gateway.limits import Limiter
 from sequencer.gateway.metrics import GatewayMetrics
 from sequencer.gateway.reads import Reads
 from sequencer.gateway.refusal import Refusal, internal_error, refuse
 from sequencer.gateway.services import GatewaySettings, Services
+from sequencer.gateway.verify import settle
 
 CLOSE_GRACE_S = 2.0  # for a slow client to read why; then the connection is cut
 REQUESTS_AT_ONCE = 256  # signed requests of one connection under way; more of them wait to be read
-SIGNED = get_args(wire.WsSigned)
 SLOW = "not reading: too many messages unsent"
+
+# What is signed and comes alone; orders come in crowds.
+Signed = wire.WsCancel | wire.WsAgent | wire.WsTransfer | wire.WsWithdraw
+Alone = Signed | wire.WsPing | wire.WsSubscribe | wire.WsUnsubscribe
 
 log = structlog.get_logger("gateway")
 
@@ -36,6 +41,8 @@ class Connection:
         self.socket = socket
         self.topics: set[Topic] = set()
         self.slow = asyncio.Event()
+        self.unanswered = 0  # requests under way
+        self._room: asyncio.Future[None] | None = None  # whoever reads waits for it
         self._request = request
         self._settings = settings
         self._queue: deque[bytes] = deque()
@@ -54,6 +61,18 @@ class Connection:
             self._bytes = 0
             self.slow.set()
         self._arrived.set()
+
+    async def room(self) -> None:
+        """Wait until a request is answered."""
+        self._room = asyncio.get_running_loop().create_future()
+        await self._room
+
+    def answered(self) -> None:
+        """One request less is under way."""
+        self.unanswered -= 1
+        if self._room is not None:
+            settle(self._room, None)
+            self._room = None
 
     async def write(self) -> None:
         """Send what is queued, until the connection ends."""
@@ -100,6 +119,7 @@ class Sockets:
         self._parser = parse.Parser(wire.WsMessage)
         self._by_ip: dict[str, int] = {}
         self._open: set[Connection] = set()
+        self._working: set[asyncio.Task[None]] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one connection to its end. Raises Refusal when there are too many."""
@@ -132,13 +152,6 @@ class Sockets:
         await asyncio.gather(*farewell, return_exceptions=True)
 
     async def _serve(self, connection: Connection, ip: str) -> None:
-        room = asyncio.Semaphore(REQUESTS_AT_ONCE)
-        requests: set[asyncio.Task[None]] = set()
-
-        def answered(task: asyncio.Task[None]) -> None:
-            requests.discard(task)
-            room.release()
-
         helpers = [
             asyncio.create_task(connection.write()),
             asyncio.create_task(connection.cut_when_slow()),
@@ -150,10 +163,11 @@ class Sockets:
                 if self._refused_early(connection, message.data):
                     await asyncio.sleep(0)  # the socket may hold many more
                     continue
-                await room.acquire()
-                task = asyncio.create_task(self._answer(connection, ip, message.data))
-                requests.add(task)
-                task.add_done_callback(answered)
+                if connection.unanswered >= REQUESTS_AT_ONCE:
+                    await connection.room()
+                if self._take(connection, ip, message.data):
+                    # What was begun asks for its signature now, before anything that the socket holds behind it.
+                    await asyncio.sleep(0)
         finally:
             if connection.slow.is_set():
                 self._metrics.slow_clients.inc()
@@ -176,31 +190,60 @@ class Sockets:
         connection.offer(_result(number, Answer.refused(refusal)))
         return True
 
-    async def _answer(self, connection: Connection, ip: str, data: str | bytes) -> None:
+    def _take(self, connection: Connection, ip: str, data: str | bytes) -> bool:
+        """Begin what a message asks for. True when a task does it; orders, which come in crowds, need none."""
+        connection.unanswered += 1
         number: int | None = None
         try:
             self._limiter.request(ip)
             message = self._parser.parse(data)
             number = message.id
-            if isinstance(message, SIGNED):
-                connection.offer(_result(number, await self._signed(message)))
-            elif isinstance(message, wire.WsPing):
-                connection.offer(_result(number, Answer.of("pong")))
+            reply = partial(self._reply, connection, number)
+            if type(message) is wire.WsOrder:
+                self._desk.place(message, reply)
+            elif type(message) is wire.WsOrders:
+                self._desk.place_batch(message, reply)
             else:
-                await self._subscription(connection, message)
-        except Refusal as refusal:
-            self._metrics.refused(refusal)
-            connection.offer(_result(number, Answer.refused(refusal)))
-        except Exception as error:  # a bug: told and counted, and the other requests go on
-            self._metrics.unexpected.inc()
-            log.error("unexpected error on a socket", exc_info=error)
-            connection.offer(_result(number, Answer.refused(internal_error())))
+                task = asyncio.create_task(self._work(connection, message, reply))
+                self._working.add(task)
+                task.add_done_callback(self._working.discard)
+                return True
+        except Exception as error:
+            self._reply(connection, number, error)
+        return False
 
-    async def _signed(self, message: wire.WsSigned) -> Answer:
-        if isinstance(message, wire.WsOrder):
-            return await self._desk.order(message)
-        if isinstance(message, wire.WsOrders):
-            return await self._desk.orders(message)
+    async def _work(self, connection: Connection, message: Alone, reply: Reply) -> None:
+        answer: Answer | BaseException | None
+        try:
+            if isinstance(message, wire.WsPing):
+                answer = Answer.of("pong")
+            elif isinstance(message, wire.WsSubscribe | wire.WsUnsubscribe):
+                answer = await self._subscription(connection, message)
+            else:
+                answer = await self._signed(message)
+        except Exception as error:
+            answer = error
+        if answer is None:
+            connection.answered()
+        else:
+            reply(answer)
+
+    def _reply(self, connection: Connection, number: int | None, answer: Answer | BaseException) -> None:
+        """Tell the client what came of its message; a bug is told and counted, and the other requests go on."""
+        if isinstance(answer, Refusal):
+            self._metrics.refused(answer)
+            answer = Answer.refused(answer)
+        elif isinstance(answer, asyncio.CancelledError):
+            connection.answered()  # the service ends, and the connection with it
+            return
+        elif isinstance(answer, BaseException):
+            self._metrics.unexpected.inc()
+            log.error("unexpected error on a socket", exc_info=answer)
+            answer = Answer.refused(internal_error())
+        connection.offer(_result(number, answer))
+        connection.answered()
+
+    async def _signed(self, message: Signed) -> Answer:
         if isinstance(message, wire.WsCancel):
             return await self._desk.cancel(message)
         if isinstance(message, wire.WsAgent):
@@ -211,7 +254,8 @@ class Sockets:
 
     async def _subscription(
         self, connection: Connection, message: wire.WsSubscribe | wire.WsUnsubscribe
-    ) -> None:
+    ) -> Answer | None:
+        """The answer to a message that has an id; its channel tells the rest."""
         try:
             topic = self._topic(message)
             if isinstance(message, wire.WsUnsubscribe):
@@ -226,10 +270,8 @@ class Sockets:
                     self._hub.unsubscribe(connection, topic)
         except Refusal as refusal:
             self._metrics.refused(refusal)
-            connection.offer(_refused_subscription(message, refusal))
-            return
-        if message.id is not None:
-            connection.offer(_result(message.id, Answer.of({"channel": message.channel})))
+            return _refused_subscription(message, refusal)
+        return None if message.id is None else Answer.of({"channel": message.channel})
 
     def _topic(self, message: wire.WsSubscribe | wire.WsUnsubscribe) -> Topic:
         if message.channel in ("book", "trades"):
@@ -265,8 +307,8 @@ def _result(number: int | None, answer: Answer) -> bytes:
     return head + b"," + answer.body[1:]
 
 
-def _refused_subscription(message: wire.WsSubscribe | wire.WsUnsubscribe, refusal: Refusal) -> bytes:
+def _refused_subscription(message: wire.WsSubscribe | wire.WsUnsubscribe, refusal: Refusal) -> Answer:
     """Names the request, so that a client without ids knows which of its subscriptions failed."""
     about = {"channel": message.channel, "market": message.market, "owner": message.owner}
     body = refusal.to_json() | {"request": about | {"sub_account": message.sub_account}}
-    return _result(message.id, Answer(Answer.of(body).body, refusal.http_status))
+    return Answer(Answer.of(body).body, refusal.http_status)

@@ -7,8 +7,9 @@ before their signature costs anything.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,27 @@ USUAL_CHAINS = (1, 31337, 1337, 10, 137, 8453, 42161, 11155111)
 log = structlog.get_logger("gateway")
 
 
-class _Job:
-    __slots__ = ("account", "done", "outcome", "question")
+# Takes an Outcome of the question's kind, or the exception in its place; raises nothing.
+Answered = Callable[[Any], object]
 
-    def __init__(self, question: Question, account: int) -> None:
+
+def settle(done: "asyncio.Future[Any]", outcome: Any) -> None:
+    """Answer whoever still waits for a future, with a value or an exception."""
+    if done.done():
+        return
+    if isinstance(outcome, BaseException):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
+
+
+class _Job:
+    __slots__ = ("account", "answered", "outcome", "question")
+
+    def __init__(self, question: Question, account: int, answered: Answered) -> None:
         self.account = account  # 0: none
         self.question = question
-        self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.answered = answered
         self.outcome: Outcome | BaseException | None = None
 
 
@@ -75,10 +90,17 @@ class SignatureThreads:
         self._closed = False
 
     async def start_processes(self, count: int, history: Path) -> None:
-        """From now on processes check what is not urgent; `history` is where they look for first answers. Should they end, the
-        threads do it again."""
+        """From now on processes check what is not urgent; `history` is where they look for first answers. Should they not start,
+        or end, the threads do it."""
         starting = (CheckingProcess.start(history) for _ in range(count))
-        self._processes = list(await asyncio.gather(*starting))
+        started = await asyncio.gather(*starting, return_exceptions=True)
+        for one in started:
+            if isinstance(one, CheckingProcess):
+                self._processes.append(one)
+            elif isinstance(one, OSError):
+                log.error("the threads check what a process would have", reason=str(one))
+            else:
+                raise one
         self._idle = list(self._processes)
 
     async def recover(
@@ -99,17 +121,14 @@ class SignatureThreads:
             question = Question(separator, signed, (message,))
         else:
             question = Question(separator, signed, hashed=struct_hash(message))
-        job = _Job(question, account)
-        self._ask(job, urgent)
-        return await job.done  # type: ignore[no-any-return]
+        return await self._answer_to(question, account, urgent)  # type: ignore[no-any-return]
 
     async def recover_orders(
         self, orders: Sequence[Order], separator: bytes, signature: Signature, account: int
     ) -> RecoveredOrders:
         """The signer of an order batch, in its turn among the questions. Raises Refusal (OVERLOADED)."""
-        job = _Job(Question(separator, signature.to_bytes(), tuple(orders), True), account)
-        self._ask(job, False)
-        return await job.done  # type: ignore[no-any-return]
+        question = Question(separator, signature.to_bytes(), tuple(orders), True)
+        return await self._answer_to(question, account, False)  # type: ignore[no-any-return]
 
     @property
     def overload(self) -> Refusal | None:
@@ -124,6 +143,19 @@ class SignatureThreads:
             limit=self._room,
             retry_after_ms=RETRY_AFTER_MS,
         )
+
+    async def _answer_to(self, question: Question, account: int, urgent: bool) -> Any:
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._ask(_Job(question, account, partial(settle, done)), urgent)
+        return await done
+
+    def ask(self, question: Question, account: int, answered: Answered) -> None:
+        """Have `answered` called in the question's turn; what `recover` does, without a task that waits.
+
+        Raises Refusal (OVERLOADED), and then `answered` is not called."""
+        # By the loop, as it wakes the tasks that wait for theirs: called at once, an order would overtake an earlier cancel.
+        loop = asyncio.get_running_loop()
+        self._ask(_Job(question, account, lambda outcome: loop.call_soon(answered, outcome)), False)
 
     def _ask(self, job: _Job, urgent: bool) -> None:
         lane = self._normal
@@ -200,21 +232,12 @@ class SignatureThreads:
         for lane in (self._urgent, self._normal):
             while lane.unanswered and lane.unanswered[0].outcome is not None:
                 job = lane.unanswered.popleft()
-                _deliver(job)
+                job.answered(job.outcome)
                 if lane is self._normal:
                     self._normal_of[job.account] -= 1
                     if not self._normal_of[job.account]:
                         del self._normal_of[job.account]
         self._hand_over()
-
-
-def _deliver(job: _Job) -> None:
-    if job.done.done():
-        return
-    if isinstance(job.outcome, BaseException):
-        job.done.set_exception(job.outcome)
-    elif job.outcome is not None:
-        job.done.set_result(job.outcome)
 
 
 def _signer(signed: bytes, signature: Signature) -> bytes | None:

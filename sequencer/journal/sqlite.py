@@ -10,6 +10,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import starmap
 from pathlib import Path
 
@@ -36,6 +37,11 @@ FORMAT = 1  # PRAGMA user_version; another layout gets another number and an exp
 APPLICATION = 0x45564D4A  # PRAGMA application_id, "EVMJ": the file is a journal and nothing else
 PAGE_RECORDS = 2_000  # records fetched at once by a reader
 COLUMNS = "SELECT sequence, stamp_ms, payload, hash FROM record"
+OWNER_AND_HEAD = (
+    "SELECT epoch, sequence, stamp_ms, payload, hash FROM owner "
+    "LEFT JOIN record ON sequence = (SELECT max(sequence) FROM record)"
+)
+MOST_AT_ONCE = 128  # records of one statement
 
 SCHEMA = """
 CREATE TABLE record (
@@ -89,14 +95,13 @@ class SqliteJournal:
         """
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            owner = int(self._db.execute("SELECT epoch FROM owner").fetchone()[0])
-            head = self._stored_head()
+            owner, head = self._owner_and_head()
             if owner != epoch or head.sequence + 1 != expected_sequence:
                 self._db.execute("ROLLBACK")
                 return Fenced(owner, head.sequence)
             records = chained(head, entries)
             reached("journal: transaction begun")
-            self._db.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", records)
+            self._insert(records)
             reached("journal: records written")
             self._db.execute("COMMIT")
             reached("journal: committed")
@@ -207,6 +212,19 @@ class SqliteJournal:
                 f"CREATE INDEX IF NOT EXISTS record_sought ON record (sequence) WHERE {_begins(SOUGHT)}"
             )
 
+    def _owner_and_head(self) -> tuple[int, Head]:
+        row = self._db.execute(OWNER_AND_HEAD).fetchone()
+        newest = Record(0, 0, b"", GENESIS_HASH) if row[1] is None else _record(row[1:])
+        return int(row[0]), Head(newest.sequence, newest.stamp_ms, newest.hash)
+
+    def _insert(self, records: Sequence[Row]) -> None:
+        """In few statements: for each one the thread gives up the interpreter, and waits until it gets it back."""
+        at = 0
+        while at < len(records):
+            some = records[at : at + _power_of_two(len(records) - at)]
+            self._db.execute(_insertion(len(some)), [value for record in some for value in record])
+            at += len(some)
+
     def _stored_head(self) -> Head:
         rows = self._query(f"{COLUMNS} ORDER BY sequence DESC LIMIT 1", ())
         if not rows:
@@ -232,6 +250,16 @@ class SqliteJournal:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+
+def _power_of_two(most: int) -> int:
+    """The largest one that is not above `most` and MOST_AT_ONCE: few different statements, which stay prepared."""
+    return min(MOST_AT_ONCE, 1 << most.bit_length() - 1)
+
+
+@lru_cache
+def _insertion(records: int) -> str:
+    return "INSERT INTO record VALUES " + ", ".join(["(?, ?, ?, ?)"] * records)
 
 
 def _begins(prefix: bytes) -> str:

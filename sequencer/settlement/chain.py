@@ -123,21 +123,23 @@ class ExchangeChain:
             head=head,
         )
 
-    async def overdue_from_s(self, now_s: int) -> int:
+    async def overdue_from_s(self, now_s: int, hours: Sequence[int] = ()) -> int:
         """From when on somebody else's batch may be valid, at the earliest: when the head of the inbox is overdue, or a funding
-        hour that was posted in time."""
+        hour that was posted in time, or is about to be (`hours`). What newer blocks have consumed or applied counts as waiting:
+        a reorganisation may take it back."""
         async with _asking():
-            head, tail = await self._contracts.inbox_range()
+            block = await self._final_block()
+            head, tail = await self._contracts.inbox_range(block)
             earliest = now_s + SHORTEST_DUE_S
             if head < tail:
                 earliest = min(earliest, (await self._contracts.inbox_entry(head)).due)
             applied = [
-                (await self._contracts.market(number)).last_funding_hour
-                for number in range(await self._contracts.market_count())
+                (await self._contracts.market(number, block)).last_funding_hour
+                for number in range(await self._contracts.market_count(block))
             ]
             first = max(max(applied) + 1, now_s // HOUR_S - HOURS_LOOKED_AT)
             for hour in range(first, now_s // HOUR_S):
-                if await self._contracts.funding_posted_at(hour):
+                if hour in hours or await self._contracts.funding_posted_at(hour):
                     return min(earliest, (hour + 1) * HOUR_S + HOUR_OVERDUE_S)
         return earliest
 

@@ -7,7 +7,7 @@ stored. Where the line cannot go on, `way_out.py` knows what to do.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
@@ -27,6 +27,7 @@ from sequencer.settlement.witness import Settled
 
 MOST_BEHIND = 8  # batches under way behind the oldest
 ALONE_S = MAX_BATCH_AGE_S + 30  # by then what is under way is mined, or never will be
+PATIENCE_S = MAX_BATCH_AGE_S // 2  # for how much of a batch's window it waits for the one before it
 HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
 POLL_S = 0.5  # wall time between looks at the chain while nothing happens
 FIRST_RETRY_S, LAST_RETRY_S = 0.25, 15.0
@@ -173,6 +174,7 @@ class SettlementLine:
 
     async def _settle(self, head: SealedBatch) -> None:
         """Settle the oldest batch that waits, and with it those behind it, without waiting for each to be mined."""
+        await self._wait_for_depth(head)
         lane_round = (await self._chain.last_round()).round
         late = self._now_s() > head.round.timestamp + MAX_BATCH_AGE_S
         try:
@@ -204,6 +206,19 @@ class SettlementLine:
             except Refused as refusal:  # nobody has simulated it; the next step does
                 raise Unreachable(f"batch {sealed.batch.batch_id}: {refusal}") from refusal
 
+    async def _wait_for_depth(self, head: SealedBatch) -> None:
+        """While a reorganisation could put somebody else's batch in the place of the one before `head`, that one has to be deep
+        enough: `head` would settle on top of theirs. But not until the window of `head` is over. Raises Unreachable."""
+        before, now_s = head.batch.batch_id - 1, self._now_s()
+        if before <= self._backlog.last_confirmed or now_s > head.round.timestamp + PATIENCE_S:
+            return
+        if not await self._is_alone(now_s, ()):
+            raise Unreachable(f"batch {before} is not deep enough, and somebody may take its place")
+
+    async def _is_alone(self, now_s: int, hours: Sequence[int]) -> bool:
+        """Nobody else's batch can come for a while, also when these funding hours are posted now."""
+        return await self._chain.overdue_from_s(now_s, hours) > now_s + ALONE_S
+
     async def _start_behind(
         self, head: SealedBatch, most: int, lane_round: int
     ) -> "AsyncIterator[tuple[SealedBatch, asyncio.Future[Receipt]]]":
@@ -215,7 +230,8 @@ class SettlementLine:
             sealed = self._backlog.sealed(last.batch.batch_id + 1)
             if sealed is None:
                 return
-            if last is head and await self._chain.overdue_from_s(now_s) <= now_s + ALONE_S:
+            hours = (*(head.batch.funding_hours if last is head else ()), *sealed.batch.funding_hours)
+            if (last is head or hours) and not await self._is_alone(now_s, hours):
                 return
             await self._post_funding(sealed.batch)
             if await other_hours(self._chain, self._backlog, sealed.batch):

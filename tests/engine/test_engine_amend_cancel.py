@@ -5,7 +5,7 @@ from engine_world import BUY, IOC, SELL, START_S, World, of_type, owner_of, reje
 
 from evermark.protocol.reject import RejectCode
 from sequencer.engine.events import CancelReason, OrderAccepted, OrderCancelled, Trade
-from sequencer.engine.state import LEAST_EXPIRY_ROOM
+from sequencer.engine.expiry_index import MINUTE_S, SPARE_MINUTES
 
 MS = START_S * 1000
 
@@ -54,11 +54,14 @@ def test_ended_orders_leave_nothing_behind(world, maker):
     """However many orders come and go, the engine remembers expiries in proportion to those that wait, and ends those."""
     short = world.order(maker, SELL, 500, 10_100, slot=1, expiry=world.state.now + 60)
     world.order(maker, SELL, 500, 10_100, slot=2)
-    for _ in range(2 * LEAST_EXPIRY_ROOM):
-        world.order(maker, SELL, 500, 10_100, slot=3)
+    later = world.state.now + 3_600
+    for number in range(2 * SPARE_MINUTES):
+        world.order(maker, SELL, 500, 10_100, slot=3, expiry=later + number * MINUTE_S)
         world.cancel(maker, 3)
-    assert len(world.state.expiries) <= LEAST_EXPIRY_ROOM
-    assert world.state.expiry_room == LEAST_EXPIRY_ROOM
+    index = world.state.expiries
+    assert sum(len(basket) for basket in index.baskets.values()) == 2
+    assert len(index.baskets) <= 2
+    assert len(index.minutes) <= SPARE_MINUTES + 6
     events = world.round([10_000], 61)
     ended = of_type(events, OrderCancelled)
     assert [event.order_hash for event in ended] == [of_type(short, OrderAccepted)[0].order_hash]

@@ -13,6 +13,7 @@ from gateway_world import MAKER, NO_LIMITS, TAKER, Caller, GatewayWorld, running
 from evermark.protocol.orders import Side, TimeInForce
 from sequencer.gateway.limits import Limits
 from sequencer.gateway.services import GatewaySettings
+from sequencer.gateway.sockets import REQUESTS_AT_ONCE
 
 
 async def until(socket: Any, channel: str, kind: str = "", seconds: float = 5.0) -> dict[str, Any]:
@@ -48,6 +49,39 @@ async def test_order_entry(world: GatewayWorld, caller: Caller) -> None:
         assert (await socket.receive_json())["result"]["expiry"] == world.now_s + 86_400
         await socket.send_json({"op": "ping", "id": 7})
         assert await socket.receive_json() == {"id": 7, "result": "pong"}
+
+
+async def test_a_cancel_keeps_its_place_among_the_orders_of_its_connection(
+    world: GatewayWorld, caller: Caller
+) -> None:
+    """What the socket holds at once is submitted as it was sent: a cancel takes what came before it from the book, and what comes
+    after finds its sequence void."""
+    orders = [world.order(MAKER, slot=slot, sequence=2) for slot in (1, 2, 3)]
+    cancel = world.body(world.cancel(MAKER, all_slots=True, slot=0, sequence=2), MAKER)
+    bodies = [{"op": "order", **world.body(order, MAKER)} for order in orders]
+    bodies.insert(2, {"op": "cancel", **cancel})
+    async with caller.socket() as socket:
+        for number, body in enumerate(bodies):
+            await socket.send_json({"id": number, **body})
+        answers = {answer["id"]: answer for answer in [await socket.receive_json() for _ in bodies]}
+    hashes = [answers[number]["result"]["order_hash"] for number in (0, 1)]
+    assert sorted(answers[2]["result"]["cancelled"]) == sorted(hashes)
+    assert answers[3]["error"]["name"] == "STALE_SEQUENCE"
+
+
+async def test_more_requests_than_one_connection_may_have_under_way_are_all_answered(
+    world: GatewayWorld, caller: Caller
+) -> None:
+    """Whatever becomes of each: the reader waits for room, and goes on."""
+    body = world.body(world.order(MAKER), MAKER)
+    kinds = ({"op": "order", **body}, {"op": "ping"}, {"op": "order"}, {"op": "subscribe", "channel": "no"})
+    async with caller.socket() as socket:
+        for number in range(2 * REQUESTS_AT_ONCE):
+            await socket.send_json({"id": number, **kinds[number % len(kinds)]})
+        for _ in range(2 * REQUESTS_AT_ONCE):
+            await socket.receive_json()
+        await socket.send_json({"op": "ping", "id": 9_999})
+        assert await socket.receive_json() == {"id": 9_999, "result": "pong"}
 
 
 async def test_orders_of_one_connection_keep_their_order(world: GatewayWorld, caller: Caller) -> None:

@@ -13,7 +13,8 @@ from evermark.client.signed import Domain
 from evermark.protocol.signing import struct_hash
 from sequencer.engine.commands import AnyCommand, PlaceOrder
 from sequencer.engine.events import Event
-from sequencer.gateway.desk import Answer, Desk
+from sequencer.gateway.answers import Answer
+from sequencer.gateway.desk import Desk
 from sequencer.gateway.limits import Limiter
 from sequencer.gateway.signers import Signers
 from sequencer.gateway.verify import SignatureThreads

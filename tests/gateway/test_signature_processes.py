@@ -12,6 +12,7 @@ from gateway_world import MAKER, NO_LIMITS, STRANGER, TAKER, Caller, GatewayWorl
 from evermark.protocol.merkle import merkle_root
 from evermark.protocol.orders import OrderBatch, Signature
 from evermark.protocol.signing import digest, domain_separator, struct_hash
+from sequencer.gateway import processes
 from sequencer.gateway.services import GatewaySettings
 from sequencer.gateway.verify import CHUNK, SignatureThreads
 
@@ -114,3 +115,53 @@ async def test_what_a_killed_process_was_asked_the_threads_check(
     assert answered == list(range(1, 4 * CHUNK + 1))
     await ask(4 * CHUNK + 1)
     assert checker.process_ids == []
+
+
+async def test_a_process_that_answers_nothing_is_killed(
+    world: GatewayWorld,
+    checkers: tuple[SignatureThreads, SignatureThreads],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The threads check what it was asked, and everything after."""
+    _, checker = checkers
+    (pid,) = checker.process_ids
+    order = world.order(MAKER)
+    signature = MAKER.sign(digest(SEPARATOR, order))
+    assert (await checker.recover(order, SEPARATOR, signature, 3)).signer == MAKER.address
+    assert checker.process_ids == [pid]
+    monkeypatch.setattr(processes, "ANSWER_S", 0.1)
+    os.kill(pid, signal.SIGSTOP)
+    answers = await asyncio.gather(
+        *(checker.recover(order, SEPARATOR, signature, 3) for _ in range(2 * CHUNK))
+    )
+    assert {answer.signer for answer in answers} == {MAKER.address}
+    assert checker.process_ids == []
+
+
+async def test_a_machine_without_room_for_a_process_goes_on_with_threads(
+    world: GatewayWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exchange starts whether the process does or not."""
+
+    async def refuse(*_: object, **__: object) -> asyncio.subprocess.Process:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    store, order = world.core.history.store, world.order(MAKER)
+    threads = SignatureThreads(1, store.first_answers, CHUNK)
+    await threads.start_processes(1, store.path)
+    assert threads.process_ids == []
+    recovered = await threads.recover(order, SEPARATOR, MAKER.sign(digest(SEPARATOR, order)), 3)
+    assert recovered.signer == MAKER.address
+    await threads.close()
+
+
+@pytest.mark.parametrize(
+    ("configured", "cores", "expected"), [(None, 1, 0), (None, 2, 1), (None, 16, 1), (0, 16, 0), (3, 1, 3)]
+)
+def test_how_many_processes_suit_a_machine(
+    monkeypatch: pytest.MonkeyPatch, configured: int | None, cores: int, expected: int
+) -> None:
+    """One where there is a second core, unless the operator says otherwise."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert processes.processes_for(configured) == expected

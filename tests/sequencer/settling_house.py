@@ -67,6 +67,7 @@ class ChainModel:
         self.outages = 0
         self.refusal = ""
         self.overdue_in_s = 600
+        self.hour_overdue_in_s = 600  # of hours that the line is about to post
         self.foreign: dict[int, ForeignBatch] = {}
         self.now_s: Callable[[], int] | None = None  # where ages are checked
         self.poisoned: set[int] = set()  # accounts of which the vault takes no order
@@ -120,8 +121,8 @@ class ChainModel:
     async def time_of(self, block_number: int) -> int:
         return self.block_times[block_number]
 
-    async def overdue_from_s(self, now_s: int) -> int:
-        return now_s + self.overdue_in_s
+    async def overdue_from_s(self, now_s: int, hours: Sequence[int] = ()) -> int:
+        return now_s + min(self.overdue_in_s, self.hour_overdue_in_s if hours else 600)
 
     async def last_round(self) -> LaneRound:
         return LaneRound(self.lane.round, self.lane.timestamp)

@@ -15,7 +15,7 @@ import msgspec
 from evermark.client.signed import message_json
 from evermark.protocol.reject import RejectCode
 from sequencer.engine.commands import PlaceOrder
-from sequencer.gateway.desk import Answer
+from sequencer.gateway.answers import Answer
 from sequencer.gateway.refusal import Refusal
 from sequencer.gateway.wire import OrderRequest
 from tests.simulation.disk import Disk

@@ -24,6 +24,7 @@ class Ledger:
     public_ring: dict[int, Round] = field(default_factory=dict)
     hours: dict[int, tuple[int, ...]] = field(default_factory=dict)
     postings: dict[int, tuple[SignedFundingReport, ...]] = field(default_factory=dict)
+    posted_at: dict[int, int] = field(default_factory=dict)  # block time of each hour's posting
     hidden: set[int] = field(
         default_factory=set
     )  # hours whose reports are not to be seen in their transaction
@@ -43,6 +44,7 @@ class Ledger:
             dict(self.public_ring),
             dict(self.hours),
             dict(self.postings),
+            dict(self.posted_at),
             set(self.hidden),
             list(self.entries),
             list(self.batches),

@@ -20,7 +20,7 @@ from tests.simulation import contracts
 from tests.simulation.chain import BLOCK_S, Blocks, Run, Transaction
 from tests.simulation.contracts import DUE_S, QUORUM
 from tests.simulation.ledger import Ledger
-from tests.simulation.strangers import HOUR_OVERDUE_S
+from tests.simulation.strangers import overdue_from_s
 
 LONGEST_OUTAGE_S = 40
 LONG_OUTAGE = 0.2  # chance that one lasts longer than a batch's window
@@ -104,14 +104,14 @@ class SimulatedChain(Blocks):
             head=ledger.entries[last - 1] if batch.fills else None,
         )
 
-    async def overdue_from_s(self, now_s: int) -> int:
+    async def overdue_from_s(self, now_s: int, hours: Sequence[int] = ()) -> int:
         """When a stranger may come, at the earliest."""
         await self._ask()
-        ledger = self._seen()
+        ledger = self.final
         waiting = ledger.entries[ledger.vault.entries :]
         earliest = min([now_s + DUE_S, *(entry.due for entry in waiting)])
-        unapplied = [hour for hour in ledger.hours if hour > ledger.last_hour]
-        return min([earliest, *((hour + 1) * 3_600 + HOUR_OVERDUE_S for hour in unapplied)])
+        unapplied = [hour for hour in (*self._seen().hours, *hours) if hour > ledger.last_hour]
+        return min([earliest, *map(overdue_from_s, unapplied)])
 
     async def nothing_in_flight(self) -> bool:
         """Outbids batches that wait; True once no reorganisation brings any back."""

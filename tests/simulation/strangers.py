@@ -125,10 +125,15 @@ def overdue_batch(rng: Random, reports: Sequence[SignedPriceReport], ledger: Led
     return draft.encoded() if draft.uses or draft.hours or draft.fills else b""
 
 
+def overdue_from_s(hour: int) -> int:
+    """After this anybody may apply an hour that was posted by then."""
+    return (hour + 1) * 3_600 + HOUR_OVERDUE_S
+
+
 def overdue_hours(ledger: Ledger, time: int) -> tuple[int, ...]:
-    """Posted hours that are not applied, up to the last that is overdue; none of them may be skipped."""
+    """Hours that were posted in time and are not applied, up to the last that is overdue; none of them may be skipped."""
     waiting = sorted(hour for hour in ledger.hours if hour > ledger.last_hour)
-    return tuple(hour for hour in waiting if (hour + 1) * 3_600 + HOUR_OVERDUE_S < time)
+    return tuple(hour for hour in waiting if ledger.posted_at[hour] <= overdue_from_s(hour) < time)
 
 
 def _consume(draft: Draft, due: Sequence[InboxEntry]) -> InboxEntry | None:

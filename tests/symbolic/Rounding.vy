@@ -24,3 +24,16 @@ def check_signed_reads_what_bits_wrote(number: int128):
 def check_keeper_gets_at_most_half(fee: uint128):
     share: int256 = liquidation.keeper_share(convert(fee, int256))
     self._holds(share >= 0 and 2 * share <= convert(fee, int256))
+
+
+@pure
+@external
+def check_loss_bound_is_floor_div_of_the_products(
+    equity: int256, maintenance: int256, position_maintenance: int256, closed: int256, size_abs: int256
+):
+    """
+    @dev Products that overflow revert on both sides.
+    """
+    bound: int256 = liquidation.loss_bound(equity, maintenance, position_maintenance, closed, size_abs)
+    numerator: int256 = equity * position_maintenance * closed
+    self._holds(bound == units.floor_div(numerator, maintenance * size_abs))
