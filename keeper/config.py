@@ -90,5 +90,7 @@ def load_config(path: Path) -> KeeperConfig:
     try:
         decode = msgspec.toml.decode if path.suffix == ".toml" else msgspec.json.decode
         return decode(path.read_bytes(), type=KeeperConfig)
-    except (OSError, msgspec.MsgspecError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except (msgspec.MsgspecError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -155,6 +155,8 @@ class Sequencer:
             "reconciliation": asyncio.ensure_future(self._reconciliation.run()),
             "stop": asyncio.ensure_future(stop.wait()),
         }
+        if processes_for(self._config.signature_processes):
+            self._core.history.store.start_process()
         runner = create_runner(create_app(self._services()))
         try:
             port = await _listen(runner, self._config)

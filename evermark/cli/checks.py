@@ -83,6 +83,8 @@ def verify(
         journal, manifest = str(directory.journal / "journal.db"), directory.manifest
     if not (journal or journal_url) or manifest is None:
         raise CliError("verify: give --run DIR, or --manifest FILE with --journal FILE or --journal-url URL")
+    url = rpc_url or DEFAULT_RPC_URL
+    asyncio.run(_check_chain(url, manifest))
     with output.progress() as progress:
         checkpoints = until_record = None
         if journal_url:
@@ -95,7 +97,7 @@ def verify(
             verify_run(
                 journal,
                 manifest,
-                rpc_url or DEFAULT_RPC_URL,
+                url,
                 from_block=from_block,
                 until_record=until_record,
                 checkpoints=checkpoints,
@@ -111,6 +113,21 @@ def verify(
             print(f"{'holds ' if holds else 'BROKEN'}  {invariant}")
     if not report["ok"]:
         raise CliError(describe_disagreement(report))
+
+
+async def _check_chain(url: str, path: Path) -> None:
+    """Refuses a chain that does not answer, and another one than the manifest's, before anything is downloaded."""
+    from evermark.chain.manifest import ManifestRefused, load_manifest
+
+    try:
+        expected = load_manifest(path).chain_id
+    except ManifestRefused as error:
+        raise CliError(str(error)) from None
+    found = int(await chain.call(url, "eth_chainId"), 16)
+    if found != expected:
+        raise CliError(
+            f"verify: {path} is of chain {expected}, and {url} is chain {found}; name another with --rpc-url"
+        )
 
 
 async def _deployer_key(url: str, choice: WalletChoice) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from errno import EADDRINUSE
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ def devnet(
 ) -> None:
     """Run the embedded chain: an Ethereum node for development, in one process."""
     from evermark.devnet import DevnetConfig, run_devnet
+    from evermark.devnet.state_log import StateRefused
 
     config = DevnetConfig(
         host=host,
@@ -38,7 +40,14 @@ def devnet(
         state_dir=state or None,
         print_accounts=accounts,
     )
-    _serve(lambda: run_devnet(config))
+    try:
+        _serve(lambda: run_devnet(config), (StateRefused,))
+    except OSError as error:
+        if error.errno != EADDRINUSE:
+            raise
+        raise CliError(
+            f"port {port} of {host} is in use, perhaps by another chain; choose with --port"
+        ) from None
 
 
 def sequencer(config: ConfigFile) -> None:
@@ -113,7 +122,9 @@ def actor(
     kind_config, work = runs[kind]
     try:
         read = msgspec.json.decode(config.read_bytes(), type=kind_config)
-    except (OSError, msgspec.MsgspecError, ValueError) as error:
+    except OSError as error:
+        raise CliError(f"{config}: {error.strerror}") from None
+    except (msgspec.MsgspecError, ValueError) as error:
         raise CliError(f"{config}: {error}") from None
     _serve(lambda: work(read))
 

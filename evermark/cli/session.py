@@ -72,3 +72,10 @@ async def check_reachable(reads: PublicReads) -> None:
         await reads.exchange()
     except Unreachable:
         raise CliError(unreachable(reads.transport.url)) from None
+    except Refused as error:
+        if error.code:
+            raise
+        said = error.name.removeprefix("HTTP_")
+        raise CliError(
+            f"what answers at {reads.transport.url} is no exchange (HTTP {said}); name another with --url"
+        ) from None

@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 
 from evermark.cli.errors import CliError
 from evermark.protocol.markets import Market
+from evermark.protocol.units import MAX_COLLATERAL, MAX_PRICE_TICKS, MAX_SIZE_LOTS
 
 USDC_DECIMALS = 6
 RATE_DECIMALS = 7  # one ppb is 1e-7 per cent
+MAX_DIGITS = 40  # no exact number here needs more
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", re.ASCII)
 
 
@@ -16,6 +18,8 @@ def parse_scaled(text: str, decimals: int, what: str) -> int:
     plain = text.replace("_", "").replace(",", "")
     if not _DECIMAL.fullmatch(plain):
         raise CliError(f"{what}: {text!r} is no plain decimal number")
+    if len(plain) > MAX_DIGITS:
+        raise CliError(f"{what}: a number has at most {MAX_DIGITS} digits, not {len(plain)}")
     whole, _, fraction = plain.partition(".")
     if len(fraction.rstrip("0")) > decimals:
         raise CliError(f"{what}: {text} has more than {decimals} decimals")
@@ -32,10 +36,7 @@ def format_scaled(value: int, decimals: int, least: int = 0) -> str:
 
 def parse_usdc(text: str, what: str = "amount") -> int:
     """USDC as people write it -> quote units of 1e-6."""
-    amount = parse_scaled(text, USDC_DECIMALS, what)
-    if amount == 0:
-        raise CliError(f"{what}: must be above zero")
-    return amount
+    return _within(parse_scaled(text, USDC_DECIMALS, what), MAX_COLLATERAL, USDC_DECIMALS, what)
 
 
 def format_usdc(amount: int | str) -> str:
@@ -45,10 +46,8 @@ def format_usdc(amount: int | str) -> str:
 
 def parse_size(text: str, market: Market) -> int:
     """Base size -> lots of `market`."""
-    lots = parse_scaled(text, market.size_decimals, f"size in {market.base}")
-    if lots == 0:
-        raise CliError(f"size in {market.base}: must be above zero")
-    return lots
+    what = f"size in {market.base}"
+    return _within(parse_scaled(text, market.size_decimals, what), MAX_SIZE_LOTS, market.size_decimals, what)
 
 
 def format_size(lots: int, market: Market) -> str:
@@ -58,10 +57,8 @@ def format_size(lots: int, market: Market) -> str:
 
 def parse_price(text: str, market: Market) -> int:
     """Price in quote per base -> ticks of `market`."""
-    ticks = parse_scaled(text, market.price_decimals, f"price of {market.symbol}")
-    if ticks == 0:
-        raise CliError(f"price of {market.symbol}: must be above zero")
-    return ticks
+    what, decimals = f"price of {market.symbol}", market.price_decimals
+    return _within(parse_scaled(text, decimals, what), MAX_PRICE_TICKS, decimals, what)
 
 
 def format_price(ticks: int, market: Market) -> str:
@@ -95,3 +92,12 @@ def parse_time(text: str) -> int:
 def format_time(time_s: int) -> str:
     """Unix seconds -> `2025-10-10 20:50:00` in UTC."""
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _within(number: int, most: int, decimals: int, what: str) -> int:
+    """What an order or a request can say at all; whether the exchange takes it is the exchange's to judge."""
+    if number == 0:
+        raise CliError(f"{what}: must be above zero")
+    if number > most:
+        raise CliError(f"{what}: at most {format_scaled(most, decimals)}")
+    return number

@@ -31,6 +31,7 @@ from sequencer.engine.commands import (
 from sequencer.garbage import let_threads_in
 from sequencer.gateway.app import create_app, create_runner
 from sequencer.gateway.limits import Limits, Rate
+from sequencer.gateway.processes import processes_for
 from sequencer.gateway.services import ExchangeFacts, GatewaySettings, Services
 
 CHAIN_ID, VAULT, ORACLE = 31337, b"\x11" * 20, b"\x22" * 20
@@ -140,6 +141,8 @@ async def serve(directory: Path, processes: int) -> None:
         missing=list,
         settings=GatewaySettings(limits=limits, signature_processes=processes),
     )
+    if processes:
+        core.history.store.start_process()
     await listen(create_runner(create_app(services)))
     rounds.cancel()
     core.pipeline.stop()
@@ -176,7 +179,7 @@ def main() -> None:
     """`DIRECTORY` serves the exchange, nothing the echo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path, nargs="?")
-    parser.add_argument("--signature-processes", type=int, default=0)
+    parser.add_argument("--signature-processes", type=int, default=processes_for(None))
     options = parser.parse_args()
     directory = options.directory
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))

@@ -120,8 +120,9 @@ def serve(questions: BinaryIO, outcomes: BinaryIO, lookup: Lookup) -> None:
 
 
 def main() -> None:
-    """The process ends with the gateway, not with the terminal's Ctrl-C, which the gateway hears too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """The process ends with the gateway, not with signals to both of them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     reader = sqlite3.connect(f"file:{Path(sys.argv[1])}?mode=ro", uri=True)
     serve(sys.stdin.buffer, sys.stdout.buffer, lambda hashes: first_answers(reader, hashes))
 

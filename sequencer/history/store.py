@@ -23,6 +23,7 @@ from sequencer.crash_points import reached
 from sequencer.first_answers import first_answers
 from sequencer.history import tables
 from sequencer.history.candles import INTERVALS_S, bucket
+from sequencer.row_writer import RowWriter, WriterLost, tune
 
 Result = TypeVar("Result")
 Row = dict[str, Any] | msgspec.Struct
@@ -87,6 +88,20 @@ class Store:
         event.listen(self._engine, "connect", _tune)
         self._connection: Connection = self._worker.submit(self._open).result()
         self._readers = threading.local()
+        self._writer: RowWriter | None = None
+
+    def start_process(self) -> None:
+        """From now on a process writes the rows, for which the store's thread competes with the event loop otherwise. Should it
+        not start, or end, the thread does it again."""
+        try:
+            self._writer = RowWriter(self.path)
+        except OSError as error:
+            log.error("history is written without a process", reason=str(error))
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the process that writes."""
+        return None if self._writer is None else self._writer.pid
 
     def position(self) -> tuple[int, bytes]:
         """(last journal sequence stored, that record's hash); (0, b"") when new."""
@@ -124,6 +139,8 @@ class Store:
         """Finish what was asked and close the file."""
         self._closing.set()
         self._worker.submit(self._connection.close).result()
+        if self._writer is not None:
+            self._writer.close()
         self._worker.shutdown()
         self._engine.dispose()
 
@@ -164,6 +181,8 @@ class Store:
             "genesis_hash": batch.genesis_hash.hex(),
         }
         rows = batch.rows | {"meta": [{"key": key, "value": value} for key, value in position.items()]}
+        if not (batch.voided or batch.voided_candles or batch.moved) and self._written_by_process(rows):
+            return
         with self._connection.begin():
             for candles in batch.voided_candles:
                 _remove(self._connection, candles)
@@ -175,6 +194,18 @@ class Store:
                 _mark(self._connection, voided)
             reached("history: rows written")
         reached("history: committed")
+
+    def _written_by_process(self, rows: dict[str, Sequence[Row]]) -> bool:
+        if self._writer is None:
+            return False
+        try:
+            self._writer.write([(_UPSERTS[name].one, _UPSERTS[name].bind(rows[name])) for name in rows])
+        except WriterLost as lost:
+            log.error("history is written without a process", reason=str(lost))
+            self._writer.kill()
+            self._writer = None
+            return False
+        return True
 
 
 def fetch(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
@@ -194,9 +225,14 @@ class _Upsert:
         whole = statement.on_conflict_do_update(index_elements=keys, set_=changes)
         names = [column.name for column in table.c]
         one, places = str(whole.compile(dialect=sqlite.dialect())), f"({', '.join('?' * len(names))})"
+        self.one = one
         self._sql = {count: one.replace(places, ", ".join([places] * count)) for count in ROWS_AT_ONCE}
         self._values, self._fields = itemgetter(*names), attrgetter(*names)
         self._texts = [at for at, column in enumerate(table.c) if isinstance(column.type, tables.Quote)]
+
+    def bind(self, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
+        """The rows as SQLite takes them, one by one."""
+        return list(map(self._bind, rows))
 
     def write(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Store rows, the later one of two with the same key."""
@@ -248,8 +284,4 @@ def _remove(connection: Connection, candles: VoidedCandles) -> None:
 
 
 def _tune(connection: sqlite3.Connection, _: object) -> None:
-    # Losing the last writes in a power cut is harmless here: the journal brings them back. NORMAL keeps the file
-    # whole through one, and costs a sync only when the log is written back.
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA busy_timeout = 5000")
+    tune(connection)

@@ -4,6 +4,8 @@ order, the commands that were voided and still stand.
 A command stands that was not refused. Of an order that is more: it still waits, or fills of it were voided, or a
 later command that stands ended it. An order that ended by itself untraded has ended, and its owner knows it.
 
+An operator's release does not come again for an account that is halted anew: it was given before what the account is halted for.
+
 Where a change of the governor's is among what is voided, or in somebody else's batch, the newest round comes again too, before
 all else that does: from then on the rules that made its prices are those that the chain has.
 """
@@ -78,6 +80,7 @@ def reversal_commands(plan: ReversalPlan, earlier: EarlierStates, head: int) -> 
         for sequence, command in standing.commands()
         if sequence != plan.without
     ]
+    halted = {command.account for command in plan.instead if isinstance(command, HaltAccount)}
     governed = standing.governed or any(map(changes_rules, plan.foreign))
     rounds = [standing.newest_round] if governed and standing.newest_round is not None else []
     earlier.prepare(plan.after)
@@ -86,7 +89,11 @@ def reversal_commands(plan: ReversalPlan, earlier: EarlierStates, head: int) -> 
         *plan.foreign,
         *rounds,
         *plan.instead,
-        *(command for command in again if not (_entry_of(command) & consumed)),
+        *(
+            command
+            for command in again
+            if not (_entry_of(command) & consumed or _released_by(command) & halted)
+        ),
     ]
 
 
@@ -129,6 +136,10 @@ def changes_rules(command: AnyCommand) -> bool:
     return any(
         isinstance(entry, InboxEntry) and entry.entry_kind is InboxEntryKind.GOVERNOR for entry in entries
     )
+
+
+def _released_by(command: AnyCommand) -> set[int]:
+    return {command.account} if isinstance(command, HaltAccount) and not command.halted else set()
 
 
 def _entry_of(command: AnyCommand) -> set[int]:

@@ -1,12 +1,19 @@
 """The command line as a person meets it: one clear line and exit code 1 instead of a trace."""
 
+import http.server
 import os
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from evermark.chain.manifest import CONTRACT_NAMES, Manifest, Parameters, Roles
+
+CHAIN_1 = b'{"jsonrpc": "2.0", "id": 1, "result": "0x1"}'
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
 
 
@@ -58,12 +65,75 @@ def test_nobody_there_is_one_line_that_says_what_to_do() -> None:
         (("up", "--json"), "belong to --for"),
         (("sequencer", "--config", "/no/such/file.json"), "/no/such/file.json"),
         (("keeper", "oracle", "--config", "/no/such/file.json"), "/no/such/file.json"),
+        (
+            ("actor", "maker", "--config", "/no/such/file.json"),
+            "/no/such/file.json: No such file or directory",
+        ),
         (("verify", "--journal", "/no/such/journal.db", "--manifest", "/no/such.json"), "/no/such"),
     ],
 )
 def test_what_cannot_work_is_one_line(arguments: tuple[str, ...], words: str) -> None:
     """Refused before anything is sent or started."""
     assert words in refused(*arguments)
+
+
+class _SomethingElse(http.server.BaseHTTPRequestHandler):
+    """A web server that is no exchange; asked as a chain, it is chain 1."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(CHAIN_1)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def something_else() -> Iterator[str]:
+    """The address of a server that is no exchange."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _SomethingElse) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_address_of_something_else_is_named(something_else: str) -> None:
+    """A web server that knows none of the calls is no exchange, whatever it answers."""
+    line = refused("status", "--url", something_else)
+    assert line == f"what answers at {something_else} is no exchange (HTTP 404); name another with --url"
+
+
+def test_verify_refuses_a_chain_that_is_not_the_manifests(tmp_path: Path, something_else: str) -> None:
+    """Before anything is downloaded: nobody answers, or another chain does."""
+    manifest = tmp_path / "manifest.json"
+    nobody = "0x" + "11" * 20
+    Manifest(
+        chain_id=31337,
+        genesis_block=0,
+        addresses=dict.fromkeys(CONTRACT_NAMES, nobody),
+        roles=Roles(sequencer=nobody, oracle_keepers=(), funding_keepers=()),
+        parameters=Parameters(round_seconds=3, oracle_quorum=3, funding_quorum=3),
+        markets=(),
+        abis={name: [] for name in CONTRACT_NAMES},
+    ).save(manifest)
+    arguments = ("verify", "--journal-url", f"{NOWHERE}/v1/journal", "--manifest", str(manifest))
+    assert "no chain answers at" in refused(*arguments, "--rpc-url", NOWHERE)
+    line = refused(*arguments, "--rpc-url", something_else)
+    assert line.startswith(f"verify: {manifest} is of chain 31337, and {something_else} is chain 1;")
+
+
+def test_a_taken_port_is_one_line() -> None:
+    """A second chain at the same port says which port."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert refused("devnet", "--port", str(port)).startswith(f"port {port} of 127.0.0.1 is in use")
 
 
 def test_help_lists_every_command() -> None:

@@ -1,5 +1,7 @@
 """Human units: exact both ways, and one line that says what was wrong."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from evermark.cli import special, units
 from evermark.cli.errors import CliError
 from evermark.protocol.markets import load_markets
+from evermark.protocol.units import MAX_COLLATERAL, MAX_PRICE_TICKS, MAX_SIZE_LOTS
 
 MARKETS = load_markets()
 BTC, AVAX = MARKETS[0], MARKETS[3]
@@ -47,6 +50,20 @@ def test_sizes_and_prices_follow_their_market() -> None:
         units.parse_price("100.25", BTC)
     with pytest.raises(CliError, match="size in BTC: must be above zero"):
         units.parse_size("0", BTC)
+
+
+def test_what_no_signed_field_can_hold_is_refused_with_the_most() -> None:
+    """The largest size, price and amount pass; one unit more is one line, and so is a number of thousands of digits."""
+    for parse, most, decimals in (
+        (lambda text: units.parse_size(text, BTC), MAX_SIZE_LOTS, BTC.size_decimals),
+        (lambda text: units.parse_price(text, BTC), MAX_PRICE_TICKS, BTC.price_decimals),
+        (units.parse_usdc, MAX_COLLATERAL, units.USDC_DECIMALS),
+    ):
+        assert parse(units.format_scaled(most, decimals)) == most
+        with pytest.raises(CliError, match=re.escape(f"at most {units.format_scaled(most, decimals)}")):
+            parse(units.format_scaled(most + 1, decimals))
+        with pytest.raises(CliError, match="at most 40 digits, not 5000"):
+            parse("9" * 5000)
 
 
 @given(st.integers(min_value=1, max_value=2**62), st.integers(min_value=0, max_value=9))

@@ -90,6 +90,41 @@ async def test_an_operation_that_reverts_is_isolated_and_its_account_halted(
         assert not any(isinstance(event, CommandRejected) for event in events)
 
 
+@pytest.mark.safety("E01", "sequencer")
+async def test_a_release_from_before_does_not_let_go_an_account_that_is_halted_anew(
+    tmp_path: Path, world: World, chain: ChainModel
+) -> None:
+    """The operator let an account go too early. Its next orders make the vault refuse again: one reversal halts it, and takes
+    all of them, while a release of another account comes again."""
+    poison, other = key(13), key(14)
+    async with House(tmp_path, world, chain) as house:
+        submit = house.core.pipeline.submit
+        await fund(house, MAKER, TAKER, poison, other)
+        for account in (5, 6):
+            await submit(HaltAccount(account=account, halted=True, reason="vault: signature"))
+        await house.settle_all()
+        await submit(world.sign_order(MAKER, 3, Side.BUY, 3_000, 1_100_000, slot=1))
+        for account in (5, 6):
+            await submit(HaltAccount(account=account, halted=False, reason="too early"))
+        for _ in range(3):
+            await submit(world.taker(poison, 5, Side.SELL, 300, 1_100_000))
+            await submit(world.taker(other, 6, Side.SELL, 300, 1_100_000))
+        world.now_s += 3
+        await submit(world.round())
+        chain.poisoned = {5}
+        for _ in range(3):
+            await house.settle_all()
+            world.now_s += 3
+            await submit(world.round())
+        assert house.core.backlog.reversals == 1
+        assert house.core.state.halted == {5: False}
+        assert house.core.state.accounts[5].open_positions == 0
+        assert house.core.state.accounts[6].open_positions == 1
+        await house.settle_all()
+        assert house.all_confirmed()
+        await assert_replays_to_the_same(house)
+
+
 async def test_a_maker_whose_orders_revert_is_found_by_the_second_taker(
     tmp_path: Path, world: World, chain: ChainModel
 ) -> None:

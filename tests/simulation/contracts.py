@@ -100,6 +100,8 @@ def post_public(ledger: Ledger, reports: Sequence[SignedPriceReport]) -> None:
 
 
 def _made(ledger: Ledger, reports: Sequence[SignedPriceReport], last: Round) -> Round:
+    if any(len(item.report.prices) > len(ledger.jumps_ppm) for item in reports):
+        raise Refused("oracle: too many markets")
     prices = (*last.prices, *(NO_PRICE for _ in range(len(ledger.jumps_ppm) - len(last.prices))))
     return aggregate([item.report for item in reports], QUORUM, prices, ledger.jumps_ppm)
 
@@ -109,6 +111,8 @@ def post_funding(ledger: Ledger, reports: Sequence[SignedFundingReport], *, hidd
     hour = reports[0].report.hour
     if hour in ledger.hours:
         raise Unreachable("oracle: hour already posted")
+    if any(len(item.report.rates_ppb) > len(ledger.jumps_ppm) for item in reports):
+        raise Refused("oracle: too many markets")
     ledger.hours[hour] = median_rates([item.report for item in reports], len(ledger.jumps_ppm))
     ledger.postings[hour] = tuple(reports)
     ledger.posted_at[hour] = ledger.time_s

@@ -26,6 +26,7 @@ LOST_ANSWER = "lost answer"  # it is durable, and nobody says so
 LOST_WRITE = "lost write"
 LATE = "late"  # nobody says anything; it arrives later, if it may still
 TWICE = "twice"  # it is durable and confirmed; a copy of it arrives later
+HELD = "held"  # nobody says anything; it arrives just before the next owner comes, or never
 FULL = "full"
 
 LATEST_S = 5.0  # how much later something arrives, at most
@@ -38,6 +39,7 @@ class Disk:
         self.records: list[Record] = []
         self.epoch = 0
         self.beats = 0
+        self.held: list[tuple[Sequence[Entry], int, int]] = []  # of a process that nobody answers any more
         self.late = 0  # appends that took effect after nobody had heard of them
         self._rng = rng
         self._on_the_way: list[tuple[Sequence[Entry], int, int]] = []
@@ -74,6 +76,13 @@ class Disk:
             if self._rng.random() < 0.5:
                 self._arrive(item)
 
+    def let_last_words_arrive(self) -> None:
+        """Somebody takes the journal over: what its owner sent last has come in time, or not."""
+        for item in self.held:
+            if self._rng.random() < 0.7:
+                self.late += isinstance(self.write(*item), Appended)
+        self.held = []
+
     def _arrive(self, item: tuple[Sequence[Entry], int, int]) -> None:
         if item in self._on_the_way:
             self._on_the_way.remove(item)
@@ -89,6 +98,10 @@ class SimulatedJournal:
         self.disk = disk
         self._fate = fate
 
+    def hang(self) -> None:
+        """From now on nobody answers this process; what it sends arrives at the last moment when it may, or never."""
+        self._fate = lambda: HELD
+
     def append(
         self, entries: Sequence[Entry], expected_sequence: int, epoch: int
     ) -> Appended | Fenced | Unknown:
@@ -99,6 +112,9 @@ class SimulatedJournal:
             raise JournalRefused("journal: disk is full")
         if fate == LOST_WRITE:
             return Unknown("connection lost before the commit")
+        if fate == HELD:
+            self.disk.held = [(entries, expected_sequence, epoch)]
+            return Unknown("no answer in time")
         if fate == LATE:
             self.disk.send_later(entries, expected_sequence, epoch)
             return Unknown("no answer in time")
@@ -142,6 +158,7 @@ class SimulatedJournal:
     def take_epoch(self) -> int:
         """Become the owner."""
         self.disk.let_some_arrive()
+        self.disk.let_last_words_arrive()
         self.disk.epoch += 1
         return self.disk.epoch
 

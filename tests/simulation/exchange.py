@@ -14,10 +14,16 @@ from sequencer_world import World
 
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.units import BrokenInvariant
-from sequencer.engine.commands import AnyCommand, PlaceOrder, TriggerLiquidation
+from sequencer.engine.commands import (
+    AnyCommand,
+    PlaceOrder,
+    TransferRequest,
+    TriggerLiquidation,
+    WithdrawRequest,
+)
 from sequencer.engine.events import CommandRejected, Event, Liquidated
 from sequencer.engine.invariants import check_invariants
-from sequencer.journal import encode_command
+from sequencer.journal import Record, encode_command
 from sequencer.pipeline import PipelineStopped
 from tests.simulation.disk import Disk
 from tests.simulation.door import Door
@@ -32,6 +38,7 @@ CONFIRMATIONS = 2
 START_S = 1_760_130_000 - 180  # a funding hour ends after three minutes
 QUIET_S = 150  # virtual seconds in which everything must come to rest once the faults stop
 AT_THE_DOOR = (RejectCode.OVERLOADED, RejectCode.NOT_READY)  # what may be answered without being journaled
+HELD_S = 300  # after a take-over, until withdrawals and transfers pass
 POISON = 0.3  # share of runs in which one trader's orders revert
 
 
@@ -135,17 +142,29 @@ class Exchange:
     def _note(self, process: Process, command: AnyCommand, events: list[Event]) -> None:
         refusal = next((event.reject for event in events if isinstance(event, CommandRejected)), None)
         payload = encode_command(command)
-        durable = any(record.payload == payload for record in reversed(self.disk.records[-3_000:]))
+        record = next((one for one in reversed(self.disk.records) if one.payload == payload), None)
         again = isinstance(command, TriggerLiquidation)  # a keeper may have said the same before
-        if (again or not durable) and refusal is not None and refusal.code in AT_THE_DOOR:
+        if (again or record is None) and refusal is not None and refusal.code in AT_THE_DOOR:
             return
-        require(durable, f"acknowledged implies durable: {type(command).__name__}")
+        require(record is not None, f"acknowledged implies durable: {type(command).__name__}")
+        assert record is not None
+        self._opens_slowly(process, command, record)
         self.acknowledged.append(payload)
         self.report.liquidations += sum(isinstance(event, Liquidated) for event in events)
         try:
             check_invariants(process.state)
         except BrokenInvariant as error:
             raise Violated(str(error)) from error
+
+    def _opens_slowly(self, process: Process, command: AnyCommand, record: Record) -> None:
+        """What nobody may do at once who has just begun, or taken over."""
+        if isinstance(command, TriggerLiquidation):
+            since = self.disk.records[process.first : record.sequence]
+            priced = any(one.payload.startswith(b'{"kind":"OracleRound"') for one in since)
+            require(priced, "nothing is liquidated before there are prices since the start")
+        if process.taken_over and isinstance(command, (WithdrawRequest, TransferRequest)):
+            waited_ms = record.stamp_ms - process.began_s * 1000
+            require(waited_ms >= HELD_S * 1000, "no money leaves at once after a take-over")
 
     async def _judge(self) -> Report:
         chain, lives, report = self.chain, self.lives, self.report

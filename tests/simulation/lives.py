@@ -17,6 +17,8 @@ LONG_LIFE_S = 900  # the same while nothing can settle: a start replays everythi
 STANDBY = 0.4  # share of lives beside which a standby follows
 ZOMBIE = 0.3  # share of lives without an error that end so
 SILENT = 0.5  # the same where a standby takes over
+HANGS = 0.7  # share of those lives at whose end the journal answers no more
+LAST_WORDS_S = 2.0  # for how long it goes on so
 
 
 class Lives:
@@ -50,6 +52,8 @@ class Lives:
             await self._bury()
             standby = self._stand_by() if self._faulty() and self._rng.random() < STANDBY else None
             error = await self._life(leader)
+            if standby is not None and error is None and self._rng.random() < HANGS:
+                error = await self._last_words(leader)
             self.process = None
             if standby is None:
                 await self._end(leader, error, ZOMBIE)
@@ -76,9 +80,16 @@ class Lives:
             await asyncio.wait_for(process.ended.wait(), life_s)
         except TimeoutError:
             pass
-        if process.error is not None and not isinstance(process.error, JournalRefused):
-            raise process.error
-        return process.error
+        return _no_bug(process)
+
+    async def _last_words(self, leader: Process) -> BaseException | None:
+        """What it sent last arrives just before its successor owns the journal, or never."""
+        leader.hang()
+        try:
+            await asyncio.wait_for(leader.ended.wait(), LAST_WORDS_S)
+        except TimeoutError:
+            pass
+        return _no_bug(leader)
 
     async def _end(self, process: Process, error: BaseException | None, zombie: float) -> None:
         if error is None and self._rng.random() < zombie:
@@ -160,3 +171,10 @@ class Lives:
 
     def _now_s(self) -> int:
         return self._now_ms() // 1000
+
+
+def _no_bug(process: Process) -> BaseException | None:
+    """What ended it. Raises what no fault explains."""
+    if process.error is not None and not isinstance(process.error, JournalRefused):
+        raise process.error
+    return process.error

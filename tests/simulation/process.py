@@ -153,6 +153,7 @@ class Process:
         self.core = core
         self.state, self.backlog, self.reports = core.state, core.backlog, core.reports
         self.pipeline = core.pipeline
+        self.taken_over, self.began_s, self.first = taken_over, now_s(), core.pipeline.sequence
         self.opening = Opening(core.pipeline, now_s, taken_over=taken_over)
         core.reports.ask_first(PostedHours(chain).reports_for)  # type: ignore[arg-type]
         way_out = WayOut(
@@ -205,6 +206,10 @@ class Process:
     def submit(self, command: AnyCommand) -> "asyncio.Future[list[Event]]":
         """The pipeline's, which is what the gateway calls."""
         return self.pipeline.submit(command)
+
+    def hang(self) -> None:
+        """The journal does not answer it any more."""
+        self.core.journal.hang()
 
     def fall_silent(self) -> None:
         """It goes on, but nobody hears its beats."""

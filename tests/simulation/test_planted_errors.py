@@ -1,0 +1,135 @@
+"""Errors that are planted into take-overs, late batches and listings: the simulator finds each within a few seeds."""
+
+import asyncio
+
+import pytest
+from msgspec.structs import replace
+from naive_governance import Governance
+
+from evermark.protocol.oracle import MAX_BATCH_AGE_S
+from evermark.protocol.units import BrokenInvariant
+from sequencer.constitutions import Constitutions
+from sequencer.core import Core
+from sequencer.history.store import HistoryGap
+from sequencer.opening import PRICES, Opening
+from sequencer.settlement.way_out import WayOut
+from tests.simulation.chain import Blocks
+from tests.simulation.contracts import decode_outline
+from tests.simulation.exchange import Violated
+from tests.simulation.run import simulate
+
+OPENING = "tests.simulation.process.Opening"
+
+
+def comes_to_light(what, seeds, minutes, raised=(Violated, BrokenInvariant)):
+    """One of a few exchanges raises one of these, and says `what`."""
+
+    def run():
+        for seed in seeds:
+            simulate(seed, minutes * 60)
+
+    with pytest.raises(raised, match=what):
+        run()
+
+
+# ---------------------------------------------------------------------------------------------------------- take-overs
+
+
+@pytest.mark.safety("G14", "sequencer")
+def test_a_standby_that_misses_what_its_leader_wrote_last_is_noticed(monkeypatch):
+    """It owns the journal and goes on from where it looked last, not from where the journal ends."""
+
+    async def does_not_follow(self):
+        epoch = await asyncio.to_thread(self.journal.take_epoch)
+        self.state.sequence = self.reader.head().sequence  # or the journal's head would tell it
+        self._own(epoch)
+
+    monkeypatch.setattr(Core, "take_over", does_not_follow)
+    comes_to_light("follows on", range(3, 12), 2, HistoryGap)
+
+
+@pytest.mark.safety("G14", "sequencer")
+def test_a_successor_that_lets_money_go_at_once_is_noticed(monkeypatch):
+    """Withdrawals and transfers are held for five minutes after a take-over."""
+    monkeypatch.setattr(
+        OPENING, lambda pipeline, now_s, taken_over: Opening(pipeline, now_s, taken_over=False)
+    )
+    comes_to_light("no money leaves at once", range(1, 12), 2)
+
+
+@pytest.mark.safety("G14", "sequencer")
+def test_a_start_that_liquidates_at_old_prices_is_noticed(monkeypatch):
+    """Nobody is liquidated before a round has come."""
+
+    def hasty(pipeline, now_s, taken_over):
+        opening = Opening(pipeline, now_s, taken_over=taken_over)
+        pipeline.release(PRICES)
+        return opening
+
+    monkeypatch.setattr(OPENING, hasty)
+    comes_to_light("nothing is liquidated before", range(1, 12), 2)
+
+
+# -------------------------------------------------------------------------------------------------------- late batches
+
+
+@pytest.fixture
+def long_outages(monkeypatch):
+    """Each outage may be longer than a batch's window."""
+    monkeypatch.setattr("tests.simulation.node.LONG_OUTAGE", 1.0)
+
+
+@pytest.mark.safety("E07", "sequencer")
+def test_a_void_batch_that_is_mined_after_all_is_noticed(monkeypatch, long_outages):
+    """What was given up is outbid first, for the vault takes fills up to an hour late."""
+
+    async def leaves_it(self, newest=None):
+        """Nothing is outbid."""
+
+    monkeypatch.setattr(WayOut, "_leave_nothing_in_flight", leaves_it)
+    comes_to_light("settlement goes on by itself|batch", range(3, 12), 4)
+
+
+def test_a_late_batch_that_moves_a_unit_is_noticed(monkeypatch, long_outages):
+    """Late batches settle, and what they leave is compared like all else."""
+    honest = Blocks.settle
+
+    def moves_one(self, data, ledger, number, time):
+        honest(self, data, ledger, number, time)
+        batch = decode_outline(data)
+        if time > ledger.pinned(batch.round, batch.prices_hash).timestamp + MAX_BATCH_AGE_S:
+            ledger.vault.collaterals[3] -= 1
+            ledger.vault.collaterals[4] += 1
+
+    monkeypatch.setattr(Blocks, "settle", moves_one)
+    comes_to_light(r"collateral of \d+ agrees", range(8, 20), 4)
+
+
+# ------------------------------------------------------------------------------------------------------------ listings
+
+
+@pytest.fixture
+def governed(monkeypatch):
+    """The governor does something in every run."""
+    monkeypatch.setattr("tests.simulation.people.GOVERNED", 1.0)
+
+
+def test_a_listing_with_another_fee_is_noticed(monkeypatch, governed):
+    """A market that was listed while everything runs is compared like the others."""
+    honest = Governance.on_ListMarket
+
+    def dear(self, change):
+        market = replace(change.market, taker_fee_ppm=change.market.taker_fee_ppm + 1)
+        return honest(self, replace(change, market=market))
+
+    monkeypatch.setattr(Governance, "on_ListMarket", dear)
+    comes_to_light("market 4: parameters agree", range(2, 12), 3)
+
+
+def test_reports_of_a_market_that_the_chain_may_not_have_are_noticed(monkeypatch, governed):
+    """Prices of a market count from its confirmed listing on: one that a reversal takes back leaves rounds that no lane
+    takes, and settlement ends or stands still."""
+    monkeypatch.setattr(Constitutions, "markets", property(lambda self: self._newest.markets))
+    comes_to_light(
+        "list index out of range|settlement goes on", range(2, 12), 4, (Violated, BrokenInvariant, IndexError)
+    )
