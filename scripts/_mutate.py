@@ -253,7 +253,9 @@ def try_contracts(group: str, mutant: Mutant, folder: Path) -> str:
     for name in contracts_with(mutant.file):
         path = folder / "contracts" / f"{name}.vy"
         # An import by the full path would find this tree's modules, not the copy's with the error in them.
-        path.write_text(path.read_text(encoding="utf-8").replace("from contracts.", "from ."), encoding="utf-8")
+        path.write_text(
+            path.read_text(encoding="utf-8").replace("from contracts.", "from ."), encoding="utf-8"
+        )
         try:
             code = compiled_contracts.compiled(path).compiler_data.bytecode
         except VyperException:
