@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from _mutants import Mutant, apply, mutants_of
+from _survivors import newest, to_try_again, told
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["HYPOTHESIS_PROFILE"] = "mutants"
@@ -59,6 +60,8 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
                 "liquidation",
                 "withdraw_and_pay",
                 "inbox_and_funding",
+                "fill_refusals",
+                "reasons",
             ],
             *["builder_fees", "market_modes", "clamped", "model", "model_closes", "model_cash"],
         ),
@@ -84,6 +87,7 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
                 "requests_in_batches",
                 "triggers",
                 "overdue",
+                "forced_by_anybody",
                 "outflow",
             ],
             *["write_off", "governor", "guardian", "outage", "model", "model_closes"],
@@ -99,19 +103,24 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
                 "forced_close",
                 "late_batches",
                 "forced_by_anybody",
+                "forced_requests",
+                "fill_refusals",
                 "cash_settlement",
             ],
             *["outage", "model", "model_closes", "model_cash"],
         ),
     ),
-    "Exit": (["Exit"], near("exit")),
+    "Exit": (["Exit"], near("exit", "exit_prices", "guardian", "forced_close", "lying_reference")),
     "OrderVerifier": (
         ["OrderVerifier", "modules/order_hash"],
         near("order_batches", "signatures", "order_fills"),
     ),
     "Governor": (
         ["Governor", "modules/market_bounds", "modules/market_terms"],
-        near("governor", "governor_markets", "guardian", "governor_bonds", "cash_settlement"),
+        near(
+            *["governor", "governor_markets", "guardian", "lying_reference"],
+            *["governor_bonds", "cash_settlement"],
+        ),
     ),
     "Lens": (["Lens"], near("lens", "deploy")),
     "Inbox": (
@@ -147,7 +156,7 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
 COPIED = ("contracts", "evermark", "tests", "sequencer", "keeper", "pyproject.toml")
 TIMEOUT_S = 600
 PYTEST = ["-x", "-q", "-p", "tests.safety.plugin", "-p", "no:cacheprovider", "-p", "no:schemathesis"]
-IMPORTED = re.compile(r"^from \.(?:modules)? import (\w+)$", re.MULTILINE)
+IMPORTED = re.compile(r"^from (?:\.|\.modules|contracts\.modules) import (\w+)$", re.MULTILINE)
 
 
 def files_of(group: str) -> list[str]:
@@ -243,6 +252,10 @@ def try_contracts(group: str, mutant: Mutant, folder: Path) -> str:
     changed = False
     for name in contracts_with(mutant.file):
         path = folder / "contracts" / f"{name}.vy"
+        # An import by the full path would find this tree's modules, not the copy's with the error in them.
+        path.write_text(
+            path.read_text(encoding="utf-8").replace("from contracts.", "from ."), encoding="utf-8"
+        )
         try:
             code = compiled_contracts.compiled(path).compiler_data.bytecode
         except VyperException:
@@ -294,7 +307,7 @@ def summary(rows: list[dict]) -> dict:
     """Per group: killed of those that are mutants at all."""
     result = {}
     for group in GROUPS:
-        counts = collections.Counter(row["verdict"] for row in rows if row["group"] == group)
+        counts = collections.Counter(row["verdict"] for row in newest(rows) if row["group"] == group)
         dead = counts["killed"] + counts["timeout"]
         real = dead + counts["survived"]
         if counts:
@@ -314,6 +327,7 @@ def main() -> int:
     parser.add_argument("--group", choices=sorted(GROUPS), action="append")
     parser.add_argument("--results", type=Path, help="JSON lines; what is there is not run again")
     parser.add_argument("--survivors", action="store_true", help="only list the survivors of --results")
+    parser.add_argument("--again", action="store_true", help="try the survivors of --results once more")
     parser.add_argument("--minutes", type=float, help="stop after this time")
     given = parser.parse_args()
     rows = (
@@ -322,9 +336,7 @@ def main() -> int:
         else []
     )
     if given.survivors:
-        for row in rows:
-            if row["verdict"] == "survived":
-                print(f"{row['name']}\n    was: {row['before']}")
+        print("\n".join(told(rows)))
         return 0
     at = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"],
@@ -334,6 +346,9 @@ def main() -> int:
     done, end = {row["name"] for row in rows}, time.monotonic() + 60 * (given.minutes or 10**9)
     groups = given.group or list(GROUPS)
     samples = {group: sample(group, given.sample, given.seed) for group in groups}
+    if given.again:
+        names, done = {row["name"] for row in to_try_again(rows)}, set()
+        samples = {group: [one for one in found if one.name in names] for group, found in samples.items()}
     warm(groups)
     # Group by group in turn, so that a run that is stopped early has seen something of each.
     for index in range(given.sample):

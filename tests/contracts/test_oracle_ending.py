@@ -104,6 +104,18 @@ def test_the_price_is_the_mean_over_the_last_hour(oracle, governor, posting, see
     assert oracle.ending(0) == (0, 0, False)
 
 
+@pytest.mark.parametrize(("before_s", "mean"), [(HOUR_S + 1, 1_000), (HOUR_S, 1_000), (HOUR_S - 1, 1_500)])
+def test_the_hour_begins_to_the_second(oracle, governor, posting, before_s, mean):
+    """A round at its beginning is from before it; one a second later counts, and for that second too."""
+    ends_at = START_S + 2 * HOUR_S
+    oracle.end_market(ENDING, ends_at, sender=governor)
+    posting.post(START_S, 1_500)
+    posting.post(ends_at - before_s, 2_000)
+    posting.post(ends_at - HOUR_S // 2, 1_000)
+    posting.post(ends_at, 1_000)
+    assert oracle.ending(ENDING) == (ends_at, mean, False)
+
+
 def test_an_hour_without_rounds_takes_the_first_one_after_it(oracle, governor, posting):
     """A market that never had a price ends at one tick: nobody has a position in it."""
     posting.post(START_S, 700)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 
 from sequencer import row_writer
 from sequencer.history import tables
-from sequencer.history.store import Moved, Store, WriteBatch, fetch
+from sequencer.history.store import ROWS_OF_A_CROWD, Moved, Store, WriteBatch, fetch
 from sequencer.row_writer import RowWriter, WriterLost
 
 
@@ -68,6 +68,20 @@ def test_a_process_stores_what_the_thread_does(store: Store, tmp_path: Path) -> 
         assert content(store) == by_thread(tmp_path / f"{count}.db", count)
     assert pid is not None
     assert store.process_id == pid
+
+
+def test_rows_of_a_replay_are_stored_as_those_of_a_moment_are(tmp_path: Path) -> None:
+    """However many come at once, and whatever statements take them."""
+    rows = [candle(at % (ROWS_OF_A_CROWD + 41), at, at) for at in range(ROWS_OF_A_CROWD + 50)]
+    stored = []
+    for most in (len(rows), 1_003):
+        store = Store(tmp_path / f"{most}.db")
+        for at in range(0, len(rows), most):
+            store.write(WriteBatch({"candles": rows[at : at + most]}, 1, b"one")).result()
+        stored.append(content(store))
+        store.close()
+    assert stored[0] == stored[1]
+    assert len(stored[0][0]) == ROWS_OF_A_CROWD + 41
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "silent"])

@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from evermark.protocol.funding import (
     cumulative_step,
@@ -15,6 +16,7 @@ from evermark.protocol.funding import (
 )
 from evermark.protocol.liquidation import (
     book_loss_bound,
+    deleveraging_loss,
     keeper_share,
     liquidation_fee,
     loss_bound,
@@ -32,7 +34,7 @@ from evermark.protocol.margin import (
     maintenance_margin,
     weighted_mean_floor,
 )
-from evermark.protocol.markets import load_markets
+from evermark.protocol.markets import Tier, load_markets
 from evermark.protocol.units import FUNDING_SCALE, PPM, ceil_div, floor_div, mul_div_down, mul_div_up
 
 MARKETS = load_markets()
@@ -212,6 +214,13 @@ def test_liquidation_fees_stay_in_their_room(market, notional, room):
     assert keeper_share(fee) * 2 <= fee
 
 
+@pytest.mark.safety("B20", "sequencer")
+@pytest.mark.parametrize(("equity", "lost"), [(900, 0), (1, 0), (0, 0), (-1, -1), (-900, -450), (-901, -451)])
+def test_a_deleveraged_target_loses_nothing_and_gains_what_it_lacks(equity, lost):
+    """Half of a position of which all is the account's: with equity at the mark, below zero by its share, rounded its way."""
+    assert deleveraging_loss(equity, 1_000, 1_000, 5, 10) == lost
+
+
 @pytest.mark.safety("B11", "sequencer")
 @given(MARKET, st.integers(1, 10**9), st.integers(1, 2**32 - 1))
 def test_slices_never_exceed_the_position(market, size, mark):
@@ -225,6 +234,17 @@ def test_slices_never_exceed_the_position(market, size, mark):
 def test_hourly_rates_stay_within_the_cap(market, premiums):
     """Whatever was sampled."""
     assert abs(hourly_rate_ppb(premiums, market)) <= market.funding_cap_ppb
+
+
+@pytest.mark.safety("C03", "sequencer")
+@pytest.mark.parametrize(
+    ("fraction_ppm", "cap_ppb"), [(20_000, 5_000_000), (159_996, 39_999_000), (160_000, 40_000_000)]
+)
+def test_the_cap_is_half_the_first_maintenance_fraction(fraction_ppm, cap_ppb):
+    """And four percent an hour at most."""
+    for fraction, cap in ((fraction_ppm, cap_ppb), (10**6, 40_000_000)):
+        market = replace(MARKETS[0], tiers=(Tier(0, fraction, 0),))
+        assert market.funding_cap_ppb == cap
 
 
 def test_a_flat_premium_pays_the_interest():

@@ -10,6 +10,7 @@ from evermark.protocol.merkle import merkle_proof, merkle_root, proof_root
 from evermark.protocol.oracle import (
     MarketPrice,
     Round,
+    accepted,
     aggregate,
     lower_median,
     median_rates,
@@ -61,6 +62,16 @@ def test_freshness(updated_at, now, max_age):
     """An unpriced market is never fresh; the last second of the age still is."""
     assert not MarketPrice(0, 0, updated_at).is_fresh(now, max_age)
     assert MarketPrice(1, 1, updated_at).is_fresh(now, max_age) == (now - updated_at <= max_age)
+
+
+@pytest.mark.safety("A03", "sequencer")
+@pytest.mark.parametrize(
+    ("told", "becomes"), [(153, 152), (152, 152), (151, 151), (148, 148), (147, 148), (1, 148)]
+)
+def test_a_price_reaches_to_the_tick_above_its_band(told, becomes):
+    """One percent of 150 in ten seconds is a tick and a half: two are let through, the rest is held back."""
+    price = accepted(MarketPrice(150, 150, 1_000), told, 150, 1_010, 1_000)
+    assert (price.index_ticks, price.mark_ticks, price.clamped) == (becomes, 150, told != becomes)
 
 
 def test_median_rates_are_per_market():

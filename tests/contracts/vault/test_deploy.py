@@ -74,7 +74,9 @@ def test_a_symbol_is_listed_once_and_roles_are_given() -> None:
 def test_market_words_are_packed_as_documented(exchange) -> None:
     """P, T0, T1 and H of every market, from the low bits, as docs/settlement.md has them."""
     for market in exchange.markets:
-        p, t0, t1, symbol, _ = exchange.vault.market_words(market.market_id)
+        p, t0, t1, symbol, s = exchange.vault.market_words(market.market_id)
+        second = market.tiers[1].lower_notional if len(market.tiers) > 1 else 2**127
+        assert s >> 225 == market.tiers[0].initial_fraction_ppm | (second.bit_length() - 1) << 20
         fields = []
         for width in (32, 24, 16, 16, 64, 64, 32, 8):
             fields.append(p & (1 << width) - 1)
@@ -100,3 +102,12 @@ def test_market_words_are_packed_as_documented(exchange) -> None:
 
         assert symbol == int.from_bytes(keccak(market.symbol.encode()), "big")
     assert exchange.vault.market_count() == len(exchange.markets)
+
+
+def test_a_market_of_one_tier_says_so_in_its_running_word() -> None:
+    """Every notional that there can be has fewer bits than it names, and the word's spare bits stay empty."""
+    config = market_config(MARKETS[0], tiers=[(0, TEN_PERCENT)])
+    with boa.env.anchor():
+        addresses = [boa.env.generate_address() for _ in ROLES]
+        vault = deployer("MarginVault").deploy(*addresses, [config])
+        assert vault.word((1 << 39) + 256) == 1 << 224 | TEN_PERCENT << 225 | 127 << 245

@@ -2,9 +2,10 @@
 
 import boa
 import pytest
-from builders import Exchange, Party, refused
+from builders import Exchange, Party, events, refused
 from governing import THIN, THIN_INDEX, Governing
-from test_forced_close import ALL, ENTRY, ask, leave, part, trade
+from test_deleveraging import keep_only
+from test_forced_close import ALL, BELOW_MAINTENANCE, ENTRY, ask, leave, part, trade
 
 from evermark.protocol.orders import Side
 
@@ -50,3 +51,26 @@ def test_the_mark_of_an_entry_is_the_newer_lanes(
     batch.trade(maker, exchange.parties[5], Side.BUY, 1_000_000, THIN_INDEX, market=4)
     batch.settle()
     assert exchange.inbox.entry(ask(exchange, exchange.parties[5], market=4)).data >> 80 == THIN_INDEX
+
+
+@pytest.mark.safety("B09", "contract")
+def test_a_close_is_skipped_below_maintenance_alone(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """With exactly its maintenance an account is healthy, and its entry stays; with a unit less it leaves."""
+    trade(exchange, maker, taker)
+    ask(exchange, taker)
+    margin = exchange.margin(taker.account)
+    exact = exchange.vault.account(taker.account).collateral - margin.equity + margin.maintenance
+    for less in (0, 1):
+        with boa.env.anchor():
+            keep_only(exchange, taker.account, exact - less)
+            margin = exchange.margin(taker.account)
+            assert margin.equity == margin.maintenance - less
+            if not less:
+                with refused("vault: not closed yet"):
+                    leave(exchange, taker.account)
+                part(exchange, taker, maker.account, 10).settle()
+                continue
+            with refused("vault: below maintenance"):
+                part(exchange, taker, maker.account, 10).settle()
+            (skipped,) = events(exchange, leave(exchange, taker.account), "EntrySkipped")
+            assert skipped.reason == BELOW_MAINTENANCE

@@ -139,6 +139,26 @@ def test_shrinking_late_keeps_the_ratio_at_both_rounds(exchange: Exchange, maker
     send(exchange, data)
 
 
+@pytest.mark.safety("B15", "contract")
+def test_turning_a_position_round_late_is_growing(exchange: Exchange, maker: Party) -> None:
+    """However small the other side is: below its initial margin at the newest round it is refused as growth, above it settles."""
+    poor = exchange.deposit(20, 1_000 * USDC)
+    batch = exchange.batch()
+    batch.trade(maker, poor, Side.BUY, 60_000, PRICE)
+    batch.settle()
+    batch = withheld(exchange, exchange.round())
+    batch.trade(maker, poor, Side.SELL, 119_000, PRICE)
+    data = batch.data()
+    with boa.env.anchor():
+        move_on(exchange, 130, 601_500)
+        with refused("vault: late, below initial"):
+            send(exchange, data)
+    exchange.clock = boa.env.timestamp
+    move_on(exchange, 130)
+    send(exchange, data)
+    assert exchange.vault.position(poor.account, 0).size == -59_000
+
+
 @pytest.mark.safety("A03", "contract")
 def test_growing_on_a_price_that_is_held_back_today(exchange: Exchange, maker: Party, taker: Party) -> None:
     """A jump that the newest round holds back is no price either; who ends without a position needs none."""
