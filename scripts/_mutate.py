@@ -156,7 +156,7 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
 COPIED = ("contracts", "evermark", "tests", "sequencer", "keeper", "pyproject.toml")
 TIMEOUT_S = 600
 PYTEST = ["-x", "-q", "-p", "tests.safety.plugin", "-p", "no:cacheprovider", "-p", "no:schemathesis"]
-IMPORTED = re.compile(r"^from \.(?:modules)? import (\w+)$", re.MULTILINE)
+IMPORTED = re.compile(r"^from (?:\.|\.modules|contracts\.modules) import (\w+)$", re.MULTILINE)
 
 
 def files_of(group: str) -> list[str]:
@@ -252,6 +252,10 @@ def try_contracts(group: str, mutant: Mutant, folder: Path) -> str:
     changed = False
     for name in contracts_with(mutant.file):
         path = folder / "contracts" / f"{name}.vy"
+        # An import by the full path would find this tree's modules, not the copy's with the error in them.
+        path.write_text(
+            path.read_text(encoding="utf-8").replace("from contracts.", "from ."), encoding="utf-8"
+        )
         try:
             code = compiled_contracts.compiled(path).compiler_data.bytecode
         except VyperException:

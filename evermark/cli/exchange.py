@@ -26,6 +26,7 @@ from evermark.cli.units import format_time, format_usdc
 from evermark.cli.wallet import dev_key
 
 START_S = 150.0  # for one part; a busy machine loads slowly
+BLOCK_S = 0.5  # for each recorded block that the chain mines again: ten times what an idle machine takes
 SETTLE_S = 120.0
 POLL_S = 0.2
 ROLE_WEI = 100 * 10**18
@@ -98,6 +99,9 @@ class Exchange:
 
     async def _start_chain(self, facts: RunFacts) -> None:
         self.run.chain.mkdir(mode=0o700, exist_ok=True)
+        blocks = self.run.recorded_blocks()
+        if blocks:
+            output.say(f"the chain mines the {blocks:,} blocks of the earlier run again, some 20 a second")
         child = self._supervisor.start(
             "chain",
             "devnet",
@@ -111,7 +115,7 @@ class Exchange:
         async def answers() -> bool:
             return await chain.result_or_none(self.plan.rpc_url, "eth_chainId") is not None
 
-        await self._supervisor.ready(child, answers, "the chain does not answer", START_S)
+        await self._supervisor.ready(child, answers, "the chain does not answer", START_S + BLOCK_S * blocks)
 
     async def _deploy(self, facts: RunFacts) -> None:
         """Deploy and fund, or make sure that the contracts of an earlier run are there."""

@@ -75,6 +75,14 @@ class RunDirectory:
         """What the embedded chain replays."""
         return self.path / "chain"
 
+    def recorded_blocks(self) -> int:
+        """How many blocks the chain of an earlier run mines again before it answers; 0 for a fresh directory."""
+        recorded = self.chain / "blocks.jsonl"
+        if not recorded.exists():
+            return 0
+        with recorded.open("rb") as file:
+            return max(0, sum(1 for _ in file) - 1)  # the first line is a header
+
     @property
     def journal(self) -> Path:
         """The sequencer's journal and history."""

@@ -157,8 +157,11 @@ class Journal:
         self.state = EngineState()
 
     def apply(self, command: object) -> list[object]:
-        stamp_ms = max(self.state.stamp_ms, self.state.now * 1000, START_S * 1000)
-        return apply(self.state, command, self.state.sequence + 1, stamp_ms)
+        return apply(self.state, command, self.state.sequence + 1, self.stamp_ms())
+
+    def stamp_ms(self) -> int:
+        """When the next command comes."""
+        return max(self.state.stamp_ms, self.state.now * 1000, START_S * 1000)
 
     def confirm(self) -> None:
         if self.state.sealed_batch > self.state.confirmed_batch:

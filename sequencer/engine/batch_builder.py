@@ -279,13 +279,17 @@ def build(
     pair_keys = sorted(open_.pairs)
     pair_at = {key: index for index, key in enumerate(pair_keys)}
     row_keys = sorted(open_.rows)
-    row_at = {key: index for index, key in enumerate(row_keys)}
+    row_at: dict[tuple[int, ...], int] = {key: index for index, key in enumerate(row_keys)}
     fee_classes: dict[tuple[int, int], int] = {}
+    class_of: dict[int, int] = {}  # by market
     rows = []
     for key in row_keys:
         row = open_.rows[key]
-        market = markets[row.market_id]
-        fee_class = fee_classes.setdefault((market.maker_fee_ppm, market.taker_fee_ppm), len(fee_classes))
+        fee_class = class_of.get(row.market_id, -1)
+        if fee_class < 0:
+            market = markets[row.market_id]
+            rates = (market.maker_fee_ppm, market.taker_fee_ppm)
+            class_of[row.market_id] = fee_class = fee_classes.setdefault(rates, len(fee_classes))
         builder = account_at[row.builder] if row.builder else NO_INDEX
         pair = pair_at[pair_key(key[0], row.market_id)]
         rows.append(OrderRow(pair, fee_class, row.order, row.signature, row.path, builder))
@@ -322,7 +326,10 @@ def _action(action: OpenAction, account_at: dict[int, int]) -> AgentApproval | C
 
 
 def _fill(
-    fill: OpenFill, row_at: dict[RowKey, int], pair_at: dict[PairKey, int], account_at: dict[int, int]
+    fill: OpenFill,
+    row_at: dict[tuple[int, ...], int],
+    pair_at: dict[PairKey, int],
+    account_at: dict[int, int],
 ) -> Fill:
     first_is_row = fill.kind in (FILL_ORDERS, FILL_FUND)
     second_is_row = fill.kind in (FILL_ORDERS, FILL_LIQUIDATION, FILL_FORCED_ON_BOOK)
@@ -337,7 +344,7 @@ def _fill(
     )
 
 
-def _index(key: tuple[int, ...], is_row: bool, row_at: dict[RowKey, int], pair_at: dict[PairKey, int]) -> int:
-    if is_row:
-        return row_at[key[0], key[1], key[2]]
-    return pair_at[pair_key(key[0], key[1])]
+def _index(
+    key: tuple[int, ...], is_row: bool, row_at: dict[tuple[int, ...], int], pair_at: dict[PairKey, int]
+) -> int:
+    return row_at[key] if is_row else pair_at[pair_key(key[0], key[1])]

@@ -9,6 +9,9 @@ import sys
 import pytest
 from devnet_cases import GENESIS_TIME, result, transfer
 
+from evermark.cli.exchange import Exchange
+from evermark.cli.plan import UpPlan
+from evermark.cli.rundir import LAYOUT_VERSION, RunDirectory, RunFacts
 from evermark.devnet import Devnet, DevnetConfig, StateRefused
 
 
@@ -27,6 +30,51 @@ async def grow(path, sender, receiver, blocks, first=0, **fields):
         return await result(devnet.url, "eth_getBlockByNumber", "latest", False)
     finally:
         await devnet.stop()
+
+
+async def test_a_run_directory_knows_how_many_blocks_its_chain_mines_again(tmp_path, sender, receiver):
+    """None in a fresh directory, or behind the header alone; then as many as there are."""
+    run = RunDirectory(tmp_path, temporary=True)
+    assert run.recorded_blocks() == 0
+    await grow(run.chain, sender, receiver, 0, genesis_time=GENESIS_TIME)
+    assert run.recorded_blocks() == 0
+    last = await grow(run.chain, sender, receiver, 3)
+    assert run.recorded_blocks() == int(last["number"], 16) == 3
+
+
+async def test_a_longer_chain_gets_longer_to_come_back(tmp_path):
+    """The start of an exchange waits for each recorded block, not for a fixed time that a long run outgrows."""
+    waited = []
+
+    class Supervisor:
+        def start(self, *arguments):
+            return arguments
+
+        async def ready(self, child, answers, problem, timeout_s):
+            waited.append(timeout_s)
+
+    run = RunDirectory(tmp_path, temporary=True)
+    plan = UpPlan(
+        prices="sim",
+        tapes="",
+        speed=1.0,
+        start_s=GENESIS_TIME,
+        seed=1,
+        state=tmp_path,
+        gateway_port=1,
+        chain_port=2,
+        actors=False,
+        synthetic=True,
+        seconds=0,
+        as_json=False,
+        min_fills=0,
+    )
+    start = Exchange(plan, run, Supervisor(), None)._start_chain
+    facts = RunFacts(layout=LAYOUT_VERSION, prices="sim", start_s=GENESIS_TIME, seed=1, addresses={})
+    await start(facts)
+    (run.chain / "blocks.jsonl").write_text("{}\n" * 10_001)
+    await start(facts)
+    assert waited[1] - waited[0] >= 10_000 * 0.2
 
 
 async def test_a_restart_restores_the_same_chain(tmp_path, sender, receiver):

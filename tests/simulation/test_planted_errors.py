@@ -8,11 +8,9 @@ from naive_governance import Governance
 
 from evermark.protocol.oracle import MAX_BATCH_AGE_S
 from evermark.protocol.units import BrokenInvariant
-from sequencer.constitutions import Constitutions
 from sequencer.core import Core
 from sequencer.history.store import HistoryGap
 from sequencer.opening import PRICES, Opening
-from sequencer.settlement.way_out import WayOut
 from tests.simulation.chain import Blocks
 from tests.simulation.contracts import decode_outline
 from tests.simulation.exchange import Violated
@@ -79,17 +77,6 @@ def long_outages(monkeypatch):
     monkeypatch.setattr("tests.simulation.node.LONG_OUTAGE", 1.0)
 
 
-@pytest.mark.safety("E07", "sequencer")
-def test_a_void_batch_that_is_mined_after_all_is_noticed(monkeypatch, long_outages):
-    """What was given up is outbid first, for the vault takes fills up to an hour late."""
-
-    async def leaves_it(self, newest=None):
-        """Nothing is outbid."""
-
-    monkeypatch.setattr(WayOut, "_leave_nothing_in_flight", leaves_it)
-    comes_to_light("settlement goes on by itself|batch", range(3, 12), 4)
-
-
 def test_a_late_batch_that_moves_a_unit_is_noticed(monkeypatch, long_outages):
     """Late batches settle, and what they leave is compared like all else."""
     honest = Blocks.settle
@@ -124,12 +111,3 @@ def test_a_listing_with_another_fee_is_noticed(monkeypatch, governed):
 
     monkeypatch.setattr(Governance, "on_ListMarket", dear)
     comes_to_light("market 4: parameters agree", range(2, 12), 3)
-
-
-def test_reports_of_a_market_that_the_chain_may_not_have_are_noticed(monkeypatch, governed):
-    """Prices of a market count from its confirmed listing on: one that a reversal takes back leaves rounds that no lane
-    takes, and settlement ends or stands still."""
-    monkeypatch.setattr(Constitutions, "markets", property(lambda self: self._newest.markets))
-    comes_to_light(
-        "list index out of range|settlement goes on", range(2, 12), 4, (Violated, BrokenInvariant, IndexError)
-    )
