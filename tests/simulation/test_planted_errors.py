@@ -43,7 +43,7 @@ def test_a_standby_that_misses_what_its_leader_wrote_last_is_noticed(monkeypatch
         self._own(epoch)
 
     monkeypatch.setattr(Core, "take_over", does_not_follow)
-    comes_to_light("follows on", range(3, 12), 2, HistoryGap)
+    comes_to_light("follows on", range(22, 32), 2, HistoryGap)
 
 
 @pytest.mark.safety("G14", "sequencer")
@@ -89,7 +89,7 @@ def test_a_late_batch_that_moves_a_unit_is_noticed(monkeypatch, long_outages):
             ledger.vault.collaterals[4] += 1
 
     monkeypatch.setattr(Blocks, "settle", moves_one)
-    comes_to_light(r"collateral of \d+ agrees", range(8, 20), 4)
+    comes_to_light(r"collateral of \d+ agrees", range(20, 32), 4)
 
 
 # ------------------------------------------------------------------------------------------------------------ listings
