@@ -7,7 +7,7 @@ from evermark.chain.governor import Action, Proposal, ProposalState, decode_chan
 from evermark.chain.vault import InboxItem
 from evermark.protocol.governance import DELAY_S, LONG_DELAY_S, PauseMarket
 from evermark.protocol.signing import Signer
-from sequencer.engine.commands import InboxEntry, InboxEntryKind
+from sequencer.engine.commands import DepositWaits, InboxEntry, InboxEntryKind
 from sequencer.engine.events import CommandRejected
 from sequencer.settlement.chain import inbox_command
 
@@ -29,6 +29,8 @@ class InboxCalls:
     def deposit(self, owner: Signer, amount: int, sub_account: int = 0):
         """Mint, deposit through the Inbox, and tell the engine."""
         address = hex_address(owner.address)
+        # The vault lets nobody be liquidated for long who has deposited: it must see the engine's time.
+        boa.env.evm.patch.timestamp = self.now
         self.token.mint(address, amount)
         with boa.env.prank(address):
             self.token.approve(self.inbox.address, amount)
@@ -38,6 +40,7 @@ class InboxCalls:
     def donate(self, amount: int):
         """Seed the insurance fund."""
         donor = signer("donor")
+        boa.env.evm.patch.timestamp = self.now
         self.token.mint(hex_address(donor.address), amount)
         with boa.env.prank(hex_address(donor.address)):
             self.token.approve(self.inbox.address, amount)
@@ -52,6 +55,7 @@ class InboxCalls:
 
     def request_close(self, owner: Signer, market: int, lots: int):
         """A close of at most so many lots, unless one is open or the chain knows no position."""
+        self.retry_entry()  # it may settle what ends the position
         account = self.vault.account_of(hex_address(owner.address), 0)
         if not self.vault.position(account, market).size:
             return []
@@ -175,11 +179,25 @@ class InboxCalls:
         if self.waiting:
             self.waiting.append(command)
             self.retry_entry()
+            self._tell_waiting(command)
             return []
         taken, events = self._offer(command)
         if not taken:
             self.waiting.append(command)
+            self._tell_waiting(command)
         return events
+
+    def _tell_waiting(self, entry: InboxEntry) -> None:
+        """As the sequencer does: the owner of a deposit that waits is not liquidated meanwhile."""
+        if entry.entry_kind is InboxEntryKind.DEPOSIT and entry in self.waiting:
+            self.send(
+                DepositWaits(
+                    entry_id=entry.entry_id,
+                    owner=entry.owner,
+                    sub_account=entry.sub_account,
+                    created=entry.created,
+                )
+            )
 
     def _packed(self, kind):
         """What the chain noted of a close or a liquidation, as the sequencer reads it."""
