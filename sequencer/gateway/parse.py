@@ -24,6 +24,7 @@ from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.signing import FundingReport, Liquidate, PriceReport, SignatureRefused, parse_signature
 from sequencer.gateway.refusal import Refusal, refuse
 from sequencer.gateway.wire import (
+    IN_WORDS,
     NO_ADDRESS_TEXT,
     ApprovalFields,
     CancelFields,
@@ -39,6 +40,8 @@ from sequencer.gateway.wire import (
 
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,77})\Z", re.ASCII)
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_MATCHING = re.compile(r"`str` matching regex (.*)")
+_OF_FORM = "Expected text of the form"
 _SIDES = {text: Side(at) for at, text in enumerate(SIDE_TEXT)}
 _TIMES_IN_FORCE = {text: TimeInForce(at) for at, text in enumerate(TIME_IN_FORCE_TEXT)}
 _TRIGGERS = {text: Trigger(at) for at, text in enumerate(TRIGGER_TEXT)}
@@ -70,8 +73,8 @@ class Parser:
 
 
 class _Head(msgspec.Struct, frozen=True):
-    op: str
     id: int
+    op: Any = None
 
 
 _head = msgspec.json.Decoder(_Head)
@@ -79,16 +82,27 @@ _head = msgspec.json.Decoder(_Head)
 
 def order_id(raw: bytes | str) -> int | None:
     """The id of a message that places orders, without reading what it holds; None for every other one."""
+    head = _read_head(raw)
+    return head.id if head is not None and head.op in ("order", "orders") else None
+
+
+def request_id(raw: bytes | str) -> int | None:
+    """The id that a message asks to be answered under, whatever else is wrong with it; None where there is none to read."""
+    head = _read_head(raw)
+    return None if head is None else head.id
+
+
+def _read_head(raw: bytes | str) -> _Head | None:
     try:
-        head = _head.decode(raw)
+        return _head.decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
-    return head.id if head.op in ("order", "orders") else None
 
 
 def _invalid(text: str) -> Reject:
     """msgspec's sentence -> a Reject; the sentence names the place as "... - at `$.order.size`"."""
     message, _, place = text.partition(" - at `")
+    message = _MATCHING.sub(_in_words, message)
     named = re.search(r"field `([^`]*)`", message)
     path = place.rstrip("`").removeprefix("$").lstrip(".")
     field = ".".join(part for part in (path, named[1] if named else "") if part)[:100]
@@ -96,7 +110,7 @@ def _invalid(text: str) -> Reject:
     if "unknown field" in message:
         code = RejectCode.UNKNOWN_FIELD
     elif (
-        " matching regex" in message
+        message.startswith(_OF_FORM)
         or "out of range" in message
         or "Invalid" in message
         or " of length" in message
@@ -105,6 +119,13 @@ def _invalid(text: str) -> Reject:
     elif message.startswith("Expected"):
         code = RejectCode.WRONG_TYPE
     return Reject(code=code, message=f"body: {message[:300]}", field=field)
+
+
+def _in_words(found: re.Match[str]) -> str:
+    """`` `str` matching regex '...' `` -> what a person reads."""
+    return "text of the form: " + next(
+        (words for pattern, words in IN_WORDS.items() if repr(pattern) == found[1]), found[1]
+    )
 
 
 def whole(value: Whole, bits: int, field: str) -> int:

@@ -209,7 +209,7 @@ class Sockets:
                 task.add_done_callback(self._working.discard)
                 return True
         except Exception as error:
-            self._reply(connection, number, error)
+            self._reply(connection, parse.request_id(data) if number is None else number, error)
         return False
 
     async def _work(self, connection: Connection, message: Alone, reply: Reply) -> None:

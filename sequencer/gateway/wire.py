@@ -12,11 +12,19 @@ from evermark.protocol.merkle import MAX_BATCH_ORDERS
 
 NO_ADDRESS_TEXT = "0x" + "00" * 20
 # \A and \Z, because $ would let a trailing line feed pass.
-Address = Annotated[str, msgspec.Meta(pattern=r"\A0x[0-9a-fA-F]{40}\Z")]
-Hash = Annotated[str, msgspec.Meta(pattern=r"\A0x[0-9a-fA-F]{64}\Z")]
-SignatureText = Annotated[str, msgspec.Meta(pattern=r"\A0x[0-9a-fA-F]{130}\Z")]
-Symbol = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z0-9-]{1,32}\Z")]
-ClientId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.:-]{0,64}\Z")]
+_PATTERNS = {
+    "address": (r"\A0x[0-9a-fA-F]{40}\Z", "0x and 40 hex digits"),
+    "hash": (r"\A0x[0-9a-fA-F]{64}\Z", "0x and 64 hex digits"),
+    "signature": (r"\A0x[0-9a-fA-F]{130}\Z", "0x and 130 hex digits"),
+    "symbol": (r"\A[A-Z0-9-]{1,32}\Z", "1 to 32 capital letters, digits or hyphens"),
+    "client_id": (r"\A[A-Za-z0-9_.:-]{0,64}\Z", "at most 64 letters, digits or characters of _.:-"),
+}
+IN_WORDS = dict(_PATTERNS.values())  # what a refusal says in place of a pattern
+Address = Annotated[str, msgspec.Meta(pattern=_PATTERNS["address"][0])]
+Hash = Annotated[str, msgspec.Meta(pattern=_PATTERNS["hash"][0])]
+SignatureText = Annotated[str, msgspec.Meta(pattern=_PATTERNS["signature"][0])]
+Symbol = Annotated[str, msgspec.Meta(pattern=_PATTERNS["symbol"][0])]
+ClientId = Annotated[str, msgspec.Meta(pattern=_PATTERNS["client_id"][0])]
 Whole = int | str  # an unsigned integer, or the same as a decimal string
 MAX_LIST = 64  # prices or rates in a report: at most the number of markets
 

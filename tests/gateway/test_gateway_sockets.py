@@ -51,6 +51,28 @@ async def test_order_entry(world: GatewayWorld, caller: Caller) -> None:
         assert await socket.receive_json() == {"id": 7, "result": "pong"}
 
 
+async def test_what_is_no_request_is_refused_under_the_id_that_it_carries(
+    world: GatewayWorld, caller: Caller
+) -> None:
+    """A client with several requests under way knows which of them it must mend; an id that is none is answered as null."""
+    body = world.body(world.order(MAKER), MAKER)
+    wrong = [
+        ({"op": "order", "id": 1, **body, "signature": "0x12"}, 1, "OUT_OF_RANGE", "0x and 130 hex digits"),
+        ({"op": "order", "id": 2, "signature": body["signature"]}, 2, "MALFORMED", "order"),
+        ({"op": ["order"], "id": 3}, 3, "WRONG_TYPE", "op"),
+        ({"op": "order", "id": "4", **body}, None, "WRONG_TYPE", "int"),
+        (["ping"], None, "WRONG_TYPE", "object"),
+    ]
+    before = world.journaled
+    async with caller.socket() as socket:
+        for message, number, name, told in wrong:
+            await socket.send_json(message)
+            answer = await socket.receive_json()
+            assert (answer["id"], answer["error"]["name"]) == (number, name), answer
+            assert told in answer["error"]["message"] + answer["error"]["field"]
+    assert world.journaled == before
+
+
 async def test_a_cancel_keeps_its_place_among_the_orders_of_its_connection(
     world: GatewayWorld, caller: Caller
 ) -> None:
