@@ -151,7 +151,7 @@ class Core:
 
     async def reverse(self, plan: ReversalPlan) -> None:
         """Journal a reversal and what stands of what it voids, and apply it. Orders wait meanwhile."""
-        await self.pipeline.submit_together(lambda head: reversal_commands(plan, self._earlier, head))
+        await self.pipeline.submit_alone(lambda head: reversal_commands(plan, self._earlier, head))
 
     async def run(self) -> None:
         """Work until the pipeline is stopped. Raises what ends it otherwise."""

@@ -27,7 +27,7 @@ class Opening:
         self._now_s = now_s
         self._began_s = now_s()
         self.has_prices = False
-        pipeline.hold_back(
+        pipeline.hold_only(
             PRICES,
             Reject(code=RejectCode.NOT_READY, message="no prices since the start yet"),
             (TriggerLiquidation,),
@@ -36,7 +36,7 @@ class Opening:
         if taken_over or (was_at_s and self._began_s > was_at_s + LONG_STOP_S):
             message = f"withdrawals are held for {WITHDRAWALS_HELD_S} s after a fail-over or a long stop"
             refusal = Reject(code=RejectCode.NOT_READY, message=message)
-            pipeline.hold_back(WITHDRAWALS, refusal, (WithdrawRequest, TransferRequest))
+            pipeline.hold_only(WITHDRAWALS, refusal, (WithdrawRequest, TransferRequest))
         pipeline.subscribe(self.observe)
 
     def observe(self, applied: Applied) -> None:

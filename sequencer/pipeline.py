@@ -42,7 +42,8 @@ class PipelineStopped(RuntimeError):
     """The loop ended before this command's outcome was known to it; the journal knows."""
 
 
-Together = Callable[[int], Sequence[AnyCommand]]
+Making = Callable[[int], Sequence[AnyCommand]]  # from the journal's last sequence to what follows it
+_STOPPING = Reject(code=RejectCode.NOT_READY, message="the sequencer is stopping")
 
 
 class _Waiting:
@@ -79,7 +80,7 @@ class Pipeline:
         self._urgent: deque[_Waiting] = deque()
         self._normal: deque[_Waiting] = deque()
         self._normal_of: dict[int, int] = {}  # commands in the normal queue by account
-        self._together: tuple[Together, asyncio.Future[None]] | None = None
+        self._alone: tuple[Making, asyncio.Future[None]] | None = None
         self._arrived = asyncio.Event()
         self._stopping = False
         self._holds: dict[str, tuple[Reject, Callable[[AnyCommand], bool]]] = {}
@@ -89,11 +90,11 @@ class Pipeline:
         """Call `subscriber` for every applied command, in order, before its submitter hears of it."""
         self._subscribers.append(subscriber)
 
-    def hold(self, name: str, reject: Reject, passing: tuple[type[AnyCommand], ...] = URGENT) -> None:
+    def hold_except(self, name: str, reject: Reject, passing: tuple[type[AnyCommand], ...] = URGENT) -> None:
         """From now on refuse with `reject` whatever is not `passing`, before it is journaled."""
         self._holds[name] = (reject, lambda command: not isinstance(command, passing))
 
-    def hold_back(self, name: str, reject: Reject, kinds: tuple[type[AnyCommand], ...]) -> None:
+    def hold_only(self, name: str, reject: Reject, kinds: tuple[type[AnyCommand], ...]) -> None:
         """From now on refuse commands of these kinds with `reject`, before they are journaled."""
         self._holds[name] = (reject, lambda command: isinstance(command, kinds))
 
@@ -132,15 +133,15 @@ class Pipeline:
             self._enqueue(_Waiting(command, encode_command(command), done))
         return done
 
-    def submit_together(self, make: Together) -> "asyncio.Future[None]":
+    def submit_alone(self, make: Making) -> "asyncio.Future[None]":
         """Journal what `make` returns in one commit, with nothing else under way and nothing between; the future is done once
         all of it is applied. `make` runs in a thread, given the last record, and what is submitted meanwhile waits.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._stopping or self._together is not None:
+        if self._stopping or self._alone is not None:
             done.set_exception(PipelineStopped("pipeline: it is stopping, or at such work already"))
         else:
-            self._together = (make, done)
+            self._alone = (make, done)
             self._arrived.set()
         return done
 
@@ -158,25 +159,24 @@ class Pipeline:
             while True:
                 if durable is None and not await self._wait():
                     return
-                if durable is None and self._together is not None:
-                    await self._work_together(*self._together)
+                if durable is None and self._alone is not None:
+                    await self._work_alone(*self._alone)
                     continue
-                group = self._take() if self._together is None else []
+                group = self._take() if self._alone is None else []
                 stamps = [self._stamp() for _ in group]
                 commit = asyncio.ensure_future(self._commit(group, stamps)) if group else None
                 if durable is not None:
                     if commit is not None:
-                        await asyncio.sleep(
-                            0
-                        )  # lets the journal's thread begin before the engine takes the core
+                        # Lets the journal's thread begin before the engine takes the core.
+                        await asyncio.sleep(0)
                     await self._apply(*durable)
                 durable = (group, stamps, await commit) if commit is not None else None
         finally:
             self._stopping = True
             self._abandon([*(durable[0] if durable else ()), *group, *self._urgent, *self._normal])
-            if self._together is not None and not self._together[1].done():
-                self._together[1].set_exception(PipelineStopped("pipeline: stopped before it was applied"))
-                self._together[1].exception()  # nobody may be listening
+            if self._alone is not None and not self._alone[1].done():
+                self._alone[1].set_exception(PipelineStopped("pipeline: stopped before it was applied"))
+                self._alone[1].exception()  # nobody may be listening
 
     def _held(self, command: AnyCommand) -> Reject | None:
         for reject, holds in self._holds.values():
@@ -197,14 +197,14 @@ class Pipeline:
 
     async def _wait(self) -> bool:
         """True when there is something to take, False when stopped and empty."""
-        while not self.waiting and self._together is None:
+        while not self.waiting and self._alone is None:
             if self._stopping:
                 return False
             self._arrived.clear()
             await self._arrived.wait()
         return True
 
-    async def _work_together(self, make: Together, done: "asyncio.Future[None]") -> None:
+    async def _work_alone(self, make: Making, done: "asyncio.Future[None]") -> None:
         """One group that somebody else makes. Nothing is under way, so the journal ends with what is applied."""
         commands = await asyncio.to_thread(make, self.sequence)
         loop = asyncio.get_running_loop()
@@ -212,7 +212,7 @@ class Pipeline:
         if group:
             stamps = [self._stamp()] * len(group)
             await self._apply(group, stamps, await self._commit(group, stamps))
-        self._together = None
+        self._alone = None
         if not done.done():
             done.set_result(None)
 
@@ -272,9 +272,6 @@ class Pipeline:
         for item in waiting:
             if not item.done.done():
                 item.done.set_exception(PipelineStopped("pipeline: stopped before the outcome was known"))
-
-
-_STOPPING = Reject(code=RejectCode.NOT_READY, message="the sequencer is stopping")
 
 
 def _refusal(command: AnyCommand, reject: Reject) -> CommandRejected:

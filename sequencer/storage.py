@@ -47,7 +47,7 @@ class StorageWatch:
         low = free < self._reserve_bytes
         if low and not self._low:
             message = "the journal's disk is nearly full; cancels are still taken"
-            self._pipeline.hold(HOLD, Reject(code=RejectCode.STORAGE_LOW, message=message))
+            self._pipeline.hold_except(HOLD, Reject(code=RejectCode.STORAGE_LOW, message=message))
             log.error("STORAGE LOW: orders are refused", free_bytes=free, reserve_bytes=self._reserve_bytes)
         elif self._low and not low:
             self._pipeline.release(HOLD)

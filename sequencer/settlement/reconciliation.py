@@ -129,7 +129,7 @@ class Reconciliation:
         self.alarm = reason
         metrics.RECONCILIATION_ALARM.set(1)
         message = "withdrawals are held while engine and vault are reconciled"
-        self._pipeline.hold_back(
+        self._pipeline.hold_only(
             HOLD, Reject(code=RejectCode.NOT_READY, message=message), (WithdrawRequest, TransferRequest)
         )
 

@@ -28,7 +28,7 @@ from sequencer.engine.snapshot import state_hash
 from sequencer.engine.state import EngineState
 from sequencer.followers import Followers
 from sequencer.journal import decode_command
-from sequencer.pipeline import Together
+from sequencer.pipeline import Making
 from sequencer.replay import replay
 from sequencer.settlement.errors import Refused, Unreachable
 
@@ -343,14 +343,14 @@ async def test_orders_wait_for_the_reversal_and_follow_it(
         chain.refusal = "vault: round too old"
         late = world.sign_order(MAKER, 3, Side.BUY, 500, 1_050_000, slot=60)
         pipeline, waiting = house.core.pipeline, []
-        together = pipeline.submit_together
+        alone = pipeline.submit_alone
 
-        def and_an_order(make: Together) -> "asyncio.Future[None]":
-            done = together(make)
+        def and_an_order(make: Making) -> "asyncio.Future[None]":
+            done = alone(make)
             waiting.append(pipeline.submit(late))
             return done
 
-        pipeline.submit_together = and_an_order  # type: ignore[method-assign]
+        pipeline.submit_alone = and_an_order  # type: ignore[method-assign]
         assert await house.line.step()
         events = await waiting[0]
         assert not any(isinstance(event, CommandRejected) for event in events)
