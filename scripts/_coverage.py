@@ -15,13 +15,15 @@ def gaps_of(path: str, report: dict, coded: set[int]) -> list[dict]:
     found = [{"line": line} for line in report["missing_lines"] if line in coded]
     for gap in found:
         gap["file"], gap["text"] = path, source[gap["line"] - 1].strip()
+        gap["behind"] = source[gap["line"] - 2].strip()
     return found
 
 
 def explanation(gap: dict, explained: list[dict]) -> str | None:
-    """Why a gap is there, when the list says so for this text in this file."""
+    """Why a gap is there, when the list says so for this text in this file, and behind this line where it names one."""
     for entry in explained:
-        if entry["file"] == gap["file"] and entry["text"] in gap["text"]:
+        behind = entry.get("behind", "") in gap.get("behind", "")
+        if entry["file"] == gap["file"] and entry["text"] in gap["text"] and behind:
             return entry["why"]
     return None
 

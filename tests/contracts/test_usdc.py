@@ -6,6 +6,8 @@ from contract_cases import START_S, STRANGER, Signer, flipped, text
 from eth_account.messages import encode_typed_data
 from eth_hash.auto import keccak
 
+from evermark.protocol.signing import domain_separator
+
 ALICE = Signer(b"\x31" * 32)
 ALL = 2**256 - 1
 
@@ -123,3 +125,9 @@ def test_a_malleable_or_empty_signature_is_refused(usdc, alice, spender):
     with boa.reverts("usdc: permit signer is not the owner"):
         usdc.permit("0x" + "00" * 20, spender, 50, START_S, *nothing)
     usdc.permit(alice, spender, 50, START_S, *vrs(signature))
+
+
+def test_the_domain_of_permits_is_told(usdc):
+    """As EIP-2612 asks, and the one that permits are checked under."""
+    told = domain_separator(boa.env.evm.patch.chain_id, bytes.fromhex(str(usdc.address)[2:]), "Test USD Coin")
+    assert usdc.DOMAIN_SEPARATOR() == told

@@ -53,6 +53,11 @@ def trade(exchange: Exchange, maker: Party, taker: Party, side: Side, size: int,
     batch.settle()
 
 
+def test_the_exit_names_the_inbox(exchange: Exchange) -> None:
+    """Who knows the exit alone finds the contract to ask at."""
+    assert exchange.exit.inbox() == exchange.inbox.address
+
+
 @pytest.mark.safety("E11", "contract")
 def test_only_a_day_overdue_inbox_freezes(exchange: Exchange, maker: Party) -> None:
     """Not while nothing waits, not a second too early, and once."""

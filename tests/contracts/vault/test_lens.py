@@ -9,6 +9,7 @@ from eth_abi import decode, encode
 from eth_hash.auto import keccak
 
 from evermark.chain.artifacts import load_artifact
+from evermark.protocol.signing import domain_separator
 
 
 def call(exchange: Exchange, signature: str, *arguments: int) -> bytes:
@@ -46,6 +47,19 @@ def test_ids_that_no_account_has(exchange: Exchange) -> None:
         assert vault.slot(account_id, 1).sequence == 0
         assert vault.agent(account_id, exchange.sequencer).expiry == 0
     assert vault.account_of("0x" + "00" * 19 + "03", 0) == 0
+
+
+def test_the_vaults_domain_is_told_field_by_field(exchange: Exchange) -> None:
+    """EIP-5267: a wallet that asks the vault what it signs for gets the domain that signatures are checked under."""
+    fields = decode(
+        ["bytes1", "string", "string", "uint256", "address", "bytes32", "uint256[]"],
+        call(exchange, "eip712Domain()"),
+    )
+    chain_id = boa.env.evm.patch.chain_id
+    address = str(exchange.vault.address)
+    assert fields == (b"\x0f", "Evermark", "1", chain_id, address.lower(), bytes(32), ())
+    told = domain_separator(chain_id, bytes.fromhex(address[2:]))
+    assert call(exchange, "domain_separator()") == told
 
 
 def test_what_neither_knows_reverts(exchange: Exchange) -> None:
