@@ -116,6 +116,7 @@ class Sequencer:
         self, config: SequencerConfig, manifest: Manifest, core: Core, chain: ExchangeChain, clock: ChainClock
     ) -> None:
         self._config = config
+        self._processes = processes_for(config.signature_processes)
         self._manifest = manifest
         self._core = core
         self._clock = clock
@@ -155,7 +156,7 @@ class Sequencer:
             "reconciliation": asyncio.ensure_future(self._reconciliation.run()),
             "stop": asyncio.ensure_future(stop.wait()),
         }
-        if processes_for(self._config.signature_processes):
+        if self._processes:
             self._core.history.store.start_process()
         runner = create_runner(create_app(self._services()))
         try:
@@ -235,7 +236,7 @@ class Sequencer:
             status=self.status,
             missing=self.missing,
             publication=core.publication,
-            settings=GatewaySettings(signature_processes=processes_for(self._config.signature_processes)),
+            settings=GatewaySettings(signature_processes=self._processes),
         )
 
 

@@ -4,7 +4,6 @@
 of its own, and says when it is stored. It knows nothing of what the rows mean.
 """
 
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -15,9 +14,10 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from sequencer.frames import frame, outlive_signals, read_frame
+
 Rows = Sequence[tuple[str, Sequence[tuple[Any, ...]]]]  # for each statement the rows that it stores
 
-LENGTH_BYTES = 4  # in front of each frame
 ANSWER_S = 10.0  # a process that takes longer is stuck
 END_S = 5.0  # to end
 STORED = b"stored"
@@ -58,8 +58,8 @@ class RowWriter:
         """The rows are committed when it returns. Raises WriterLost."""
         try:
             self._socket.settimeout(ANSWER_S)
-            self._socket.sendall(_frame(_encoder.encode(rows)))
-            answer = _read_frame(self._answers)
+            self._socket.sendall(frame(_encoder.encode(rows)))
+            answer = read_frame(self._answers)
         except (OSError, OverflowError) as error:
             raise WriterLost(f"history process {self.pid}: {error!r}") from None
         if answer != STORED:
@@ -92,26 +92,25 @@ def tune(connection: sqlite3.Connection) -> None:
 
 def serve(connection: sqlite3.Connection, batches: BinaryIO, answers: BinaryIO) -> None:
     """Store until the other side closes its end."""
-    while frame := _read_frame(batches):
-        answers.write(_frame(_store(connection, frame)))
+    while batch := read_frame(batches):
+        answers.write(frame(_store(connection, batch)))
         answers.flush()
 
 
 def main() -> None:
-    """The process ends with the one that it writes for, not with signals to both of them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """The process."""
+    outlive_signals()
     connection = sqlite3.connect(sys.argv[1], isolation_level=None)
     tune(connection)
     with socket.socket(fileno=0) as both:
         serve(connection, both.makefile("rb"), both.makefile("wb"))
 
 
-def _store(connection: sqlite3.Connection, frame: bytes) -> bytes:
+def _store(connection: sqlite3.Connection, batch: bytes) -> bytes:
     try:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for statement, rows in _rows.decode(frame):
+            for statement, rows in _rows.decode(batch):
                 connection.executemany(statement, rows)
         except BaseException:
             connection.execute("ROLLBACK")
@@ -120,15 +119,6 @@ def _store(connection: sqlite3.Connection, frame: bytes) -> bytes:
     except sqlite3.Error as error:
         return str(error).encode() or b"failed"
     return STORED
-
-
-def _frame(body: bytes) -> bytes:
-    return len(body).to_bytes(LENGTH_BYTES, "big") + body
-
-
-def _read_frame(stream: BinaryIO) -> bytes:
-    """Empty at the end."""
-    return stream.read(int.from_bytes(stream.read(LENGTH_BYTES), "big"))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 answers leave on its standard output. It knows no state of the exchange, only which orders the history has answered before.
 """
 
-import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
@@ -25,8 +24,7 @@ from evermark.protocol.signing import (
     struct_hash,
 )
 from sequencer.first_answers import first_answers
-
-LENGTH_BYTES = 4  # in front of each frame
+from sequencer.frames import frame, outlive_signals, read_frame
 
 Lookup = Callable[[Sequence[bytes]], dict[bytes, bytes]]
 
@@ -99,7 +97,7 @@ def _signer(signed: bytes, signature: bytes) -> bytes | None:
 
 def encode_questions(questions: Sequence[Question]) -> bytes:
     """A frame."""
-    return _frame(_encoder.encode(questions))
+    return frame(_encoder.encode(questions))
 
 
 def decode_outcomes(body: bytes) -> list[Outcome]:
@@ -107,22 +105,16 @@ def decode_outcomes(body: bytes) -> list[Outcome]:
     return _outcomes.decode(body)
 
 
-def _frame(body: bytes) -> bytes:
-    return len(body).to_bytes(LENGTH_BYTES, "big") + body
-
-
 def serve(questions: BinaryIO, outcomes: BinaryIO, lookup: Lookup) -> None:
     """Answer until the gateway closes its end."""
-    while length := questions.read(LENGTH_BYTES):
-        asked = _questions.decode(questions.read(int.from_bytes(length, "big")))
-        outcomes.write(_frame(_encoder.encode(check(asked, lookup))))
+    while asked := read_frame(questions):
+        outcomes.write(frame(_encoder.encode(check(_questions.decode(asked), lookup))))
         outcomes.flush()
 
 
 def main() -> None:
-    """The process ends with the gateway, not with signals to both of them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """The process."""
+    outlive_signals()
     reader = sqlite3.connect(f"file:{Path(sys.argv[1])}?mode=ro", uri=True)
     serve(sys.stdin.buffer, sys.stdout.buffer, lambda hashes: first_answers(reader, hashes))
 

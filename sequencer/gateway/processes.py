@@ -6,13 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sequencer.gateway.checking import (
-    LENGTH_BYTES,
-    Outcome,
-    Question,
-    decode_outcomes,
-    encode_questions,
-)
+from sequencer.frames import LENGTH_BYTES
+from sequencer.gateway.checking import Outcome, Question, decode_outcomes, encode_questions
 
 END_S = 5.0  # a process that takes longer to end is stuck
 ANSWER_S = 10.0  # and one that takes longer for a frame, which is a few milliseconds of work
