@@ -146,9 +146,8 @@ async def measure(load: Load, server: Server, seconds: int) -> dict[str, Any]:
     capacity = await load.full(signed_messages(CAPACITY_ORDERS), 8)
     normal = max(1.0, capacity / NORMAL_SHARE)
     phases = ((normal, BEFORE_S), (normal * BURST, seconds), (normal, AFTER_S))
-    burst = Burst(
-        load, server
-    )  # reads from now on: a busy machine signs for longer than a silent client stays connected
+    # It reads from now on: a busy machine signs for longer than a silent client stays connected.
+    burst = Burst(load, server)
     messages, first = [], CAPACITY_ORDERS
     for per_second, length_s in phases:
         count = int(per_second * length_s * ACCOUNTS / (ACCOUNTS - LEAVING))

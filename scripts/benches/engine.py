@@ -51,6 +51,7 @@ def run_engine(flow: Flow, journal: Journal) -> dict[str, object]:
             stamp_ms = journal.stamp_ms()
     elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     check_invariants(state)
+    reached = state_hash(state)
     result = {
         "compiled": sequencer.engine.apply.__file__.endswith(".so"),
         "commands": COMMANDS,
@@ -58,9 +59,9 @@ def run_engine(flow: Flow, journal: Journal) -> dict[str, object]:
         "commands_per_s": round(COMMANDS / cpu),
         "commands_per_elapsed_s": round(COMMANDS / elapsed),
         "batches": state.sealed_batch,
-        "state_hash": state_hash(state).hex(),
+        "state_hash": reached.hex(),
     }
-    return result | look_at(commands, twin, state_hash(state))
+    return result | look_at(commands, twin, reached)
 
 
 def look_at(commands: list[object], journal: Journal, expected_hash: bytes) -> dict[str, object]:

@@ -97,9 +97,8 @@ def apply(
 
 
 def _do(ctx: Context, command: AnyCommand) -> None:
-    if isinstance(
-        command, PlaceOrder
-    ):  # most of all commands; calling it by its name costs less than looking for it
+    if isinstance(command, PlaceOrder):
+        # Most commands are orders; calling the verb by its name costs less than looking for it.
         seal_overdue(ctx)
         place_order(ctx, command)
     elif isinstance(command, AS_THE_CHAIN):

@@ -115,9 +115,7 @@ class RestingOrder(BookOrder):
         self.twap_sent = 0
         self.builder = 0  # account of the order's builder, 0: none
         self.builder_fee_ppm = order.max_builder_fee_ppm  # charged as signed
-        self.basket_place = (
-            0  # where it stands among the orders that expire in the same minute, while it waits
-        )
+        self.basket_place = 0  # among the orders that expire in the same minute, while it waits
         self.fee_reserve = 0  # quote units held back for fees while it rests
 
     @property

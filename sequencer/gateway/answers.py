@@ -40,9 +40,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         return cls(first, ENGINE_STATUS if first.startswith(ERROR_START) else 200)
 
 
-Reply = Callable[
-    [Answer | BaseException], None
-]  # takes the answer, or what is raised in its place; raises nothing
+# Takes the answer, or what is raised in its place; raises nothing.
+Reply = Callable[[Answer | BaseException], None]
 
 
 async def submit(services: Services, command: AnyCommand) -> list[Event]:

@@ -40,8 +40,8 @@ from sequencer.gateway.wire import (
 
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,77})\Z", re.ASCII)
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_MATCHING = re.compile(r"`str` matching regex (.*)")
-_OF_FORM = "Expected text of the form"
+_PATTERN = re.compile(r"`str` matching regex (.*)")
+_IN_WORDS = {repr(pattern): words for pattern, words in IN_WORDS.items()}  # as msgspec quotes it
 _SIDES = {text: Side(at) for at, text in enumerate(SIDE_TEXT)}
 _TIMES_IN_FORCE = {text: TimeInForce(at) for at, text in enumerate(TIME_IN_FORCE_TEXT)}
 _TRIGGERS = {text: Trigger(at) for at, text in enumerate(TRIGGER_TEXT)}
@@ -102,7 +102,6 @@ def _read_head(raw: bytes | str) -> _Head | None:
 def _invalid(text: str) -> Reject:
     """msgspec's sentence -> a Reject; the sentence names the place as "... - at `$.order.size`"."""
     message, _, place = text.partition(" - at `")
-    message = _MATCHING.sub(_in_words, message)
     named = re.search(r"field `([^`]*)`", message)
     path = place.rstrip("`").removeprefix("$").lstrip(".")
     field = ".".join(part for part in (path, named[1] if named else "") if part)[:100]
@@ -110,7 +109,7 @@ def _invalid(text: str) -> Reject:
     if "unknown field" in message:
         code = RejectCode.UNKNOWN_FIELD
     elif (
-        message.startswith(_OF_FORM)
+        " matching regex" in message
         or "out of range" in message
         or "Invalid" in message
         or " of length" in message
@@ -118,14 +117,12 @@ def _invalid(text: str) -> Reject:
         code = RejectCode.OUT_OF_RANGE
     elif message.startswith("Expected"):
         code = RejectCode.WRONG_TYPE
-    return Reject(code=code, message=f"body: {message[:300]}", field=field)
+    return Reject(code=code, message=f"body: {_PATTERN.sub(_in_words, message)[:300]}", field=field)
 
 
 def _in_words(found: re.Match[str]) -> str:
     """`` `str` matching regex '...' `` -> what a person reads."""
-    return "text of the form: " + next(
-        (words for pattern, words in IN_WORDS.items() if repr(pattern) == found[1]), found[1]
-    )
+    return f"text of the form: {_IN_WORDS.get(found[1], found[1])}"
 
 
 def whole(value: Whole, bits: int, field: str) -> int:

@@ -21,7 +21,7 @@ from sequencer.gateway.limits import Limiter
 from sequencer.gateway.refusal import Refusal, engine_refusal, refuse
 from sequencer.gateway.services import Services
 from sequencer.gateway.signers import Signers
-from sequencer.gateway.verify import settle
+from sequencer.gateway.verify import resolve
 
 SEQUENCE_AHEAD_S = 86_400  # a slot's sequence is milliseconds of at most a day ahead, so that it stays usable
 
@@ -298,5 +298,5 @@ class _PlacingBatch:
 
 async def _replied(place: Callable[[Reply], None]) -> Answer:
     done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    place(partial(settle, done))
+    place(partial(resolve, done))
     return await done

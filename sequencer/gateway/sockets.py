@@ -19,7 +19,7 @@ from sequencer.gateway.metrics import GatewayMetrics
 from sequencer.gateway.reads import Reads
 from sequencer.gateway.refusal import Refusal, internal_error, refuse
 from sequencer.gateway.services import GatewaySettings, Services
-from sequencer.gateway.verify import settle
+from sequencer.gateway.verify import resolve
 
 CLOSE_GRACE_S = 2.0  # for a slow client to read why; then the connection is cut
 REQUESTS_AT_ONCE = 256  # signed requests of one connection under way; more of them wait to be read
@@ -71,7 +71,7 @@ class Connection:
         """One request less is under way."""
         self.unanswered -= 1
         if self._room is not None:
-            settle(self._room, None)
+            resolve(self._room, None)
             self._room = None
 
     async def write(self) -> None:

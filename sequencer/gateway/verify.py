@@ -25,7 +25,7 @@ from evermark.protocol.signing import (
     recover,
     struct_hash,
 )
-from sequencer.gateway.checking import Lookup, Outcome, Question, Recovered, RecoveredOrders, check
+from sequencer.gateway.checking import Lookup, Outcome, Question, Recovered, check
 from sequencer.gateway.processes import CheckingProcess, ProcessLost
 from sequencer.gateway.refusal import Refusal, refuse
 
@@ -43,7 +43,7 @@ log = structlog.get_logger("gateway")
 Answered = Callable[[Any], object]
 
 
-def settle(done: "asyncio.Future[Any]", outcome: Any) -> None:
+def resolve(done: "asyncio.Future[Any]", outcome: Any) -> None:
     """Answer whoever still waits for a future, with a value or an exception."""
     if done.done():
         return
@@ -121,14 +121,7 @@ class SignatureThreads:
             question = Question(separator, signed, (message,))
         else:
             question = Question(separator, signed, hashed=struct_hash(message))
-        return await self._answer_to(question, account, urgent)  # type: ignore[no-any-return]
-
-    async def recover_orders(
-        self, orders: Sequence[Order], separator: bytes, signature: Signature, account: int
-    ) -> RecoveredOrders:
-        """The signer of an order batch, in its turn among the questions. Raises Refusal (OVERLOADED)."""
-        question = Question(separator, signature.to_bytes(), tuple(orders), True)
-        return await self._answer_to(question, account, False)  # type: ignore[no-any-return]
+        return await self.answer_to(question, account, urgent)  # type: ignore[no-any-return]
 
     @property
     def overload(self) -> Refusal | None:
@@ -144,13 +137,14 @@ class SignatureThreads:
             retry_after_ms=RETRY_AFTER_MS,
         )
 
-    async def _answer_to(self, question: Question, account: int, urgent: bool) -> Any:
+    async def answer_to(self, question: Question, account: int, urgent: bool = False) -> Any:
+        """An Outcome of the question's kind, in its turn. Raises Refusal (OVERLOADED)."""
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._ask(_Job(question, account, partial(settle, done)), urgent)
+        self._ask(_Job(question, account, partial(resolve, done)), urgent)
         return await done
 
     def ask(self, question: Question, account: int, answered: Answered) -> None:
-        """Have `answered` called in the question's turn; what `recover` does, without a task that waits.
+        """Have `answered` called in the question's turn; what `answer_to` does, without a task that waits.
 
         Raises Refusal (OVERLOADED), and then `answered` is not called."""
         # By the loop, as it wakes the tasks that wait for theirs: called at once, an order would overtake an earlier cancel.

@@ -12,19 +12,23 @@ from evermark.protocol.merkle import MAX_BATCH_ORDERS
 
 NO_ADDRESS_TEXT = "0x" + "00" * 20
 # \A and \Z, because $ would let a trailing line feed pass.
-_PATTERNS = {
-    "address": (r"\A0x[0-9a-fA-F]{40}\Z", "0x and 40 hex digits"),
-    "hash": (r"\A0x[0-9a-fA-F]{64}\Z", "0x and 64 hex digits"),
-    "signature": (r"\A0x[0-9a-fA-F]{130}\Z", "0x and 130 hex digits"),
-    "symbol": (r"\A[A-Z0-9-]{1,32}\Z", "1 to 32 capital letters, digits or hyphens"),
-    "client_id": (r"\A[A-Za-z0-9_.:-]{0,64}\Z", "at most 64 letters, digits or characters of _.:-"),
+_ADDRESS = r"\A0x[0-9a-fA-F]{40}\Z"
+_HASH = r"\A0x[0-9a-fA-F]{64}\Z"
+_SIGNATURE = r"\A0x[0-9a-fA-F]{130}\Z"
+_SYMBOL = r"\A[A-Z0-9-]{1,32}\Z"
+_CLIENT_ID = r"\A[A-Za-z0-9_.:-]{0,64}\Z"
+IN_WORDS = {  # what a refusal says in place of a pattern
+    _ADDRESS: "0x and 40 hex digits",
+    _HASH: "0x and 64 hex digits",
+    _SIGNATURE: "0x and 130 hex digits",
+    _SYMBOL: "1 to 32 capital letters, digits or hyphens",
+    _CLIENT_ID: "at most 64 letters, digits or characters of _.:-",
 }
-IN_WORDS = dict(_PATTERNS.values())  # what a refusal says in place of a pattern
-Address = Annotated[str, msgspec.Meta(pattern=_PATTERNS["address"][0])]
-Hash = Annotated[str, msgspec.Meta(pattern=_PATTERNS["hash"][0])]
-SignatureText = Annotated[str, msgspec.Meta(pattern=_PATTERNS["signature"][0])]
-Symbol = Annotated[str, msgspec.Meta(pattern=_PATTERNS["symbol"][0])]
-ClientId = Annotated[str, msgspec.Meta(pattern=_PATTERNS["client_id"][0])]
+Address = Annotated[str, msgspec.Meta(pattern=_ADDRESS)]
+Hash = Annotated[str, msgspec.Meta(pattern=_HASH)]
+SignatureText = Annotated[str, msgspec.Meta(pattern=_SIGNATURE)]
+Symbol = Annotated[str, msgspec.Meta(pattern=_SYMBOL)]
+ClientId = Annotated[str, msgspec.Meta(pattern=_CLIENT_ID)]
 Whole = int | str  # an unsigned integer, or the same as a decimal string
 MAX_LIST = 64  # prices or rates in a report: at most the number of markets
 

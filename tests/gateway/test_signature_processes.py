@@ -13,6 +13,7 @@ from evermark.protocol.merkle import merkle_root
 from evermark.protocol.orders import OrderBatch, Signature
 from evermark.protocol.signing import digest, domain_separator, struct_hash
 from sequencer.gateway import processes
+from sequencer.gateway.checking import Question
 from sequencer.gateway.services import GatewaySettings
 from sequencer.gateway.verify import CHUNK, SignatureThreads
 
@@ -50,6 +51,7 @@ async def test_a_process_answers_as_a_thread_does(
     await world.core.history.store.read(lambda connection: None)  # what was counted is stored
     cancel, batch = world.cancel(MAKER), [new, foreign]
     root = merkle_root([struct_hash(order) for order in batch])
+    signed_root = TAKER.sign(digest(SEPARATOR, OrderBatch(root=root)))
     answers = []
     for one in checkers:
         asked = [
@@ -58,7 +60,7 @@ async def test_a_process_answers_as_a_thread_does(
             one.recover(foreign, SEPARATOR, STRANGER.sign(digest(SEPARATOR, foreign)), 3),
             one.recover(new, SEPARATOR, NOBODYS, 3),
             one.recover(cancel, SEPARATOR, MAKER.sign(digest(SEPARATOR, cancel)), 3, urgent=True),
-            one.recover_orders(batch, SEPARATOR, TAKER.sign(digest(SEPARATOR, OrderBatch(root=root))), 3),
+            one.answer_to(Question(SEPARATOR, signed_root.to_bytes(), tuple(batch), True), 3),
         ]
         answers.append(await asyncio.gather(*asked))
     by_thread, by_process = answers
