@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from _mutants import Mutant, apply, mutants_of
+from _report import commit, tell
 from _survivors import newest, to_try_again, told
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -338,11 +339,7 @@ def main() -> int:
     if given.survivors:
         print("\n".join(told(rows)))
         return 0
-    at = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"],
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
+    at = commit()
     done, end = {row["name"] for row in rows}, time.monotonic() + 60 * (given.minutes or 10**9)
     groups = given.group or list(GROUPS)
     samples = {group: sample(group, given.sample, given.seed) for group in groups}
@@ -357,10 +354,7 @@ def main() -> int:
                 continue
             row = judge(group, samples[group][index]) | {"commit": at, "seed": given.seed}
             rows.append(row)
-            print(json.dumps(row), flush=True)
-            if given.results:
-                with given.results.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+            tell(row, given.results)
     print(json.dumps(summary(rows), indent=1))
     return 0
 
