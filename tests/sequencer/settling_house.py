@@ -200,6 +200,26 @@ class ChainModel:
         return Receipt(1, 1)
 
 
+def nothing_is_mined(chain: ChainModel) -> "list[asyncio.Future[Receipt]]":
+    """From now on batches wait in the pool until `mine`."""
+    waiting: list[asyncio.Future[Receipt]] = []
+    settle = chain.start_settle
+
+    async def start_settle(batch: bytes) -> "asyncio.Future[Receipt]":
+        await settle(batch)
+        waiting.append(asyncio.get_running_loop().create_future())
+        return waiting[-1]
+
+    chain.start_settle = start_settle  # type: ignore[method-assign]
+    return waiting
+
+
+def mine(waiting: "list[asyncio.Future[Receipt]]") -> None:
+    """All of them at once."""
+    for sent in waiting:
+        sent.set_result(Receipt(1, 1))
+
+
 async def trade(core: Core, world: World, rounds: int) -> None:
     """Rounds with a trade each: every one seals a batch. Every third lets one market abstain."""
     for number in range(rounds):

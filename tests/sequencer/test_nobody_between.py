@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from sequencer_world import START_S, World
-from settling_house import ChainModel, House, eventually, trade
+from settling_house import ChainModel, House, eventually, mine, nothing_is_mined, trade
 
 from sequencer.engine.commands import FundingHour
-from sequencer.settlement.chain import HOUR_OVERDUE_S, SHORTEST_DUE_S, ExchangeChain, Receipt
+from sequencer.settlement.chain import HOUR_OVERDUE_S, SHORTEST_DUE_S, ExchangeChain
 from sequencer.settlement.errors import Unreachable
 
 HOUR_S = 3_600
@@ -32,7 +32,7 @@ async def test_what_is_behind_a_late_funding_hour_waits_for_it(
         hour = world.now_s // HOUR_S - 1
         await house.core.pipeline.submit(FundingHour(reports=world.funding_reports(hour)))
         await trade(house.core, world, 3)
-        waiting = _nothing_is_mined(chain)
+        waiting = nothing_is_mined(chain)
         sealed = [
             house.core.backlog.sealed(number) for number in range(1, house.core.backlog.last_sealed + 1)
         ]
@@ -42,13 +42,13 @@ async def test_what_is_behind_a_late_funding_hour_waits_for_it(
         first = len(sealed) if together else with_hour - 1
         await eventually(lambda: len(waiting) == first)
         assert (hour in chain.hours) == together, "an hour is not posted before its batch may be sent"
-        _mine(waiting)
+        mine(waiting)
         assert await stepping
         if not together:
             del waiting[:]
             stepping = asyncio.ensure_future(house.line.step())
             await eventually(lambda: len(waiting) == 1)
-            _mine(waiting)
+            mine(waiting)
             assert await stepping
             assert len(chain.settled) == with_hour, "alone"
 
@@ -128,22 +128,3 @@ class _Contracts:
 
     async def funding_posted_at(self, hour: int) -> int:
         return (hour + 1) * HOUR_S + 5 if hour in self.posted else 0
-
-
-def _nothing_is_mined(chain: ChainModel) -> "list[asyncio.Future[Receipt]]":
-    """From now on batches wait in the pool until `_mine`."""
-    waiting: list[asyncio.Future[Receipt]] = []
-    settle = chain.start_settle
-
-    async def start_settle(batch: bytes) -> "asyncio.Future[Receipt]":
-        await settle(batch)
-        waiting.append(asyncio.get_running_loop().create_future())
-        return waiting[-1]
-
-    chain.start_settle = start_settle  # type: ignore[method-assign]
-    return waiting
-
-
-def _mine(waiting: "list[asyncio.Future[Receipt]]") -> None:
-    for sent in waiting:
-        sent.set_result(Receipt(1, 1))

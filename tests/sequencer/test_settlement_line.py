@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from eth_hash.auto import keccak
 from sequencer_world import World
-from settling_house import ChainModel, Died, House, eventually
+from settling_house import ChainModel, Died, House, eventually, mine, nothing_is_mined
 
-from sequencer.settlement.chain import Receipt
 from sequencer.settlement.errors import Ended, Refused
 
 
@@ -107,15 +106,7 @@ async def test_batches_are_under_way_together_unless_a_strangers_may_come_betwee
     """Nothing is mined yet, and those behind the first are sent, each after its rounds; near an overdue entry one goes at a
     time."""
     chain.overdue_in_s = overdue_in_s
-    waiting: list[asyncio.Future[Receipt]] = []
-    settle = chain.start_settle
-
-    async def start_settle(batch: bytes) -> "asyncio.Future[Receipt]":
-        await settle(batch)
-        waiting.append(asyncio.get_running_loop().create_future())
-        return waiting[-1]
-
-    chain.start_settle = start_settle  # type: ignore[method-assign]
+    waiting = nothing_is_mined(chain)
     async with House(tmp_path, world, chain) as house:
         await house.fund_and_trade(4)
         last = house.core.backlog.last_sealed
@@ -123,8 +114,7 @@ async def test_batches_are_under_way_together_unless_a_strangers_may_come_betwee
         await eventually(lambda: len(waiting) == (last if together else 1))
         assert not stepping.done()
         assert house.core.backlog.last_confirmed == 0
-        for sent in waiting:
-            sent.set_result(Receipt(1, 1))
+        mine(waiting)
         assert await stepping
         assert chain.posted == sorted(chain.posted)
         assert len(chain.settled) == (last if together else 1)
