@@ -35,7 +35,8 @@ class BatchVerbs(ConditionalVerbs):
 
     async def place_many(self, orders: Sequence[NewOrder]) -> list[OrderStatus | Refused]:
         """Sign and send up to 64 orders at once, with an agent's key; for each, in order, what it became or why it was
-        refused. Raises Refused when the signature is, OutOfRange before anything is signed, ValueError for an owner's key: a root shows nothing of what is signed.
+        refused. Raises Refused when the signature is, OutOfRange before anything is signed, ValueError for an owner's key:
+        a root shows nothing of what is signed.
         """
         if self.signer.address == self.owner:
             raise ValueError(

@@ -59,7 +59,10 @@ class Domain:
         self._separator = domain_separator(info.chain_id, parse_address(info.vault))
 
     def batch_body(self, orders: Sequence[Order], signer: Signer) -> dict[str, Any]:
-        """{"orders": [fields], "signature", "chain_id"}: one signature of the `OrderBatch` over all of them. Raises OutOfRange."""
+        """{"orders": [fields], "signature", "chain_id"}: one signature of the `OrderBatch` over all of them.
+
+        Raises OutOfRange.
+        """
         for order in orders:
             check_ranges(order)
         root, _ = merkle_paths([struct_hash(order) for order in orders])
