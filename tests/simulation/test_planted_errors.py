@@ -9,7 +9,6 @@ from naive_governance import Governance
 
 from evermark.protocol.oracle import MAX_BATCH_AGE_S
 from evermark.protocol.units import BrokenInvariant
-from sequencer.constitutions import Constitutions
 from sequencer.core import Core
 from sequencer.history.store import HistoryGap
 from sequencer.opening import PRICES, Opening
@@ -18,7 +17,6 @@ from tests.simulation.chain import Blocks
 from tests.simulation.contracts import decode_outline
 from tests.simulation.exchange import Violated
 from tests.simulation.faults import Faults
-from tests.simulation.node import SimulatedChain
 from tests.simulation.run import simulate
 
 OPENING = "tests.simulation.process.Opening"
@@ -109,18 +107,6 @@ def crowded_pool(monkeypatch):
     monkeypatch.setattr("tests.simulation.exchange.Faults", lambda **given: Faults(**given, lost_answer=0.4))
 
 
-@pytest.mark.safety("E07", "sequencer")
-def test_a_void_batch_that_is_not_outbid_is_noticed(monkeypatch, crowded_pool):
-    """A reversal that does not wait until what was sent before is gone finds it on the chain later."""
-
-    async def leaves_it(self):
-        await self._ask()
-        return True
-
-    monkeypatch.setattr(SimulatedChain, "nothing_in_flight", leaves_it)
-    comes_to_light("", range(8, 12), 4)
-
-
 @pytest.mark.safety("E05", "sequencer")
 def test_what_follows_on_a_stuck_batch_and_is_not_outbid_is_noticed(monkeypatch, crowded_pool):
     """Somebody else's batch takes the place of the stuck one, and what follows settles on top of it."""
@@ -155,9 +141,3 @@ def test_a_listing_with_another_fee_is_noticed(monkeypatch, governed):
 
     monkeypatch.setattr(Governance, "on_ListMarket", dear)
     comes_to_light("market 4: parameters agree", range(2, 12), 3)
-
-
-def test_reports_of_a_market_that_is_not_confirmed_are_noticed(monkeypatch, governed, long_outages):
-    """Its listing may be void, and a round with its price could not be posted then."""
-    monkeypatch.setattr(Constitutions, "markets", property(lambda self: self._newest.markets))
-    comes_to_light("oracle: too many markets", range(4, 12), 4)
