@@ -128,7 +128,6 @@ class OrderDesk:
         elif (late := self._untimely(order)) is not None:
             reply(late)
         else:
-            self._under_way[order_hash] = [reply]
             command = PlaceOrder(
                 account=sent.account,
                 order=order,
@@ -138,7 +137,11 @@ class OrderDesk:
                 client_id=client_id,
                 path=path,
             )
-            self._services.submit(command, partial(self._applied, order_hash))
+            self._submit_order(command, reply)
+
+    def _submit_order(self, command: PlaceOrder, reply: Reply) -> None:
+        self._under_way[command.order_hash] = [reply]
+        self._services.submit(command, partial(self._applied, command.order_hash))
 
     async def _tell_again(self, order_hash: bytes, reply: Reply) -> None:
         """The first answer to an order that only the store remembers."""

@@ -109,7 +109,7 @@ class OrderRecord(Progress, kw_only=True, gc=False):
             reason=row[9],
             time_ms=row[10],
             journal_sequence=row[11],
-            order=_terms.decode(row[12]),
+            order=Order(**msgspec.structs.asdict(_terms.decode(row[12]))),
             first=row[13],
         )
 
