@@ -31,6 +31,7 @@ from sequencer.settlement.errors import Unreachable
 from sequencer.settlement.hours import PostedHours
 from sequencer.settlement.line import SettlementLine
 from sequencer.settlement.reconciliation import Reconciliation
+from sequencer.settlement.standstill import Standstill
 from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import check_witness
 from sequencer.snapshots import Snapshot, make_snapshot, recover
@@ -165,7 +166,8 @@ class Process:
             core.reports.funding_reports,
         )
         submit = core.pipeline.submit
-        self.line = SettlementLine(chain, core.backlog, submit, now_s, way_out)  # type: ignore[arg-type]
+        standstill = Standstill(core.pipeline)
+        self.line = SettlementLine(chain, core.backlog, submit, now_s, way_out, standstill)  # type: ignore[arg-type]
         self.reconciliation = Reconciliation(chain, core.pipeline, RECONCILE_S)
         self._threads = SignatureThreads(2, core.history.store.answered, 1_024)
         self.desk = self._make_desk(now_s)
