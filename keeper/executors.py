@@ -11,6 +11,7 @@ import stamina
 
 from evermark.client.errors import EvermarkError, Refused
 from evermark.protocol.markets import Market
+from evermark.protocol.ranges import beyond
 from evermark.protocol.signing import FundingReport, Liquidate, PriceReport, Signer, digest, domain_separator
 from evermark.status import RoleStatus
 from keeper.actions import Outcome
@@ -62,7 +63,10 @@ class ReportSender:
         return "0x" + self._signer.address.hex()
 
     async def send(self, report: Report, useful_s: float) -> Outcome:
-        """Sign and send; temporary failures are retried for `useful_s` wall seconds."""
+        """Sign and send; temporary failures are retried for `useful_s` wall seconds. What a field cannot hold is not signed."""
+        found = beyond(report)
+        if found is not None:
+            return Outcome(False, f"{describe(report)}: not signed: {found}", "OUT_OF_RANGE")
         signature = self._signer.sign(digest(self._domains.of(report), report))
         if self._shown is not None and isinstance(report, PriceReport):
             self._shown.add(report, signature)

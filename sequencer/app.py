@@ -46,6 +46,7 @@ from sequencer.settlement.errors import Ended, Unreachable
 from sequencer.settlement.hours import PostedHours
 from sequencer.settlement.line import SettlementLine
 from sequencer.settlement.reconciliation import Reconciliation
+from sequencer.settlement.standstill import Standstill
 from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import check_witness
 from sequencer.storage import StorageWatch, free_bytes
@@ -102,7 +103,7 @@ async def run_sequencer(config: SequencerConfig, started: Callable[[int], None] 
                     await _check_chain(core, chain)
                     sequencer = Sequencer(config, manifest, core, chain, clock)
                     outside.phase, outside.missing = "leader", sequencer.missing
-                    outside.release = sequencer.release
+                    outside.alarms, outside.release = sequencer.alarms, sequencer.release
                     await sequencer.run(stop, started)
             finally:
                 await core.close()
@@ -132,12 +133,14 @@ class Sequencer:
             core.bisection,
             core.reports.funding_reports,
         )
+        self._standstill = Standstill(core.pipeline)
         self._line = SettlementLine(
             chain,
             core.backlog,
             core.pipeline.submit,
             clock.now_s,
             way_out,
+            self._standstill,
             lambda: [(due, claim) for due, claim, _, _ in core.state.delayed_claims],
         )
         self._reconciliation = Reconciliation(chain, core.pipeline, config.reconcile_s)
@@ -205,12 +208,18 @@ class Sequencer:
             "commands_waiting": self._core.pipeline.waiting,
         }
 
+    def alarms(self) -> list[str]:
+        """What an operator has to look at while everything goes on."""
+        return [alarm for alarm in (self._standstill.alarm, self._reconciliation.alarm) if alarm]
+
     def missing(self) -> list[str]:
         """What readiness waits for. The journal is replayed before the gateway exists."""
         missing = []
         state = self._core.state
         if not self._line.reached:
             missing.append("chain")
+        if self._standstill.diverged:
+            missing.append("settlement")
         if not self._opening.has_prices:
             missing.append("prices since the start")
         elif state.stale_markets == len(state.markets):
@@ -220,7 +229,7 @@ class Sequencer:
     def _services(self) -> Services:
         manifest, core = self._manifest, self._core
         return Services(
-            submit=core.pipeline.submit,
+            submit=core.pipeline.submit_then,
             state=core.state,
             history=core.history,
             market_data=core.market_data,
@@ -259,10 +268,13 @@ class _Outside:
         self._port = port
         self.phase = "starting"
         self.missing: Callable[[], list[str]] = lambda: [self.phase]
+        self.alarms: Callable[[], list[str]] = list
         self.release: Release | None = None
 
     async def __aenter__(self) -> "_Outside":
-        app = create_outside(lambda: self.phase, lambda: self.missing(), lambda: self.release)
+        app = create_outside(
+            lambda: self.phase, lambda: self.missing(), lambda: self.release, lambda: self.alarms()
+        )
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         if self._port:

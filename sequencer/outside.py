@@ -31,12 +31,13 @@ def create_outside(
     phase: Callable[[], str],
     missing: Callable[[], list[str]],
     release: Callable[[], Release | None] = lambda: None,
+    alarms: Callable[[], list[str]] = list,
 ) -> web.Application:
     """An application with /health, /ready, /metrics and POST /accounts/{id}/release. `phase` says what the process does at the
-    moment, `release` gives what lets an account go, None while this process does not lead."""
+    moment, `release` gives what lets an account go, None while this process does not lead, `alarms` what an operator must see."""
 
     async def health(_: web.Request) -> web.Response:
-        return web.json_response({"status": "alive", "phase": phase()})
+        return web.json_response({"status": "alive", "phase": phase(), "alarms": alarms()})
 
     async def ready(_: web.Request) -> web.Response:
         lacking = missing()

@@ -25,6 +25,7 @@ from sequencer.journal import Head, Journal, JournalRefused, Record
 PAGE_RECORDS = 1_000  # some 700 KB
 INDEX = "index.json"
 FETCH_S = 30.0
+ATTEMPTS = 5
 MAX_PAGE_BYTES = 64 * 2**20
 
 
@@ -49,6 +50,10 @@ class Line(msgspec.Struct, frozen=True):
 _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 
 
+class PagesAway(JournalRefused):
+    """Nobody answers where pages should be, or there are none."""
+
+
 class PageSource(Protocol):
     """Where pages come from: a sequencer, a mirror, a directory."""
 
@@ -60,21 +65,26 @@ class PageSource(Protocol):
 class UrlPages:
     """A publication at an http, https or file address."""
 
-    def __init__(self, url: str) -> None:
-        """Raises JournalRefused for another kind of address."""
+    def __init__(self, url: str, told: Callable[[str], None] = lambda _: None) -> None:
+        """`told` hears one line when a page does not come at once. Raises JournalRefused for another kind of address."""
         if urlsplit(url).scheme not in ("http", "https", "file"):
             raise JournalRefused(f"journal: {url} is no http, https or file address")
         self._url = url.rstrip("/")
+        self._told = told
 
     def fetch(self, path: str) -> bytes:
         """The content at `path` below the address. Tries a few times."""
-        content = b""
+        content, place, tries = b"", f"{self._url}/{path}", 0
         try:
-            for attempt in stamina.retry_context(on=_worth_another_try, attempts=5):
-                with attempt, urlopen(f"{self._url}/{path}", timeout=FETCH_S) as answer:
+            for attempt in stamina.retry_context(on=_worth_another_try, attempts=ATTEMPTS):
+                tries = attempt.num
+                if tries == 2:
+                    self._told(f"{place} does not answer; asked again, {ATTEMPTS} times in all")
+                with attempt, urlopen(place, timeout=FETCH_S) as answer:
                     content = answer.read(MAX_PAGE_BYTES + 1)
         except OSError as error:
-            raise JournalRefused(f"journal: {self._url}/{path} does not read: {error}") from None
+            often = f", asked {tries} times" if tries > 1 else ""
+            raise PagesAway(f"journal: {place} does not read: {_reason(error)}{often}") from None
         if len(content) > MAX_PAGE_BYTES:
             raise JournalRefused(f"journal: {self._url}/{path} has more than {MAX_PAGE_BYTES} bytes")
         return content
@@ -85,6 +95,16 @@ def _worth_another_try(error: Exception) -> bool:
     if isinstance(error, HTTPError):
         return error.code in (429, 502, 503, 504)
     return isinstance(error, OSError) and not isinstance(getattr(error, "reason", None), FileNotFoundError)
+
+
+def _reason(error: OSError) -> str:
+    """In words, without the library's own."""
+    if isinstance(error, HTTPError):
+        return f"it answers {error.code} {error.reason}"
+    cause = getattr(error, "reason", None) or error
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    return (cause.strerror or str(cause)) if isinstance(cause, OSError) else str(cause)
 
 
 def page_path(number: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import boa
 
+from sequencer.garbage import without_collector
 from tests import fast_evm
 
 fast_evm.use()
@@ -26,8 +27,10 @@ def deployer(name: str, *mocks: Path) -> Any:
 
 @cache
 def compiled(path: Path) -> Any:
-    """A source file, by its absolute path. What the compiler left behind is taken out of the collector's rounds, which
-    would otherwise hold up every test that runs a sequencer in this process."""
-    contract = boa.load_partial(str(path))
+    """A source file, by its absolute path. The collector rests meanwhile, which saves a quarter of the time; what the
+    compiler left behind is taken out of its rounds, which would otherwise hold up every test that runs a sequencer here."""
+    with without_collector():
+        contract = boa.load_partial(str(path))
+        contract.compiler_data.bytecode  # noqa: B018 (compiled when it is asked for)
     gc.freeze()
     return contract

@@ -7,11 +7,10 @@ import typer
 from evermark.cli import chain, keystore, options, output, session
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import DEFAULT_RPC_URL
-from evermark.cli.units import format_scaled, format_usdc
+from evermark.cli.units import WEI_DECIMALS, checksum, format_scaled, format_usdc
 from evermark.cli.wallet import WalletChoice, dev_key, open_wallet, read_password
 from evermark.client import EvermarkClient, Refused
 
-WEI_DECIMALS = 18
 FAUCET_WEI = 10 * 10**18
 FAUCET_USDC = 10_000 * 10**6
 FAUCET_ACCOUNT = 0  # the development account whose ether the faucet gives away
@@ -38,7 +37,7 @@ def new(
     if as_json:
         output.print_json({"name": name, "address": address, "keystore": str(path)})
     else:
-        output.print_fields({"address": address, "keystore": str(path)})
+        output.print_fields({"address": checksum(address), "keystore": str(path)})
 
 
 @app.command("list")
@@ -51,7 +50,7 @@ def list_(as_json: options.AsJson = False) -> None:
     if as_json:
         output.print_json([{"name": name, "address": address} for name, address in found])
     elif found:
-        output.print_table("", ("<name", "<address"), found)
+        output.print_table("", ("<name", "<address"), [(name, checksum(address)) for name, address in found])
     else:
         output.say(
             f"no keystores in {keystore.default_directory()}; make one with `evermark account new NAME`"
@@ -86,7 +85,7 @@ async def _show(url: str, rpc_url: str, choice: WalletChoice, sub_account: int, 
         return
     output.print_fields(
         {
-            "address": address,
+            "address": checksum(address),
             "ether": format_scaled(wei, WEI_DECIMALS),
             "in the wallet": f"{format_usdc(units)} USDC",
             "collateral": f"{format_usdc(collateral)} USDC",
@@ -131,4 +130,6 @@ async def _fund(url: str, rpc_url: str, choice: WalletChoice, as_json: bool) -> 
     if as_json:
         output.print_json({"address": address, "wei": str(FAUCET_WEI), "wallet": FAUCET_USDC})
     else:
-        output.print_fields({"address": address, "received": "10 ether and 10,000.00 USDC, for tests only"})
+        output.print_fields(
+            {"address": checksum(address), "received": "10 ether and 10,000.00 USDC, for tests only"}
+        )

@@ -9,7 +9,7 @@ import typer
 
 from evermark.cli import options, output, session
 from evermark.cli.errors import CliError
-from evermark.cli.units import format_time, parse_usdc
+from evermark.cli.units import checksum, format_time, parse_usdc
 from evermark.cli.wallet import WalletChoice
 from evermark.client.models import AgentReceipt
 
@@ -71,4 +71,6 @@ def _tell(receipt: AgentReceipt, as_json: bool) -> None:
         output.print_json(msgspec.to_builtins(receipt))
         return
     until = f"{format_time(receipt.expiry)} UTC" if receipt.expiry else "revoked"
-    output.print_fields({"session key": receipt.agent, "account": str(receipt.account), "until": until})
+    output.print_fields(
+        {"session key": checksum(receipt.agent), "account": str(receipt.account), "until": until}
+    )

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from evermark.cli import output
+from evermark.cli.chain import quiet_retries
 from evermark.cli.errors import CliError
 
 Progress = Callable[[str, int, int], None]  # what is being done, done, in all
@@ -72,11 +74,12 @@ def download(journal_url: str, cache: Path, progress: Progress) -> tuple[Path, i
     """
     from sequencer.journal import JournalRefused, open_journal
     from sequencer.journal.copying import append_records
-    from sequencer.publication import UrlPages, read_index, read_published
+    from sequencer.publication import PagesAway, UrlPages, read_index, read_published
 
     path = cache / "journal.db"
     try:
-        source, journal = UrlPages(journal_url), open_journal(path)
+        quiet_retries()
+        source, journal = UrlPages(journal_url, output.say), open_journal(path)
         try:
             index, head = read_index(source), journal.head()
             if head.sequence and "0x" + journal.record(1).hash.hex() != index.genesis_hash:
@@ -88,7 +91,9 @@ def download(journal_url: str, cache: Path, progress: Progress) -> tuple[Path, i
         finally:
             journal.close()
     except JournalRefused as error:
-        raise CliError(str(error)) from None
+        silent = isinstance(error, PagesAway)
+        hint = "; start the exchange, or name another publication with --journal-url" if silent else ""
+        raise CliError(f"{error}{hint}") from None
     return path, head.sequence
 
 

@@ -34,6 +34,13 @@ async def call(url: str, method: str, *params: Any) -> Any:
     return answer["result"]
 
 
+def quiet_retries() -> None:
+    """Reads that are tried again say nothing of their own; how it ends is told in a line of the command's."""
+    from stamina.instrumentation import set_on_retry_hooks
+
+    set_on_retry_hooks(())
+
+
 async def result_or_none(url: str, method: str, *params: Any) -> Any:
     """Result of one JSON-RPC call, None when nobody answers or it is refused."""
     try:

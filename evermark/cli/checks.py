@@ -107,7 +107,11 @@ def verify(
     if as_json:
         output.print_json(report)
     else:
-        facts = {name: str(value) for name, value in report.items() if not isinstance(value, list | dict)}
+        facts = {
+            name: str(value)
+            for name, value in report.items()
+            if value != "" and not isinstance(value, list | dict)
+        }
         output.print_fields(facts)
         for invariant, holds in report["invariants"].items():
             print(f"{'holds ' if holds else 'BROKEN'}  {invariant}")

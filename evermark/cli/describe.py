@@ -2,7 +2,7 @@
 
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from evermark.cli.units import format_price, format_size, format_time, format_usdc
+from evermark.cli.units import checksum, format_price, format_size, format_time, format_usdc
 from evermark.client.models import AccountInfo, OrderStatus, Position
 from evermark.protocol.markets import Market
 
@@ -31,7 +31,9 @@ def describe_account(account: AccountInfo) -> dict[str, str]:
         "maintenance margin": account.maintenance_margin,
         "withdrawable": account.withdrawable,
     }
-    head = {"account": f"{account.account} (owner {account.owner}, sub-account {account.sub_account})"}
+    head = {
+        "account": f"{account.account} (owner {checksum(account.owner)}, sub-account {account.sub_account})"
+    }
     later = {
         f"withdrawal {one.claim}": f"{format_usdc(one.amount)} USDC, paid from {format_time(one.payable_at)} UTC on"
         for one in account.delayed_withdrawals

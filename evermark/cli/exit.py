@@ -11,7 +11,7 @@ import typer
 from evermark.cli import chain, options, output
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import DEFAULT_RPC_URL
-from evermark.cli.units import format_time, format_usdc, parse_usdc
+from evermark.cli.units import format_ether, format_time, format_usdc, parse_usdc
 from evermark.cli.wallet import DEVNET_CHAIN_ID, WalletChoice, open_key
 
 if TYPE_CHECKING:  # web3 takes a second to load, and `--help` needs none of it
@@ -24,6 +24,7 @@ Address = Annotated[str, typer.Option("--exit", help="Address of the Exit contra
 ManifestFile = Annotated[
     Path | None, typer.Option("--manifest", help="A manifest that names it, instead of --exit.")
 ]
+ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
 ALL_LOTS = 2**62 - 1  # as much as a position can be
 Result = TypeVar("Result")
 
@@ -38,6 +39,8 @@ def status(
     as_json: options.AsJson = False,
 ) -> None:
     """Whether the exchange can be frozen, is frozen, is counted; and what an owner can take."""
+    if owner and not ADDRESS.fullmatch(owner):
+        raise CliError(f"--owner: {owner!r} is no address")
 
     async def look(door: "ExitContracts") -> tuple["ExitStatus", int, int]:
         now = await door.status()
@@ -199,7 +202,7 @@ def bonds(
         return owed
 
     collected = _run_signed(rpc_url, _address(exit_address, manifest), choice, work)
-    output.print_fields({"collected": f"{collected} wei" if collected else "nothing is owed"})
+    output.print_fields({"collected": format_ether(collected) if collected else "nothing is owed"})
 
 
 @app.command()
@@ -271,7 +274,7 @@ def take(
         {
             "share": f"{format_usdc(taken['share'])} USDC",
             "deposits back": f"{format_usdc(taken['reclaimed'])} USDC",
-            "bonds back": f"{taken['bonds_wei']} wei",
+            "bonds back": format_ether(taken["bonds_wei"]),
         }
     )
 
@@ -300,7 +303,7 @@ def _address(exit_address: str, manifest: Path | None) -> str:
     if bool(exit_address) == (manifest is not None):
         raise CliError("exit: give --exit ADDRESS, or --manifest FILE")
     if manifest is None:
-        if not re.fullmatch(r"0x[0-9a-fA-F]{40}", exit_address):
+        if not ADDRESS.fullmatch(exit_address):
             raise CliError(f"--exit: {exit_address!r} is no address")
         return exit_address
     from evermark.chain import ManifestRefused, load_manifest
@@ -322,6 +325,7 @@ def _run(rpc_url: str, address: str, work: Callable[["ExitContracts"], Awaitable
     url = rpc_url or DEFAULT_RPC_URL
 
     async def whole() -> Result:
+        chain.quiet_retries()
         async with connect(url) as w3:
             return await work(await ExitContracts.open(w3, address))
 

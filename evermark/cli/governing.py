@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from evermark.cli import output
+from evermark.cli.chain import quiet_retries
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import DEFAULT_RPC_URL
 from evermark.cli.units import format_time
@@ -103,6 +104,7 @@ def run(
     key = open_key(choice) if choice is not None else None
 
     async def act() -> Result:
+        quiet_retries()
         async with connect(rpc_url or DEFAULT_RPC_URL) as w3:
             chain_id = await w3.eth.chain_id
             if choice is not None and choice.dev >= 0 and chain_id != DEVNET_CHAIN_ID:
@@ -116,5 +118,8 @@ def run(
         raise CliError(error.reason) from None
     except ManifestRefused as error:
         raise CliError(str(error)) from None
-    except (Web3Exception, *UNREACHABLE) as error:
-        raise CliError(f"{type(error).__name__}: {error}") from None
+    except UNREACHABLE:
+        url = rpc_url or DEFAULT_RPC_URL
+        raise CliError(f"no chain answers at {url}; name another with --rpc-url") from None
+    except Web3Exception as error:
+        raise CliError(f"govern: {error}") from None

@@ -14,6 +14,7 @@ from evermark.cli.errors import CliError
 
 app = typer.Typer(no_args_is_help=True, help="Back up, restore, check and publish a journal.")
 
+
 Place = Annotated[str, typer.Option("--journal", help="journal.db, or postgresql://...")]
 
 

@@ -58,6 +58,8 @@ app.command(rich_help_panel=PARTS)(services.actor)
 
 def main() -> None:
     """Run a command. What the person can act on is one line and exit code 1, a bug shows its trace."""
+    if sys.argv[1:2] in (["journal"], ["verify"]):  # what they use of the sequencer logs
+        output.logs_aside()
     try:
         app()
     except CliError as error:

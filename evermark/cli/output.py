@@ -1,6 +1,7 @@
 """What commands print: tables for people, one JSON value for scripts. Results go to stdout."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,18 @@ stderr = Console(stderr=True)
 def say(text: str) -> None:
     """One plain line for the person at the keyboard, on stderr."""
     stderr.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def logs_aside() -> None:
+    """What a command's parts log goes to stderr, and only warnings do: stdout is for its result."""
+    import logging
+
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
 
 
 def print_json(value: Any) -> None:

@@ -6,26 +6,12 @@ from typing import Any, TypeVar
 
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import DEFAULT_RPC_URL, DEFAULT_URL, unreachable
-from evermark.cli.units import format_usdc
+from evermark.cli.refusals import explain
 from evermark.cli.wallet import DEVNET_CHAIN_ID, WalletChoice, open_key
 from evermark.client import EvermarkClient, EvermarkError, Refused, Unreachable
 from evermark.client.reads import PublicReads
 
 Result = TypeVar("Result")
-# Details of a refusal that are amounts in quote units; the others are printed as they come.
-QUOTE_DETAILS = (
-    "required",
-    "available",
-    "requested",
-    "withdrawable",
-    "equity",
-    "maintenance_margin",
-    "notional",
-    "min_notional",
-    "max_fee",
-    "fee",
-    "amount",
-)
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
@@ -34,21 +20,6 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run(work)
     except EvermarkError as error:
         raise CliError(explain(error)) from None
-
-
-def explain(error: EvermarkError) -> str:
-    """One line for an error of the client."""
-    if isinstance(error, Refused):
-        numbers = ", ".join(_number(name, value) for name, value in error.details.items())
-        return f"{error.name}: {error.message}" + (f" ({numbers})" if numbers else "")
-    return str(error)
-
-
-def _number(name: str, value: int | str) -> str:
-    amount = str(value)
-    if name in QUOTE_DETAILS and amount.lstrip("-").isdigit():
-        return f"{name} {format_usdc(amount)} USDC"
-    return f"{name} {amount}"
 
 
 async def open_client(url: str, rpc_url: str, choice: WalletChoice, sub_account: int) -> EvermarkClient:

@@ -7,8 +7,9 @@ import typer
 
 from evermark.cli import conditional, options, output, session, special
 from evermark.cli.bank import await_payout, credit, token_balance
-from evermark.cli.describe import describe_account, describe_order, order_row, position_row
+from evermark.cli.describe import describe_account, order_row, position_row
 from evermark.cli.errors import CliError
+from evermark.cli.refusals import about
 from evermark.cli.units import (
     find_market,
     format_time,
@@ -19,6 +20,9 @@ from evermark.cli.units import (
     parse_usdc,
 )
 from evermark.cli.wallet import WalletChoice, dev_key
+from evermark.client import EvermarkClient
+from evermark.client.models import OrderStatus
+from evermark.protocol.markets import Market
 from evermark.protocol.units import PPM
 
 POSITION_COLUMNS = (
@@ -157,35 +161,37 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
 async def _order(url: str, choice: WalletChoice, sub_account: int, wanted: _Wanted, as_json: bool) -> None:
     async with await session.open_client(url, "", choice, sub_account) as client:
         market = find_market(wanted.market, (await client.exchange()).markets)
-        lots = parse_size(wanted.size, market)
-        if wanted.condition is not None:
-            price = parse_price(wanted.price, market) if wanted.price else None
-            answers = await conditional.place(
-                client, market, wanted.side, lots, wanted.condition, price, wanted.reduce_only, wanted.limit
-            )
-            conditional.show(answers, market, as_json)
-            return
-        if wanted.price:
-            answer = await client.place_limit(
-                market.symbol,
-                wanted.side,
-                size_lots=lots,
-                price_ticks=parse_price(wanted.price, market),
-                reduce_only=wanted.reduce_only,
-                **wanted.limit | wanted.special.options(market),
-            )
-        else:
-            answer = await client.place_market(
-                market.symbol,
-                wanted.side,
-                size_lots=lots,
-                slippage_ppm=wanted.slippage_ppm,
-                reduce_only=wanted.reduce_only,
-            )
-    if as_json:
-        output.print_json(msgspec.to_builtins(answer))
-    else:
-        output.print_fields(describe_order(answer, market))
+        with about(market):
+            answers = await _placed(client, market, wanted)
+    conditional.show(answers, market, as_json)
+
+
+async def _placed(client: EvermarkClient, market: Market, wanted: _Wanted) -> list[OrderStatus]:
+    """What was asked for: one order, or the two of a bracket."""
+    lots = parse_size(wanted.size, market)
+    price = parse_price(wanted.price, market) if wanted.price else None
+    if wanted.condition is not None:
+        return await conditional.place(
+            client, market, wanted.side, lots, wanted.condition, price, wanted.reduce_only, wanted.limit
+        )
+    if price is None:
+        answer = await client.place_market(
+            market.symbol,
+            wanted.side,
+            size_lots=lots,
+            slippage_ppm=wanted.slippage_ppm,
+            reduce_only=wanted.reduce_only,
+        )
+        return [answer]
+    answer = await client.place_limit(
+        market.symbol,
+        wanted.side,
+        size_lots=lots,
+        price_ticks=price,
+        reduce_only=wanted.reduce_only,
+        **wanted.limit | wanted.special.options(market),
+    )
+    return [answer]
 
 
 def cancel(

@@ -4,12 +4,15 @@ import re
 from datetime import UTC, datetime
 
 from evermark.cli.errors import CliError
+from evermark.protocol.keccak import keccak
 from evermark.protocol.markets import Market
 from evermark.protocol.units import MAX_COLLATERAL, MAX_PRICE_TICKS, MAX_SIZE_LOTS
 
 USDC_DECIMALS = 6
+WEI_DECIMALS = 18
 RATE_DECIMALS = 7  # one ppb is 1e-7 per cent
 MAX_DIGITS = 40  # no exact number here needs more
+_ADDRESS = re.compile("[0-9a-f]{40}")
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", re.ASCII)
 
 
@@ -36,7 +39,7 @@ def format_scaled(value: int, decimals: int, least: int = 0) -> str:
 
 def parse_usdc(text: str, what: str = "amount") -> int:
     """USDC as people write it -> quote units of 1e-6."""
-    return _within(parse_scaled(text, USDC_DECIMALS, what), MAX_COLLATERAL, USDC_DECIMALS, what)
+    return _within(parse_scaled(text, USDC_DECIMALS, what), MAX_COLLATERAL, USDC_DECIMALS, what, "USDC")
 
 
 def format_usdc(amount: int | str) -> str:
@@ -46,8 +49,8 @@ def format_usdc(amount: int | str) -> str:
 
 def parse_size(text: str, market: Market) -> int:
     """Base size -> lots of `market`."""
-    what = f"size in {market.base}"
-    return _within(parse_scaled(text, market.size_decimals, what), MAX_SIZE_LOTS, market.size_decimals, what)
+    what, decimals = f"size in {market.base}", market.size_decimals
+    return _within(parse_scaled(text, decimals, what), MAX_SIZE_LOTS, decimals, what, market.base)
 
 
 def format_size(lots: int, market: Market) -> str:
@@ -58,7 +61,7 @@ def format_size(lots: int, market: Market) -> str:
 def parse_price(text: str, market: Market) -> int:
     """Price in quote per base -> ticks of `market`."""
     what, decimals = f"price of {market.symbol}", market.price_decimals
-    return _within(parse_scaled(text, decimals, what), MAX_PRICE_TICKS, decimals, what)
+    return _within(parse_scaled(text, decimals, what), MAX_PRICE_TICKS, decimals, what, "USDC")
 
 
 def format_price(ticks: int, market: Market) -> str:
@@ -69,6 +72,11 @@ def format_price(ticks: int, market: Market) -> str:
 def format_rate(rate_ppb: int) -> str:
     """Hourly funding rate in ppb -> per cent text."""
     return format_scaled(rate_ppb, RATE_DECIMALS, least=4) + " %/h"
+
+
+def format_rate_ppm(rate_ppm: int) -> str:
+    """Parts per million -> per cent text."""
+    return format_scaled(rate_ppm, 4) + " %"
 
 
 def find_market(name: str, markets: tuple[Market, ...]) -> Market:
@@ -94,10 +102,27 @@ def format_time(time_s: int) -> str:
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _within(number: int, most: int, decimals: int, what: str) -> int:
+def format_ether(wei: int) -> str:
+    """Wei -> ether, exact."""
+    return format_scaled(wei, WEI_DECIMALS) + " ether"
+
+
+def checksum(address: str) -> str:
+    """An address with the capitals of EIP-55, by which a typing error shows; any other text as it is."""
+    digits = address.removeprefix("0x").lower()
+    if not _ADDRESS.fullmatch(digits):
+        return address
+    hashed = keccak(digits.encode()).hex()
+    return "0x" + "".join(
+        letter.upper() if int(nibble, 16) >= 8 else letter
+        for letter, nibble in zip(digits, hashed, strict=False)
+    )
+
+
+def _within(number: int, most: int, decimals: int, what: str, unit: str) -> int:
     """What an order or a request can say at all; whether the exchange takes it is the exchange's to judge."""
     if number == 0:
         raise CliError(f"{what}: must be above zero")
     if number > most:
-        raise CliError(f"{what}: at most {format_scaled(most, decimals)}")
+        raise CliError(f"{what}: at most {format_scaled(most, decimals)} {unit}")
     return number

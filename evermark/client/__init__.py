@@ -8,6 +8,7 @@ from evermark.client.errors import (
     NotFound,
     NotRepresentable,
     OutcomeUnknown,
+    OutOfRange,
     Refused,
     Unreachable,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "NewOrder",
     "NotFound",
     "NotRepresentable",
+    "OutOfRange",
     "OutcomeUnknown",
     "Refused",
     "Unreachable",

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from evermark.client.conditional import ConditionalVerbs
-from evermark.client.errors import Refused
+from evermark.client.errors import OutOfRange, Refused
 from evermark.client.models import OrderStatus
 from evermark.client.orders import side_of
 from evermark.client.units import Human, to_lots, to_ticks
@@ -35,7 +35,8 @@ class BatchVerbs(ConditionalVerbs):
 
     async def place_many(self, orders: Sequence[NewOrder]) -> list[OrderStatus | Refused]:
         """Sign and send up to 64 orders at once, with an agent's key; for each, in order, what it became or why it was
-        refused. Raises Refused when the signature is, ValueError for an owner's key: a root shows nothing of what is signed.
+        refused. Raises Refused when the signature is, OutOfRange before anything is signed, ValueError for an owner's key:
+        a root shows nothing of what is signed.
         """
         if self.signer.address == self.owner:
             raise ValueError(
@@ -46,19 +47,18 @@ class BatchVerbs(ConditionalVerbs):
         await self._hear_time()
         await self._know_slots()
         signed = [await self._numbered(order) for order in orders]
-        body = (await self._signing_domain()).batch_body(signed, self.signer)
         client_ids = [order.client_id for order in orders]
-        if any(client_ids):
-            body["client_ids"] = client_ids
-        held = [True] * len(
-            signed
-        )  # without an answer an order may rest; the next look at the open ones tells
+        # Without an answer an order may rest; the next look at the open ones tells.
+        held = [True] * len(signed)
         try:
+            body = (await self._signing_domain()).batch_body(signed, self.signer)
+            if any(client_ids):
+                body["client_ids"] = client_ids
             answer = await self._send("orders", "/v1/order-batches", body, True)
             found = [_outcome(one) for one in answer["orders"]]
             held = [isinstance(outcome, OrderStatus) and outcome.is_open for outcome in found]
             return found
-        except Refused:
+        except (OutOfRange, Refused):
             held = [False] * len(signed)
             raise
         finally:

@@ -4,6 +4,7 @@ from evermark.client.errors import Refused
 from evermark.client.models import OrderStatus
 from evermark.client.orders import OrderVerbs, side_of
 from evermark.client.session import given
+from evermark.client.signed import check_ranges
 from evermark.client.units import Human, to_lots, to_ticks
 from evermark.protocol.markets import Market
 from evermark.protocol.orders import Order, Side, TimeInForce, Trigger
@@ -129,10 +130,15 @@ class ConditionalVerbs(OrderVerbs):
         slots = (self._slots.take(), self._slots.take())
         answers: list[OrderStatus] = []
         try:
-            for slot, other, kind, ticks in zip(slots, reversed(slots), kinds, triggers, strict=True):
-                draft = await self._waiting(
+            drafts = [
+                await self._waiting(
                     terms, side, lots, kind, ticks, None, slippage_ppm, True, expires_in_s, 0, slot, other
                 )
+                for slot, other, kind, ticks in zip(slots, reversed(slots), kinds, triggers, strict=True)
+            ]
+            for draft in drafts:
+                check_ranges(draft)  # neither is sent without the other
+            for draft in drafts:
                 answers.append(await self.place_order(draft))
         except Refused:
             for placed in answers:

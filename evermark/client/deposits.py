@@ -17,6 +17,7 @@ from evermark.chain.manifest import CONTRACT_NAMES
 from evermark.chain.rpc import UNREACHABLE, connect
 from evermark.client.errors import ChainRefused
 from evermark.client.models import ExchangeInfo
+from evermark.client.units import from_quote_units
 
 
 async def deposit_on_chain(
@@ -37,7 +38,9 @@ async def deposit_on_chain(
             contracts = ExchangeContracts(w3, _manifest(info))
             return await contracts.deposit(TransactionSender(w3, private_key), amount, sub_account)
     except (TransactionReverted, TransactionTimeout, Web3Exception, *UNREACHABLE) as error:
-        raise ChainRefused(f"chain: deposit of {amount}: {error}") from error
+        raise ChainRefused(
+            f"chain: deposit of {from_quote_units(amount).normalize():f} USDC: {error}"
+        ) from error
 
 
 def _manifest(info: ExchangeInfo) -> Manifest:

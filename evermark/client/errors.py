@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from evermark.protocol.ranges import Beyond
+
 
 class EvermarkError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -47,6 +49,16 @@ class NotRepresentable(EvermarkError, ValueError):
     def __init__(self, name: str, message: str) -> None:
         self.name = name
         super().__init__(f"{name}: {message}")
+
+
+class OutOfRange(EvermarkError, ValueError):
+    """A raw integer does not fit the field that would be signed; nothing was signed or sent. `field` is its EIP-712 name, and it
+    holds from `least` to `most`.
+    """
+
+    def __init__(self, found: Beyond) -> None:
+        self.field, self.value, self.least, self.most = found.field, found.value, found.least, found.most
+        super().__init__(f"OUT_OF_RANGE: {found}")
 
 
 class Unreachable(EvermarkError):

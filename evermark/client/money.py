@@ -4,11 +4,14 @@ import asyncio
 
 import msgspec
 
+from evermark.client.errors import OutOfRange
 from evermark.client.models import AgentReceipt, TransferReceipt, WithdrawReceipt
 from evermark.client.session import SignedRequests, given
 from evermark.client.signed import parse_address
 from evermark.client.units import Human, to_quote_units
 from evermark.protocol.orders import ApproveAgent, Transfer, Withdraw
+from evermark.protocol.ranges import Beyond
+from evermark.protocol.units import MAX_COLLATERAL
 
 WITHDRAW_MAX_FEE = 1_000_000  # one USDC
 CREDIT_POLL_S = 0.2
@@ -59,7 +62,7 @@ class MoneyVerbs(SignedRequests):
     ) -> int:
         """Deposit USDC on-chain and wait until the exchange has credited it; the inbox entry's id.
 
-        Needs `rpc_url` and the owner's raw key. Raises ChainRefused; TimeoutError when mined and not
+        Needs `rpc_url` and the owner's raw key. Raises OutOfRange, ChainRefused; TimeoutError when mined and not
         credited in time.
         """
         if self.rpc_url is None or self._private_key is None:
@@ -67,6 +70,8 @@ class MoneyVerbs(SignedRequests):
         from evermark.client.deposits import deposit_on_chain  # web3 takes a second to load
 
         units = amount_units if amount_units is not None else to_quote_units(given(amount, "amount"))
+        if not 0 < units <= MAX_COLLATERAL:
+            raise OutOfRange(Beyond("amount", units, 1, MAX_COLLATERAL))
         before = await self.last_deposit()
         info = await self.exchange()
         entry = await deposit_on_chain(self.rpc_url, info, self._private_key, units, self.sub_account)

@@ -54,7 +54,7 @@ class OrderVerbs(MoneyVerbs):
         """Sign and send a limit order; the answer comes after it is durable and matched. A builder, whose account must exist,
         gets its fee beside the exchange's. An iceberg shows `display_size_lots` at a time.
 
-        Raises NotRepresentable (off tick, off lot), Refused, Unreachable.
+        Raises NotRepresentable (off tick, off lot), OutOfRange (raw integers), Refused, Unreachable.
         """
         terms = await self.market(market)
         lots = size_lots if size_lots is not None else to_lots(terms, given(size, "size"))

@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 
+from evermark.client.errors import OutOfRange
 from evermark.client.models import ExchangeInfo
 from evermark.protocol.merkle import merkle_paths
 from evermark.protocol.orders import ApproveAgent, Cancel, Order, OrderBatch, Transfer, Withdraw
+from evermark.protocol.ranges import beyond
 from evermark.protocol.signing import TYPES, Signer, digest, domain_separator, order_values, struct_hash
 
 Signable = Order | Cancel | Withdraw | Transfer | ApproveAgent
@@ -31,13 +33,21 @@ def parse_address(text: str) -> bytes:
     return raw
 
 
+def check_ranges(message: Signable) -> None:
+    """Raises OutOfRange when a field cannot hold its value, TypeError when it is no integer or no address at all."""
+    found = beyond(message)
+    if found is not None:
+        raise OutOfRange(found)
+
+
 def hex_text(raw: bytes) -> str:
     """Bytes -> 0x-hex in lower case."""
     return "0x" + raw.hex()
 
 
 def order_hash(order: Order) -> str:
-    """The hash by which the exchange knows an order: its EIP-712 struct hash, 0x-hex."""
+    """The hash by which the exchange knows an order: its EIP-712 struct hash, 0x-hex. Raises OutOfRange."""
+    check_ranges(order)
     return hex_text(struct_hash(order))
 
 
@@ -49,7 +59,12 @@ class Domain:
         self._separator = domain_separator(info.chain_id, parse_address(info.vault))
 
     def batch_body(self, orders: Sequence[Order], signer: Signer) -> dict[str, Any]:
-        """{"orders": [fields], "signature", "chain_id"}: one signature of the `OrderBatch` over all of them."""
+        """{"orders": [fields], "signature", "chain_id"}: one signature of the `OrderBatch` over all of them.
+
+        Raises OutOfRange.
+        """
+        for order in orders:
+            check_ranges(order)
         root, _ = merkle_paths([struct_hash(order) for order in orders])
         signature = signer.sign(digest(self._separator, OrderBatch(root=root)))
         return {
@@ -59,7 +74,8 @@ class Domain:
         }
 
     def body(self, message: Signable, signer: Signer) -> dict[str, Any]:
-        """{"order" | "cancel" | "withdraw" | "transfer" | "approval": fields, "signature", "chain_id"}."""
+        """{"order" | "cancel" | "withdraw" | "transfer" | "approval": fields, "signature", "chain_id"}. Raises OutOfRange."""
+        check_ranges(message)
         signature = signer.sign(digest(self._separator, message))
         return {
             BODY_NAME[type(message).__name__]: message_json(message),

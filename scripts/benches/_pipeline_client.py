@@ -33,6 +33,7 @@ SOCKETS = 8
 WINDOW = 64  # messages under way on one socket at full load
 TAKER_SHARE = 7  # every seventh order trades
 DOMAIN = domain_separator(CHAIN_ID, VAULT)
+STARTED_MS = int(time.time() * 1000)  # an account's sequences count its orders from here
 
 
 def order_of(number: int, now_s: int, *, life_s: int = 3_600, slots: int = 0) -> Order:
@@ -50,7 +51,7 @@ def order_of(number: int, now_s: int, *, life_s: int = 3_600, slots: int = 0) ->
         limit_price=MARK - side.sign * distance,
         max_fee_ppm=1_000,
         slot=0 if taker else 1 + (turn % slots if slots else turn),
-        sequence=now_s * 1000 + number % 1_000_000,
+        sequence=STARTED_MS + turn,
         expiry=now_s + life_s,
         time_in_force=TimeInForce.IOC if taker else TimeInForce.GTC,
     )

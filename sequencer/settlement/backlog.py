@@ -24,6 +24,7 @@ from sequencer.engine.events import (
 )
 from sequencer.journal import Record, decode_command
 from sequencer.replay import Applied
+from sequencer.settlement.errors import unknown_round
 from sequencer.settlement.rounds import KEPT_ROUNDS, PostableRound, rounds_to_post
 
 CALM_BATCHES = 3  # unconfirmed batches that are no reason to slow down
@@ -179,8 +180,11 @@ class Backlog:
         return list(self._batches.values())
 
     def price_reports(self, round_: int) -> tuple[SignedPriceReport, ...]:
-        """The reports that made a round."""
-        sequence = next(known.sequence for known in self._rounds if known.round.round == round_)
+        """The reports that made a round. Raises Refused when it is not kept."""
+        sequences = (known.sequence for known in self._rounds if known.round.round == round_)
+        sequence = next(sequences, None)
+        if sequence is None:
+            raise unknown_round(round_)
         command = self._command(sequence)
         if not isinstance(command, OracleRound):
             raise BrokenInvariant("settlement: the round's record is no round")
@@ -198,7 +202,7 @@ class Backlog:
         return self._hour_records[hour]
 
     def rounds_to_post(self, round_: Round, lane_round: int) -> list[int]:
-        """Rounds that the lane needs, ascending, before a batch may pin `round_`."""
+        """Rounds that the lane needs, ascending, before a batch may pin `round_`. Raises Refused when it is not kept."""
         return rounds_to_post(self._rounds, round_.round, lane_round) if round_.round > lane_round else []
 
     def _seal(self, event: BatchSealed) -> None:
@@ -236,6 +240,8 @@ class Backlog:
         self._batches, self._sealed_at, self._hour_records = {}, {}, {}
         if event.round:  # those after it were made by rules that are void
             self._rounds = [known for known in self._rounds if known.round.round <= event.round]
+            # The newest one comes again, but may be refused now: its keepers may be void as well.
+            self.newest_round = self._rounds[-1].round if self._rounds else None
         self.last_sealed = event.batch_id
         self.reversals += 1
         self.fills_voided += event.trades_voided(self.last_reversal)

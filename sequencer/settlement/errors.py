@@ -25,9 +25,18 @@ def frozen() -> Ended:
     )
 
 
-def slipped_in(batch_id: int) -> Ended:
+class Diverged(Refused):
+    """The chain is at a state that no journal has; it goes on only where a reorganisation takes that back."""
+
+
+def slipped_in(batch_id: int) -> Diverged:
     """A reorganisation put somebody else's batch below ones of this journal, which were meant to follow its own."""
-    return Ended(
+    return Diverged(
         f"chain: batch {batch_id} is somebody else's, and batches of this journal settled on top of it: the chain is at a state "
-        "that no journal has. Stop taking orders, and look at both with `evermark verify`"
+        "that no journal has. Only cancels are taken. Look at both with `evermark verify` (docs/operations.md, Alarms)"
     )
+
+
+def unknown_round(number: int) -> Refused:
+    """A round is to be posted whose reports are not known any more: no account's fault, and a batch on it misses its window."""
+    return Refused(f"oracle: round {number} is not among those that the journal keeps reports of")

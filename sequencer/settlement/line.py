@@ -2,12 +2,13 @@
 
 Every step starts from what the chain says. The vault takes only batch last + 1, so a crash at any point, a
 lost answer or a reorg is handled by asking for the last batch id again and going on from there; nothing is
-stored. Where the line cannot go on, `way_out.py` knows what to do.
+stored. Where the line cannot go on, `way_out.py` knows what to do; where nobody does, it stands still with an alarm and
+asks again, and the exchange goes on without it within the engine's bounds.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 import structlog
@@ -20,13 +21,14 @@ from sequencer.engine.events import Event
 from sequencer.settlement.backlog import Backlog, SealedBatch
 from sequencer.settlement.chain import ExchangeChain, Receipt
 from sequencer.settlement.claims import ClaimPayer
-from sequencer.settlement.errors import FROZEN_BATCH_ID, Refused, Unreachable, frozen, slipped_in
+from sequencer.settlement.errors import FROZEN_BATCH_ID, Diverged, Refused, Unreachable, frozen, slipped_in
 from sequencer.settlement.hours import other_hours
+from sequencer.settlement.standstill import Standstill
+from sequencer.settlement.under_way import UnderWay
 from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import Settled
 
 MOST_BEHIND = 8  # batches under way behind the oldest
-ALONE_S = MAX_BATCH_AGE_S + 30  # by then what is under way is mined, or never will be
 PATIENCE_S = MAX_BATCH_AGE_S // 2  # for how much of a batch's window it waits for the one before it
 HEARTBEAT_S = 60  # chain seconds between posted rounds, at most, also when nothing settles
 POLL_S = 0.5  # wall time between looks at the chain while nothing happens
@@ -47,6 +49,7 @@ class SettlementStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_settled: int  # in the newest block
     last_confirmed: int  # deep enough, and known to the engine
     alarm: str  # empty, or why the line stands still
+    diverged: bool  # it stands still for a state of the chain that no journal has
     retrying: str  # empty, or the last temporary failure
     last_settle_gas: int
     last_settle_seconds: float
@@ -62,6 +65,7 @@ class SettlementLine:
         submit: Submit,
         now_s: Callable[[], int],
         way_out: WayOut,
+        standstill: Standstill,
         delayed_claims: Callable[[], list[tuple[int, int]]] = list,
     ) -> None:
         """`submit` is the pipeline's, `now_s` chain time; `delayed_claims` gives (due, claim) of what the engine knows to be
@@ -71,10 +75,11 @@ class SettlementLine:
         self._submit = submit
         self._now_s = now_s
         self._way_out = way_out
+        self._standstill = standstill
+        self._under_way = UnderWay(chain, now_s, backlog.last_sealed)
         self._claims = ClaimPayer(chain, delayed_claims)
         self.reached = False  # the chain has answered since the start
         self._settled = 0
-        self._alarm = ""
         self._retrying = ""
         self._gas = 0
         self._seconds = 0.0
@@ -85,7 +90,8 @@ class SettlementLine:
             last_sealed=self._backlog.last_sealed,
             last_settled=self._settled,
             last_confirmed=self._backlog.last_confirmed,
-            alarm=self._alarm,
+            alarm=self._standstill.alarm,
+            diverged=self._standstill.diverged,
             retrying=self._retrying,
             last_settle_gas=self._gas,
             last_settle_seconds=self._seconds,
@@ -104,10 +110,11 @@ class SettlementLine:
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, LAST_RETRY_S)
             except Refused as error:
-                self._stand_still(error)
+                self._standstill.begin(self._settled + 1, error)
                 await asyncio.sleep(STOPPED_RETRY_S)
             else:
-                self._go_on()
+                self._standstill.end()
+                self._retrying = ""
                 delay = FIRST_RETRY_S
                 if not worked:
                     await self._rest()
@@ -121,7 +128,9 @@ class SettlementLine:
         self._settled, final = await self._chain.last_batch_ids()
         if FROZEN_BATCH_ID in (self._settled, final):
             await self._claims.step()
-            raise frozen()
+            if self._settled == final:
+                raise frozen()
+            raise Unreachable("the exchange is frozen in a block that is not deep enough yet")
         foreign = await self._first_foreign()
         self.reached = True
         if self._settled < self._backlog.last_confirmed:
@@ -129,7 +138,11 @@ class SettlementLine:
                 f"the node shows batch {self._settled} where batch {self._backlog.last_confirmed} was confirmed: it lags "
                 "behind, or the chain took back more blocks than `confirmations`"
             )
-        confirmed = await self._confirm(min(final, foreign - 1) if foreign else final)
+        try:
+            confirmed = await self._confirm(min(final, foreign - 1) if foreign else final)
+        except Diverged:
+            await self._claims.step()
+            raise
         if foreign:
             return await self._way_out.follow(foreign, final) or confirmed
         sealed = self._backlog.sealed(self._settled + 1)
@@ -174,6 +187,7 @@ class SettlementLine:
 
     async def _settle(self, head: SealedBatch) -> None:
         """Settle the oldest batch that waits, and with it those behind it, without waiting for each to be mined."""
+        await self._under_way.outbid_strays(head.batch.batch_id, head.batch.funding_hours)
         await self._wait_for_depth(head)
         lane_round = (await self._chain.last_round()).round
         late = self._now_s() > head.round.timestamp + MAX_BATCH_AGE_S
@@ -199,8 +213,10 @@ class SettlementLine:
         except Refused as refusal:
             raise Unreachable(f"a batch behind batch {head.batch.batch_id}: {refusal}") from refusal
         finally:  # whatever is under way is waited for
-            await asyncio.gather(*(settling for _, settling in sent), return_exceptions=True)
+            await self._under_way.wait(sent)
         for sealed, settling in sent:
+            if settling.cancelled():
+                raise Unreachable(f"batch {sealed.batch.batch_id} is stuck, and what follows on it is outbid")
             try:
                 self._tell_settled(sealed, settling.result(), began)
             except Refused as refusal:  # nobody has simulated it; the next step does
@@ -209,15 +225,11 @@ class SettlementLine:
     async def _wait_for_depth(self, head: SealedBatch) -> None:
         """While a reorganisation could put somebody else's batch in the place of the one before `head`, that one has to be deep
         enough: `head` would settle on top of theirs. But not until the window of `head` is over. Raises Unreachable."""
-        before, now_s = head.batch.batch_id - 1, self._now_s()
-        if before <= self._backlog.last_confirmed or now_s > head.round.timestamp + PATIENCE_S:
+        before = head.batch.batch_id - 1
+        if before <= self._backlog.last_confirmed or self._now_s() > head.round.timestamp + PATIENCE_S:
             return
-        if not await self._is_alone(now_s, ()):
+        if not await self._under_way.is_alone(()):
             raise Unreachable(f"batch {before} is not deep enough, and somebody may take its place")
-
-    async def _is_alone(self, now_s: int, hours: Sequence[int]) -> bool:
-        """Nobody else's batch can come for a while, also when these funding hours are posted now."""
-        return await self._chain.overdue_from_s(now_s, hours) > now_s + ALONE_S
 
     async def _start_behind(
         self, head: SealedBatch, most: int, lane_round: int
@@ -225,13 +237,13 @@ class SettlementLine:
         """Start `most` batches that follow on `head`, each behind the rounds that the lane lacks after `lane_round`; what is
         started later is mined later. Only while nobody else's batch can come between, for one in the place of a batch would
         let the next one follow on it."""
-        last, now_s = head, self._now_s()
+        last = head
         for _ in range(most):
             sealed = self._backlog.sealed(last.batch.batch_id + 1)
             if sealed is None:
                 return
             hours = (*(head.batch.funding_hours if last is head else ()), *sealed.batch.funding_hours)
-            if (last is head or hours) and not await self._is_alone(now_s, hours):
+            if (last is head or hours) and not await self._under_way.is_alone(hours):
                 return
             await self._post_funding(sealed.batch)
             if await other_hours(self._chain, self._backlog, sealed.batch):
@@ -295,18 +307,6 @@ class SettlementLine:
             await asyncio.wait_for(self._backlog.changed.wait(), POLL_S)
         except TimeoutError:
             pass  # time to look at the chain again
-
-    def _stand_still(self, error: Refused) -> None:
-        metrics.SETTLE_ALARM.set(1)
-        if self._alarm != str(error):
-            log.error("SETTLEMENT STANDS STILL", batch=self._settled + 1, reason=str(error))
-        self._alarm = str(error)
-
-    def _go_on(self) -> None:
-        if self._alarm:
-            log.warning("settlement goes on", was=self._alarm)
-            metrics.SETTLE_ALARM.set(0)
-        self._alarm = self._retrying = ""
 
 
 def _check_journal(found: Settled, sealed: SealedBatch | None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from evermark.protocol.oracle import NO_PRICE, MarketPrice, Round, accepted
+from sequencer.settlement.errors import unknown_round
 
 KEPT_ROUNDS = 4_096  # as many as the lane itself holds
 
@@ -25,14 +26,16 @@ class PostableRound(msgspec.Struct, frozen=True):
 
 def rounds_to_post(rounds: Sequence[PostableRound], target: int, lane_round: int) -> list[int]:
     """Rounds that have to be in the sequencer lane, ascending, so that round `target` of `rounds` (ascending)
-    aggregates to the engine's prices after `lane_round` (0: an empty lane)."""
+    aggregates to the engine's prices after `lane_round` (0: an empty lane). Raises Refused when it is none of them."""
     numbers = [known.round.round for known in rounds]
+    at = bisect_left(numbers, target)
+    if at == len(numbers) or numbers[at] != target:
+        raise unknown_round(target)
     first = bisect_left(numbers, lane_round)
     held = rounds[first].round if first < len(rounds) and numbers[first] == lane_round else None
     if lane_round == 0:
         held = Round(0, 0, ())
     oldest = first + (held is not None and lane_round > 0)
-    at = bisect_left(numbers, target)
     wanted: list[int] = []
     while at >= oldest:
         wanted.append(numbers[at])

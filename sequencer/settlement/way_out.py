@@ -50,10 +50,13 @@ class WayOut:
 
     async def follow(self, first: int, final: int) -> bool:
         """Once batches of somebody else, from `first` on, are deep enough, go on behind them: what this journal has matched
-        since the batch before them is void. False while that waits."""
+        since the batch before them is void. False while that waits. Raises Unreachable
+        while what was sent before may be mined."""
+        await (
+            self._leave_nothing_in_flight()
+        )  # at once: what was sent behind ours would settle on top of theirs
         if final < first or not self._is_priced():
             return False
-        await self._leave_nothing_in_flight()
         batches: list[ForeignBatch] = []
         entry = self._backlog.entries_settled + 1
         for batch_id in range(first, final + 1):

@@ -164,6 +164,6 @@ def test_keystores_are_made_and_listed(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     address = made.stdout.split()[1]
     assert (tmp_path / "trader.json").stat().st_mode & 0o777 == 0o600
-    assert address.lower() in evermark("account", "list", **environment).stdout
+    assert address in evermark("account", "list", **environment).stdout
     assert "exists already" in refused("account", "new", "trader", **environment)
     assert "letters, digits" in refused("account", "new", "../trader", **environment)

@@ -31,6 +31,7 @@ from sequencer.engine.events import Event
 from sequencer.settlement.chain import LaneRound, Receipt, outline_of
 from sequencer.settlement.errors import Refused, Unreachable
 from sequencer.settlement.line import SettlementLine
+from sequencer.settlement.standstill import Standstill
 from sequencer.settlement.way_out import WayOut
 from sequencer.settlement.witness import Settled
 
@@ -252,7 +253,9 @@ class House:
         way_out = WayOut(
             self.chain, core.backlog, now_s, core.reverse, core.bisection, core.reports.funding_reports
         )
-        self.line = SettlementLine(self.chain, core.backlog, self.submit, now_s, way_out)
+        self.line = SettlementLine(
+            self.chain, core.backlog, self.submit, now_s, way_out, Standstill(core.pipeline)
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

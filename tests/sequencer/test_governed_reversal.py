@@ -4,15 +4,16 @@ stands settles at once, and a start from any point passes through it alike."""
 from pathlib import Path
 
 import pytest
-from sequencer_world import PRICES, World
+from sequencer_world import PRICES, World, key
 from settling_house import ChainModel, House, trade
 from test_reversal import assert_replays_to_the_same, commands, executed, stranger
 
 from evermark.chain.batches import decode_outline
-from evermark.protocol.governance import AnyChange, DelistMarket, SettleMarket
+from evermark.protocol.governance import AnyChange, DelistMarket, SetKeeper, SettleMarket
 from evermark.protocol.oracle import SETTLED_BIT
 from sequencer.engine.commands import InboxEntry, InboxEntryKind, MarketMode, OracleRound, Reverse
 from sequencer.settlement.chain import Receipt
+from sequencer.settlement.errors import Refused
 
 MARKET, PRICE = 0, 1_099_000
 
@@ -153,3 +154,36 @@ async def test_nothing_else_takes_prices_back(tmp_path: Path, world: World, chai
         assert await house.line.step()
         (reverse,) = [command for command in commands(house.core) if isinstance(command, Reverse)]
         assert not reverse.with_prices
+
+
+async def test_a_round_that_is_void_for_good_is_not_posted(
+    tmp_path: Path, world: World, chain: GovernedChain
+) -> None:
+    """A reversal takes a change of keepers back, and the newest round, signed by the new ones, is refused when it comes again.
+    Until the next one the round from before is the newest: nothing asks for reports that are void."""
+    async with House(tmp_path, world, chain) as house:
+        core = house.core
+        await house.fund_and_trade(2)
+        await house.settle_all()
+        stands, keepers = core.state.round.round, world.keepers
+        for change in (SetKeeper(0, key(7).address, True), SetKeeper(0, keepers[0].address, False)):
+            await core.pipeline.submit(governed(world, change))
+        world.keepers = sorted([*keepers[1:], key(7)], key=lambda signer: signer.address)
+        world.now_s += 150
+        await core.pipeline.submit(world.round())
+        assert core.backlog.newest_round == core.state.round
+        assert core.state.round.round > stands
+        chain.refusal = "vault: round too old"
+        assert await house.line.step()
+        chain.refusal = ""
+        assert core.backlog.newest_round == core.state.round
+        assert core.state.round.round <= stands
+        await house.settle_all()
+        with pytest.raises(Refused, match="oracle: round 1 is not among those"):
+            core.backlog.price_reports(1)
+        for _ in range(2):
+            world.now_s += 3
+            await core.pipeline.submit(world.round())
+        await house.settle_all()
+        assert house.all_confirmed()
+        await assert_replays_to_the_same(house)

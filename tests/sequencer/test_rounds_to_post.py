@@ -1,10 +1,12 @@
 """Which oracle rounds go to the chain: as few as possible, yet the lane's prices are always the engine's."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evermark.protocol.oracle import NO_PRICE, Round, aggregate, prices_hash
 from evermark.protocol.signing import PriceReport
+from sequencer.settlement.errors import Refused
 from sequencer.settlement.rounds import PostableRound, rounds_to_post
 
 MARKETS, QUORUM, SECONDS = 3, 3, 3
@@ -74,3 +76,10 @@ def test_a_jump_posts_the_rounds_that_it_depends_on() -> None:
 def test_posted_round_is_not_posted_again() -> None:
     """A round that the lane already holds needs nothing."""
     assert rounds_to_post(walk(10_000, 10_010), 10, 10) == []
+
+
+@pytest.mark.parametrize("kept, target", [((), 9), ((10_000, 10_010), 11), ((10_000, 10_010), 8)])
+def test_a_round_that_is_not_kept_is_refused_by_name(kept: tuple[int, ...], target: int) -> None:
+    """It was void with a reversal, or is older than everything that is kept: no other one is posted in its place."""
+    with pytest.raises(Refused, match=f"^oracle: round {target} is not among those"):
+        rounds_to_post(walk(*kept), target, 0)

@@ -243,7 +243,11 @@ async def test_outside_tells_phase_and_readiness() -> None:
     """/health from the first moment, /ready with what is missing, /metrics for Prometheus."""
     missing = ["prices since the start"]
     async with TestClient(TestServer(create_outside(lambda: "standby", lambda: missing))) as client:
-        assert await (await client.get("/health")).json() == {"status": "alive", "phase": "standby"}
+        assert await (await client.get("/health")).json() == {
+            "status": "alive",
+            "phase": "standby",
+            "alarms": [],
+        }
         answer: aiohttp.ClientResponse = await client.get("/ready")
         assert (answer.status, await answer.json()) == (503, {"ready": False, "missing": missing})
         missing.clear()
