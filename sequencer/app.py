@@ -229,7 +229,7 @@ class Sequencer:
     def _services(self) -> Services:
         manifest, core = self._manifest, self._core
         return Services(
-            submit=core.pipeline.submit,
+            submit=core.pipeline.submit_then,
             state=core.state,
             history=core.history,
             market_data=core.market_data,

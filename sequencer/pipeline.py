@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from evermark.protocol.reject import Reject, RejectCode
 from sequencer import metrics
@@ -42,17 +44,24 @@ class PipelineStopped(RuntimeError):
     """The loop ended before this command's outcome was known to it; the journal knows."""
 
 
+# Takes a command's events, or why they are not known; raises nothing, and is called once.
+Done = Callable[[list[Event] | PipelineStopped], object]
 Making = Callable[[int], Sequence[AnyCommand]]  # from the journal's last sequence to what follows it
 _STOPPING = Reject(code=RejectCode.NOT_READY, message="the sequencer is stopping")
 
 
 class _Waiting:
-    __slots__ = ("command", "done", "payload")
+    __slots__ = ("_done", "command", "payload")
 
-    def __init__(self, command: AnyCommand, payload: bytes, done: "asyncio.Future[list[Event]]") -> None:
+    def __init__(self, command: AnyCommand, payload: bytes, done: Done) -> None:
         self.command = command
         self.payload = payload
-        self.done = done
+        self._done = done
+
+    def tell(self, outcome: list[Event] | PipelineStopped) -> None:
+        """Once; who has heard hears nothing more."""
+        done, self._done = self._done, _nobody
+        done(outcome)
 
 
 class Pipeline:
@@ -113,25 +122,29 @@ class Pipeline:
         return len(self._urgent) + len(self._normal)
 
     def submit(self, command: AnyCommand) -> "asyncio.Future[list[Event]]":
-        """Queue a command; the future gives its events once they are durable and applied.
-
-        With the queue full, or while it is held, it gives a CommandRejected at once, and nothing is journaled.
-        """
+        """Queue a command; the future gives its events once they are durable and applied."""
         done: asyncio.Future[list[Event]] = asyncio.get_running_loop().create_future()
+        self.submit_then(command, partial(resolve, done))
+        return done
+
+    def submit_then(self, command: AnyCommand, done: Done) -> None:
+        """Queue a command; `done` gets its events once they are durable and applied.
+
+        With the queue full, or while it is held, it gets a CommandRejected at once, and nothing is journaled.
+        """
         limit = self._capacity + (self._urgent_reserve if isinstance(command, URGENT) else 0)
         if self._stopping:
-            done.set_result([_refusal(command, _STOPPING)])
+            done([_refusal(command, _STOPPING)])
         elif (held := self._held(command)) is not None:
-            done.set_result([_refusal(command, held)])
+            done([_refusal(command, held)])
         elif self.waiting >= limit:
             metrics.OVERLOADED.inc()
             details: dict[str, int | str] = {"waiting": self.waiting, "limit": limit}
             message = "the sequencer is overloaded"
             overloaded = Reject(code=RejectCode.OVERLOADED, message=message, details=details)
-            done.set_result([_refusal(command, overloaded)])
+            done([_refusal(command, overloaded)])
         else:
             self._enqueue(_Waiting(command, encode_command(command), done))
-        return done
 
     def submit_alone(self, make: Making) -> "asyncio.Future[None]":
         """Journal what `make` returns in one commit, with nothing else under way and nothing between; the future is done once
@@ -207,8 +220,7 @@ class Pipeline:
     async def _work_alone(self, make: Making, done: "asyncio.Future[None]") -> None:
         """One group that somebody else makes. Nothing is under way, so the journal ends with what is applied."""
         commands = await asyncio.to_thread(make, self.sequence)
-        loop = asyncio.get_running_loop()
-        group = [_Waiting(command, encode_command(command), loop.create_future()) for command in commands]
+        group = [_Waiting(command, encode_command(command), _nobody) for command in commands]
         if group:
             stamps = [self._stamp()] * len(group)
             await self._apply(group, stamps, await self._commit(group, stamps))
@@ -256,8 +268,7 @@ class Pipeline:
             applied = Applied(sequence, stamp_ms, item.command, events, hash_)
             for subscriber in self._subscribers:
                 subscriber(applied)
-            if not item.done.done():  # a submitter that went away does not matter
-                item.done.set_result(events)
+            item.tell(events)
             reached("pipeline: acknowledged")
         for kind, count in Counter(type(item.command) for item in group).items():
             metrics.COMMANDS.labels(kind.__name__).inc(count)
@@ -270,8 +281,21 @@ class Pipeline:
 
     def _abandon(self, waiting: Sequence[_Waiting]) -> None:
         for item in waiting:
-            if not item.done.done():
-                item.done.set_exception(PipelineStopped("pipeline: stopped before the outcome was known"))
+            item.tell(PipelineStopped("pipeline: stopped before the outcome was known"))
+
+
+def resolve(done: "asyncio.Future[Any]", outcome: Any) -> None:
+    """Give whoever still waits for a future a value or an exception."""
+    if done.done():
+        return
+    if isinstance(outcome, BaseException):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
+
+
+def _nobody(_: list[Event] | PipelineStopped) -> None:
+    """Waits."""
 
 
 def _refusal(command: AnyCommand, reject: Reject) -> CommandRejected:

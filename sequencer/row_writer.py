@@ -4,6 +4,7 @@
 of its own, and says when it is stored. It knows nothing of what the rows mean.
 """
 
+import os
 import socket
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ Rows = Sequence[tuple[str, Sequence[tuple[Any, ...]]]]  # for each statement the
 ANSWER_S = 10.0  # a process that takes longer is stuck
 END_S = 5.0  # to end
 STORED = b"stored"
+NICE = 5  # its batches are bursts of milliseconds, which orders need not wait for; a quarter of a core is left to it at worst
 
 _encoder = msgspec.msgpack.Encoder()
 _rows = msgspec.msgpack.Decoder(list[tuple[str, list[tuple[Any, ...]]]])
@@ -100,6 +102,7 @@ def serve(connection: sqlite3.Connection, batches: BinaryIO, answers: BinaryIO) 
 def main() -> None:
     """The process."""
     outlive_signals()
+    os.nice(NICE)
     connection = sqlite3.connect(sys.argv[1], isolation_level=None)
     tune(connection)
     with socket.socket(fileno=0) as both:

@@ -130,7 +130,7 @@ async def serve(directory: Path, processes: int) -> None:
         requests_per_ip=much, orders_per_account=much, cancels_per_account=much, sockets_per_ip=1_000
     )
     services = Services(
-        submit=core.pipeline.submit,
+        submit=core.pipeline.submit_then,
         state=core.state,
         history=core.history,
         market_data=core.market_data,

@@ -1,8 +1,9 @@
 """What a request is answered with, and how the pipeline's outcome becomes that."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -11,11 +12,8 @@ from sequencer.engine.commands import AnyCommand
 from sequencer.engine.events import Event
 from sequencer.gateway.refusal import ENGINE_STATUS, Refusal, refuse
 from sequencer.gateway.services import Services
-from sequencer.pipeline import PipelineStopped
-
-ERROR_START = b'{"error"'
-
-Outcome = TypeVar("Outcome")
+from sequencer.history.records import REFUSAL_START
+from sequencer.pipeline import PipelineStopped, resolve
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -37,7 +35,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def stored(cls, first: bytes) -> "Answer":
         """The first answer to an order, as the history keeps it."""
-        return cls(first, ENGINE_STATUS if first.startswith(ERROR_START) else 200)
+        return cls(first, ENGINE_STATUS if first.startswith(REFUSAL_START) else 200)
 
 
 # Takes the answer, or what is raised in its place; raises nothing.
@@ -46,26 +44,16 @@ Reply = Callable[[Answer | BaseException], None]
 
 async def submit(services: Services, command: AnyCommand) -> list[Event]:
     """The command's events once it is durable and applied. Raises Refusal when the pipeline ends before."""
-    return await outcome(services.submit(command))
-
-
-async def outcome(submitted: Awaitable[Outcome]) -> Outcome:
-    """What the pipeline gives. Raises Refusal when it ends before."""
+    done: asyncio.Future[list[Event]] = asyncio.get_running_loop().create_future()
+    services.submit(command, partial(resolve, done))
     try:
-        return await submitted
+        return await done
     except PipelineStopped:
-        raise _unknown() from None
+        raise unknown() from None
 
 
-def events_of(placed: "asyncio.Future[list[Event]]") -> list[Event]:
-    """The same of a submission that is done."""
-    try:
-        return placed.result()
-    except (PipelineStopped, asyncio.CancelledError):
-        raise _unknown() from None
-
-
-def _unknown() -> Refusal:
+def unknown() -> Refusal:
+    """The pipeline ended before it told."""
     message = "the sequencer is stopping; the journal knows the outcome"
     return refuse(RejectCode.NOT_READY, message, outcome="unknown", retry_after_ms=1_000)
 

@@ -66,7 +66,7 @@ class _Gateway:
         self._limiter = Limiter(services.settings.limits)
         self._threads = SignatureThreads(
             services.settings.signature_threads,
-            services.history.store.first_answers,
+            services.history.store.answered,
             services.settings.signatures_waiting,
         )
         signers = Signers(services, self._threads)

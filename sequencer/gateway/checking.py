@@ -1,9 +1,10 @@
 """What a signature check asks and answers, wherever it runs: in a thread of the gateway, or in a process of its own.
 
-`python -m sequencer.gateway.checking HISTORY` is such a process: questions come on its standard input, many in one frame, and
-answers leave on its standard output. It knows no state of the exchange, only which orders the history has answered before.
+`python -m sequencer.gateway.checking HISTORY` is such a process: questions come on the socket that is its standard input, many in
+one frame, and answers leave there. It knows no state of the exchange, only which orders the history has.
 """
 
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
@@ -23,10 +24,10 @@ from evermark.protocol.signing import (
     recover,
     struct_hash,
 )
-from sequencer.first_answers import first_answers
+from sequencer.answered import answered
 from sequencer.frames import frame, outlive_signals, read_frame
 
-Lookup = Callable[[Sequence[bytes]], dict[bytes, bytes]]
+Lookup = Callable[[Sequence[bytes]], set[bytes]]
 
 
 class Question(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -40,24 +41,22 @@ class Question(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Recovered(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Who signed: `signer` is None when no key recovers. `known` is the first answer to an order seen
-    before.
-    """
+    """Who signed: `signer` is None when no key recovers. `known`: the history has the order."""
 
     digest: bytes
     struct_hash: bytes
     signer: bytes | None
-    known: bytes | None
+    known: bool
 
 
 class RecoveredOrders(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    """Who signed an order batch, and for each of its orders struct hash, path to the root and stored first answer."""
+    """Who signed an order batch, and for each of its orders struct hash, path to the root and whether the history has it."""
 
     digest: bytes
     signer: bytes | None
     struct_hashes: list[bytes]
     paths: list[MerklePath]
-    known: list[bytes | None]
+    known: list[bool]
 
 
 Outcome = Recovered | RecoveredOrders
@@ -68,21 +67,21 @@ _outcomes = msgspec.msgpack.Decoder(list[Outcome])
 
 
 def check(questions: Sequence[Question], lookup: Lookup) -> list[Outcome]:
-    """The answers, in order. `lookup` finds the stored first answers to orders."""
+    """The answers, in order. `lookup` finds which orders the history has."""
     hashes = [[struct_hash(order) for order in question.orders] for question in questions]
     known = lookup([each for hashed in hashes for each in hashed])
     return [_outcome(question, hashed, known) for question, hashed in zip(questions, hashes, strict=True)]
 
 
-def _outcome(question: Question, hashes: list[bytes], known: dict[bytes, bytes]) -> Outcome:
+def _outcome(question: Question, hashes: list[bytes], known: set[bytes]) -> Outcome:
     if not question.is_batch:
         hashed = hashes[0] if hashes else question.hashed
         signed = digest_of(question.separator, hashed)
-        return Recovered(signed, hashed, _signer(signed, question.signature), known.get(hashed))
+        return Recovered(signed, hashed, _signer(signed, question.signature), hashed in known)
     root, paths = merkle_paths(hashes)
     signed = digest(question.separator, OrderBatch(root=root))
-    first_answers = [known.get(hashed) for hashed in hashes]
-    return RecoveredOrders(signed, _signer(signed, question.signature), hashes, paths, first_answers)
+    signer = _signer(signed, question.signature)
+    return RecoveredOrders(signed, signer, hashes, paths, [hashed in known for hashed in hashes])
 
 
 def _signer(signed: bytes, signature: bytes) -> bytes | None:
@@ -116,7 +115,8 @@ def main() -> None:
     """The process."""
     outlive_signals()
     reader = sqlite3.connect(f"file:{Path(sys.argv[1])}?mode=ro", uri=True)
-    serve(sys.stdin.buffer, sys.stdout.buffer, lambda hashes: first_answers(reader, hashes))
+    with socket.socket(fileno=0) as both:
+        serve(both.makefile("rb"), both.makefile("wb"), lambda hashes: answered(reader, hashes))
 
 
 if __name__ == "__main__":

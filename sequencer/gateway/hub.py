@@ -116,7 +116,7 @@ class Hub:
         message = self._about(account_id) | {
             "type": "update",
             "sequence": change.sequence,
-            "orders": [record.to_json() for record in records if record is not None],
+            "orders": [record.view() for record in records if record is not None],
             "fills": change.fills,
             "account": account_json(self._services.state, account),
         }

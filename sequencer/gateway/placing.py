@@ -1,12 +1,14 @@
 """Orders on their way from the request to the answer: signature, repetitions, pipeline.
 
-By callbacks: a task and its futures for each order would cost as much as half of its signature. Whoever wants to wait gets a
-future of the answer from `order` and `orders`.
+By callbacks: a task and its futures for each order would cost as much as half of its signature. Whoever wants to wait awaits
+`order` or `orders`.
 """
 
 import asyncio
 from collections.abc import Callable
 from functools import partial
+
+import msgspec
 
 from evermark.protocol.merkle import Path
 from evermark.protocol.orders import NO_ADDRESS, ApproveAgent, Cancel, Order, Signature, Transfer, Withdraw
@@ -15,17 +17,15 @@ from sequencer.engine.commands import PlaceOrder
 from sequencer.engine.events import CommandRejected, Event
 from sequencer.engine.state import Account
 from sequencer.gateway import parse, wire
-from sequencer.gateway.answers import Answer, Reply, events_of, unknown_market
+from sequencer.gateway.answers import Answer, Reply, unknown, unknown_market
 from sequencer.gateway.checking import Recovered, RecoveredOrders
 from sequencer.gateway.limits import Limiter
 from sequencer.gateway.refusal import Refusal, engine_refusal, refuse
 from sequencer.gateway.services import Services
 from sequencer.gateway.signers import Signers
-from sequencer.gateway.verify import resolve
+from sequencer.pipeline import PipelineStopped, resolve
 
 SEQUENCE_AHEAD_S = 86_400  # a slot's sequence is milliseconds of at most a day ahead, so that it stays usable
-
-Placed = asyncio.Future[list[Event]]
 
 
 class OrderDesk:
@@ -36,7 +36,10 @@ class OrderDesk:
         self._state = services.state
         self._limiter = limiter
         self._signers = signers
-        self._under_way: dict[bytes, Placed] = {}  # by order hash: in the pipeline
+        self._under_way: dict[
+            bytes, list[Reply]
+        ] = {}  # whoever waits for an order in the pipeline, by its hash
+        self._asking: set[asyncio.Future[None]] = set()
 
     @property
     def overload(self) -> Refusal | None:
@@ -58,52 +61,120 @@ class OrderDesk:
         order, signature = parse.order_of(request.order), parse.signature_of(request)
         self._require_ready()
         if order.market not in self._state.market_ids:
-            raise unknown_market(order.market)
+            raise unknown_market(parse.symbol(order.market))
         account = self._account(order)
-        placing = _Placing(self, account.account_id, order, signature, request.client_id, reply)
-        self._signers.ask_order(order, signature, request, account, placing.signed)
+
+        def signed(recovered: Recovered | BaseException) -> None:
+            if isinstance(recovered, BaseException):
+                reply(recovered)
+                return
+            sent = _Sent(account.account_id, signature, recovered.signer or NO_ADDRESS)
+            hashed, known = recovered.struct_hash, recovered.known
+            try:
+                self._limiter.order(account.account_id)
+                self._place(sent, order, hashed, known, request.client_id, None, reply)
+            except Exception as error:
+                reply(error)
+
+        self._signers.ask_order(order, signature, request, account, signed)
 
     def place_batch(self, request: wire.OrdersRequest, reply: Reply) -> None:
         """The same for the orders of an `OrderBatch`."""
-        orders, signature = [parse.order_of(fields) for fields in request.orders], parse.signature_of(request)
+        orders = [parse.order_of(fields, f"orders[{at}]") for at, fields in enumerate(request.orders)]
+        signature = parse.signature_of(request)
         self._require_ready()
         client_ids = request.client_ids or [""] * len(orders)
         self._require_one_account(orders, client_ids)
         account = self._account(orders[0])
-        placing = _PlacingBatch(self, account.account_id, orders, signature, client_ids, reply)
-        self._signers.ask_orders(orders, signature, request, account, placing.signed)
 
-    def _known(self, order_hash: bytes, stored: bytes | None) -> Answer | Placed | None:
-        """What becomes of an order that was seen before: its first answer, or the one that it will have. None for a new one."""
-        first = stored or self._remembered(order_hash)
-        return self._under_way.get(order_hash) if first is None else Answer.stored(first)
+        def signed(recovered: RecoveredOrders | BaseException) -> None:
+            if isinstance(recovered, BaseException):
+                reply(recovered)
+                return
+            sent = _Sent(account.account_id, signature, recovered.signer or NO_ADDRESS)
+            hashes, known, paths = recovered.struct_hashes, recovered.known, recovered.paths
+            answers = _Answers(len(orders), reply)
+            try:
+                self._limiter.order(account.account_id, len(orders))
+                for at, each in enumerate(zip(orders, hashes, known, client_ids, paths, strict=True)):
+                    self._place(sent, *each, partial(answers.take, at))
+            except Exception as error:
+                reply(error)
 
-    def _submit_order(self, command: PlaceOrder) -> Placed:
-        """Whoever repeats it until it is applied waits for the same answer, also when the connection that it came by is gone
-        meanwhile."""
-        placed = asyncio.ensure_future(self._services.submit(command))
-        self._under_way[command.order_hash] = placed
-        placed.add_done_callback(partial(self._applied, command.order_hash))
-        return placed
+        self._signers.ask_orders(orders, signature, request, account, signed)
 
-    def _applied(self, order_hash: bytes, placed: Placed) -> None:
-        """From here on the history knows it."""
-        del self._under_way[order_hash]
-        if not placed.cancelled():
-            placed.exception()  # nobody may be listening
-
-    def _order_answer(self, order_hash: bytes, placed: Placed) -> Answer:
-        events = events_of(placed)
-        first = self._remembered(order_hash)
-        if first is not None:
-            return Answer.stored(first)
-        # Not in history, hence not journaled: the pipeline was full or stopping.
-        rejects = [event.reject for event in events if isinstance(event, CommandRejected)]
-        return Answer.refused(engine_refusal(rejects[0], order_hash))
-
-    def _remembered(self, order_hash: bytes) -> bytes | None:
+    def _place(
+        self,
+        sent: "_Sent",
+        order: Order,
+        order_hash: bytes,
+        known: bool,
+        client_id: str,
+        path: Path | None,
+        reply: Reply,
+    ) -> None:
+        """Reply once: with the first answer to an order that was seen before, or when the order is applied. Whoever repeats it
+        until then waits for the same answer, also when the connection that it came by is gone meanwhile."""
         record = self._services.history.order(order_hash)
-        return None if record is None else record.first_answer
+        waiting = self._under_way.get(order_hash)
+        if record is not None:
+            reply(Answer.stored(record.first_answer))
+        elif waiting is not None:
+            waiting.append(reply)
+        elif known:
+            asking = asyncio.ensure_future(self._tell_again(order_hash, reply))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
+        elif (late := self._untimely(order)) is not None:
+            reply(late)
+        else:
+            command = PlaceOrder(
+                account=sent.account,
+                order=order,
+                order_hash=order_hash,
+                signature=sent.signature,
+                signer=sent.signer,
+                client_id=client_id,
+                path=path,
+            )
+            self._submit_order(command, reply)
+
+    def _submit_order(self, command: PlaceOrder, reply: Reply) -> None:
+        self._under_way[command.order_hash] = [reply]
+        self._services.submit(command, partial(self._applied, command.order_hash))
+
+    async def _tell_again(self, order_hash: bytes, reply: Reply) -> None:
+        """The first answer to an order that only the store remembers."""
+        answer: Answer | Exception
+        try:
+            record = await self._services.history.find_order(order_hash)
+            if record is None:
+                raise LookupError("the history has lost an order")
+            answer = Answer.stored(record.first_answer)
+        except Exception as error:
+            answer = error
+        reply(answer)
+
+    def _applied(self, order_hash: bytes, outcome: list[Event] | PipelineStopped) -> None:
+        """From here on the history knows it."""
+        waiting = self._under_way.pop(order_hash)
+        answer: Answer | Exception
+        try:
+            answer = self._order_answer(order_hash, outcome)
+        except Exception as error:
+            answer = error
+        for reply in waiting:
+            reply(answer)
+
+    def _order_answer(self, order_hash: bytes, outcome: list[Event] | PipelineStopped) -> Answer:
+        if isinstance(outcome, PipelineStopped):
+            raise unknown()
+        record = self._services.history.order(order_hash)
+        if record is not None:
+            return Answer.stored(record.first_answer)
+        # Not in history, hence not journaled: the pipeline was full or stopping.
+        rejects = [event.reject for event in outcome if isinstance(event, CommandRejected)]
+        return Answer.refused(engine_refusal(rejects[0], order_hash))
 
     def _account(self, message: Order | Cancel | Withdraw | Transfer | ApproveAgent) -> Account:
         account_id = self._state.account_ids.get((message.owner, message.sub_account))
@@ -127,7 +198,7 @@ class OrderDesk:
         first = orders[0]
         for order in orders:
             if order.market not in self._state.market_ids:
-                raise unknown_market(order.market)
+                raise unknown_market(parse.symbol(order.market))
             if (order.owner, order.sub_account) != (first.owner, first.sub_account):
                 raise refuse(RejectCode.BAD_COMBINATION, "the orders are of several accounts", "orders")
         if len(client_ids) != len(orders):
@@ -153,147 +224,35 @@ class OrderDesk:
         return None
 
 
-class _Placing:
-    """One order between its signature and its answer."""
+class _Sent(msgspec.Struct, frozen=True):
+    """What the orders of one message have in common."""
 
-    __slots__ = ("_account", "_client_id", "_desk", "_order", "_order_hash", "_reply", "_signature")
+    account: int
+    signature: Signature
+    signer: bytes
 
-    def __init__(
-        self, desk: OrderDesk, account: int, order: Order, signature: Signature, client_id: str, reply: Reply
-    ) -> None:
-        self._desk = desk
-        self._account = account
-        self._order = order
-        self._order_hash = b""
-        self._signature = signature
-        self._client_id = client_id
+
+class _Answers:
+    """Gathers the answers to the orders of one message; what replies to one of them with an error replies to all, unless it is a
+    refusal."""
+
+    def __init__(self, count: int, reply: Reply) -> None:
+        self._bodies = [b""] * count
+        self._missing = count
+        self._error: BaseException | None = None
         self._reply = reply
 
-    def signed(self, recovered: Recovered | BaseException) -> None:
-        """The signature is checked."""
-        answer: Answer | BaseException | None
-        try:
-            answer = recovered if isinstance(recovered, BaseException) else self._submit(recovered)
-        except Exception as error:
-            answer = error
-        if answer is not None:
-            self._reply(answer)
-
-    def _submit(self, recovered: Recovered) -> Answer | None:
-        """The answer, where it is there already. Raises Refusal."""
-        desk, self._order_hash = self._desk, recovered.struct_hash
-        desk._limiter.order(self._account)
-        known = desk._known(self._order_hash, recovered.known)
-        if isinstance(known, Answer):
-            return known
-        if known is None:
-            late = desk._untimely(self._order)
-            if late is not None:
-                raise late
-            known = desk._submit_order(
-                PlaceOrder(
-                    account=self._account,
-                    order=self._order,
-                    order_hash=self._order_hash,
-                    signature=self._signature,
-                    signer=recovered.signer or NO_ADDRESS,
-                    client_id=self._client_id,
-                )
-            )
-        known.add_done_callback(self._applied)
-        return None
-
-    def _applied(self, placed: Placed) -> None:
-        answer: Answer | Exception
-        try:
-            answer = self._desk._order_answer(self._order_hash, placed)
-        except Exception as error:
-            answer = error
-        self._reply(answer)
-
-
-class _PlacingBatch:
-    """The orders of a batch between its signature and their answers."""
-
-    def __init__(
-        self,
-        desk: OrderDesk,
-        account: int,
-        orders: list[Order],
-        signature: Signature,
-        client_ids: list[str],
-        reply: Reply,
-    ) -> None:
-        self._desk = desk
-        self._account = account
-        self._orders = orders
-        self._signature = signature
-        self._client_ids = client_ids
-        self._reply = reply
-        self._hashes: list[bytes] = []
-        self._answers: list[Answer | Placed] = []
-        self._missing = 1  # answers, and one for the submitting itself
-
-    def signed(self, recovered: RecoveredOrders | BaseException) -> None:
-        """The signature is checked."""
-        if isinstance(recovered, BaseException):
-            self._reply(recovered)
-            return
-        try:
-            self._submit(recovered)
-        except Exception as error:
-            self._reply(error)
+    def take(self, at: int, answer: Answer | BaseException) -> None:
+        """The one to order number `at`."""
+        if isinstance(answer, Refusal):
+            answer = Answer.refused(answer)
+        if isinstance(answer, Answer):
+            self._bodies[at] = answer.body
         else:
-            self._one_less()
-
-    def _submit(self, recovered: RecoveredOrders) -> None:
-        desk, self._hashes = self._desk, recovered.struct_hashes
-        desk._limiter.order(self._account, len(self._orders))
-        signer = recovered.signer or NO_ADDRESS
-        every = zip(
-            self._orders, self._hashes, recovered.paths, recovered.known, self._client_ids, strict=True
-        )
-        for order, hashed, path, stored, client_id in every:
-            answer = desk._known(hashed, stored)
-            if answer is None:
-                answer = self._place(order, hashed, path, client_id, signer)
-            self._answers.append(answer)
-        for answer in self._answers:
-            if not isinstance(answer, Answer):
-                self._missing += 1
-                answer.add_done_callback(self._one_less)
-
-    def _place(
-        self, order: Order, hashed: bytes, path: Path, client_id: str, signer: bytes
-    ) -> Answer | Placed:
-        late = self._desk._untimely(order)
-        if late is not None:
-            return Answer.refused(late)
-        command = PlaceOrder(
-            account=self._account,
-            order=order,
-            order_hash=hashed,
-            signature=self._signature,
-            signer=signer,
-            client_id=client_id,
-            path=path,
-        )
-        return self._desk._submit_order(command)
-
-    def _one_less(self, _: Placed | None = None) -> None:
+            self._error = answer
         self._missing -= 1
-        if self._missing:
-            return
-        answer: Answer | Exception
-        try:
-            bodies = [
-                (each if isinstance(each, Answer) else self._desk._order_answer(hashed, each)).body
-                for hashed, each in zip(self._hashes, self._answers, strict=True)
-            ]
-            answer = Answer(b'{"orders":[' + b",".join(bodies) + b"]}")
-        except Exception as error:
-            answer = error
-        self._reply(answer)
+        if not self._missing:
+            self._reply(self._error or Answer(b'{"orders":[' + b",".join(self._bodies) + b"]}"))
 
 
 async def _replied(place: Callable[[Reply], None]) -> Answer:

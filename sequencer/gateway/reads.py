@@ -142,7 +142,7 @@ class Reads:
         if record is None:
             record = await asyncio.wait_for(self._history.find_order(order_hash), QUERY_TIMEOUT_S)
         never = {"status": "never_seen", "order_hash": "0x" + order_hash.hex()}
-        return Answer.of(never if record is None else record.to_json())
+        return Answer.of(never if record is None else record.view())
 
     async def order_of_client(self, request: web.Request) -> Answer:
         """GET /v1/orders?owner=&sub_account=&client_id=."""
@@ -156,7 +156,7 @@ class Reads:
         if record is None:
             found = self._history.find_client_order(account_id, client_id)
             record = await asyncio.wait_for(found, QUERY_TIMEOUT_S)
-        return never if record is None else Answer.of(record.to_json())
+        return never if record is None else Answer.of(record.view())
 
     async def _ledger(self, request: web.Request, *, funding_only: bool) -> Answer:
         account, limit, before = self._account(request), _limit(request), _number(request, "before", 0)

@@ -2,7 +2,7 @@
 itself.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -11,11 +11,11 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from evermark.protocol.oracle import SignedFundingReport, SignedPriceReport
 from evermark.protocol.reject import Reject
 from sequencer.engine.commands import AnyCommand
-from sequencer.engine.events import Event
 from sequencer.engine.state import EngineState
 from sequencer.gateway.limits import Limits
 from sequencer.history import History
 from sequencer.market_data import MarketData
+from sequencer.pipeline import Done
 from sequencer.publication import Publication
 from sequencer.reports import Received
 
@@ -70,7 +70,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the gateway works with. All callables run on the event loop and must not block."""
 
-    submit: Callable[[AnyCommand], Awaitable[list[Event]]]
+    submit: Callable[[AnyCommand, Done], None]
     state: EngineState  # for reading only, between two awaits
     history: History
     market_data: MarketData

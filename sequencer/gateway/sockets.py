@@ -19,7 +19,7 @@ from sequencer.gateway.metrics import GatewayMetrics
 from sequencer.gateway.reads import Reads
 from sequencer.gateway.refusal import Refusal, internal_error, refuse
 from sequencer.gateway.services import GatewaySettings, Services
-from sequencer.gateway.verify import resolve
+from sequencer.pipeline import resolve
 
 CLOSE_GRACE_S = 2.0  # for a slow client to read why; then the connection is cut
 REQUESTS_AT_ONCE = 256  # signed requests of one connection under way; more of them wait to be read
@@ -131,6 +131,7 @@ class Sockets:
             max_msg_size=settings.max_message_bytes,
             compress=False,
             timeout=CLOSE_GRACE_S,
+            decode_text=False,  # the parser wants bytes
         )
         connection = Connection(socket, request, settings)
         self._by_ip[ip] = self._by_ip.get(ip, 0) + 1

@@ -28,6 +28,7 @@ from evermark.protocol.signing import (
 from sequencer.gateway.checking import Lookup, Outcome, Question, Recovered, check
 from sequencer.gateway.processes import CheckingProcess, ProcessLost
 from sequencer.gateway.refusal import Refusal, refuse
+from sequencer.pipeline import resolve
 
 CHUNK = 64
 RETRY_AFTER_MS = 500
@@ -43,23 +44,14 @@ log = structlog.get_logger("gateway")
 Answered = Callable[[Any], object]
 
 
-def resolve(done: "asyncio.Future[Any]", outcome: Any) -> None:
-    """Answer whoever still waits for a future, with a value or an exception."""
-    if done.done():
-        return
-    if isinstance(outcome, BaseException):
-        done.set_exception(outcome)
-    else:
-        done.set_result(outcome)
-
-
 class _Job:
-    __slots__ = ("account", "answered", "outcome", "question")
+    __slots__ = ("account", "answered", "outcome", "question", "wakes")
 
-    def __init__(self, question: Question, account: int, answered: Answered) -> None:
+    def __init__(self, question: Question, account: int, answered: Answered, wakes: bool) -> None:
         self.account = account  # 0: none
         self.question = question
         self.answered = answered
+        self.wakes = wakes  # a task, which the loop runs after what it runs now
         self.outcome: Outcome | BaseException | None = None
 
 
@@ -88,6 +80,8 @@ class SignatureThreads:
         self._processes: list[CheckingProcess] = []
         self._idle: list[CheckingProcess] = []
         self._closed = False
+        self._answered: deque[_Job] = deque()  # and not yet told
+        self._telling = False  # soon
 
     async def start_processes(self, count: int, history: Path) -> None:
         """From now on processes check what is not urgent; `history` is where they look for first answers. Should they not start,
@@ -140,16 +134,14 @@ class SignatureThreads:
     async def answer_to(self, question: Question, account: int, urgent: bool = False) -> Any:
         """An Outcome of the question's kind, in its turn. Raises Refusal (OVERLOADED)."""
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._ask(_Job(question, account, partial(resolve, done)), urgent)
+        self._ask(_Job(question, account, partial(resolve, done), wakes=True), urgent)
         return await done
 
     def ask(self, question: Question, account: int, answered: Answered) -> None:
         """Have `answered` called in the question's turn; what `answer_to` does, without a task that waits.
 
         Raises Refusal (OVERLOADED), and then `answered` is not called."""
-        # By the loop, as it wakes the tasks that wait for theirs: called at once, an order would overtake an earlier cancel.
-        loop = asyncio.get_running_loop()
-        self._ask(_Job(question, account, lambda outcome: loop.call_soon(answered, outcome)), False)
+        self._ask(_Job(question, account, answered, wakes=False), False)
 
     def _ask(self, job: _Job, urgent: bool) -> None:
         lane = self._normal
@@ -195,43 +187,57 @@ class SignatureThreads:
 
     def _begin(self, lane: _Lane, process: CheckingProcess | None = None) -> None:
         chunk, lane.waiting = lane.waiting[:CHUNK], lane.waiting[CHUNK:]
-        questions = [job.question for job in chunk]
         if process is None:
-            self._busy += 1
-            work = self._in_thread(questions)
+            self._ask_thread(chunk)
         else:
-            work = asyncio.ensure_future(self._in_process(process, questions))
-        work.add_done_callback(lambda work: self._answer(chunk, work, process is None))
+            process.ask([job.question for job in chunk], partial(self._process_answered, chunk, process))
 
-    def _in_thread(self, questions: Sequence[Question]) -> "asyncio.Future[list[Outcome]]":
-        return asyncio.get_running_loop().run_in_executor(self._pool, check, questions, self._lookup)
+    def _ask_thread(self, chunk: list[_Job]) -> None:
+        self._busy += 1
+        questions = [job.question for job in chunk]
+        work = asyncio.get_running_loop().run_in_executor(self._pool, check, questions, self._lookup)
+        work.add_done_callback(partial(self._thread_answered, chunk))
 
-    async def _in_process(self, process: CheckingProcess, questions: Sequence[Question]) -> list[Outcome]:
-        try:
-            outcomes = await process.check(questions)
-        except ProcessLost as lost:
-            if not self._closed:
-                log.error("the threads check what a process did not", reason=str(lost))
-            self._processes.remove(process)
-            return await self._in_thread(questions)
-        self._idle.append(process)
-        return outcomes
-
-    def _answer(self, chunk: list[_Job], work: "asyncio.Future[list[Outcome]]", was_thread: bool) -> None:
-        if was_thread:
-            self._busy -= 1
+    def _thread_answered(self, chunk: list[_Job], work: "asyncio.Future[list[Outcome]]") -> None:
+        self._busy -= 1
         error = asyncio.CancelledError() if work.cancelled() else work.exception()
-        for at, job in enumerate(chunk):
-            job.outcome = work.result()[at] if error is None else error
+        self._answer(chunk, work.result() if error is None else [error] * len(chunk))
+
+    def _process_answered(
+        self, chunk: list[_Job], process: CheckingProcess, outcomes: list[Outcome] | ProcessLost
+    ) -> None:
+        if not isinstance(outcomes, ProcessLost):
+            self._idle.append(process)
+            self._answer(chunk, outcomes)
+        elif not self._closed:
+            log.error("the threads check what a process did not", reason=str(outcomes))
+            self._processes.remove(process)
+            self._ask_thread(chunk)
+
+    def _answer(self, chunk: list[_Job], outcomes: Sequence[Outcome | BaseException]) -> None:
+        for job, outcome in zip(chunk, outcomes, strict=True):
+            job.outcome = outcome
         for lane in (self._urgent, self._normal):
             while lane.unanswered and lane.unanswered[0].outcome is not None:
                 job = lane.unanswered.popleft()
-                job.answered(job.outcome)
+                self._answered.append(job)
                 if lane is self._normal:
                     self._normal_of[job.account] -= 1
                     if not self._normal_of[job.account]:
                         del self._normal_of[job.account]
         self._hand_over()
+        if not self._telling:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Whoever asked, in order: who comes after a task that is woken, a cancel say, is told when that has run."""
+        self._telling = False
+        while self._answered and not self._telling:
+            job = self._answered.popleft()
+            job.answered(job.outcome)
+            if job.wakes and self._answered:
+                self._telling = True
+                asyncio.get_running_loop().call_soon(self._tell)
 
 
 def _signer(signed: bytes, signature: Signature) -> bytes | None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from sequencer.history.records import Row
+
 # Each is a multiple of the one before it, so that shorter candles make the longer ones.
 INTERVALS_S = {"1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "1d": 86_400}
 
@@ -22,6 +24,10 @@ class Candle(msgspec.Struct, kw_only=True):
     c: int
     v: int
     n: int
+
+    def row(self) -> Row:
+        """For the table `candles`."""
+        return self.market, self.interval, self.t, self.o, self.h, self.l, self.c, str(self.v), self.n
 
 
 class CandleBuilder:

@@ -5,14 +5,12 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from copy import copy
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
 
-import msgspec
 import structlog
-from sqlalchemy import Connection, Select, literal_column, select
+from sqlalchemy import Select, literal_column, select
 
 from evermark.protocol.orders import SIDE_TEXT
 from sequencer.engine.commands import ForeignBatch, Genesis, InboxEntry, PlaceOrder, Reverse
@@ -36,10 +34,10 @@ from sequencer.garbage import without_collector
 from sequencer.history import tables
 from sequencer.history.candles import CandleBuilder
 from sequencer.history.owners import Owners
-from sequencer.history.queries import Queries
-from sequencer.history.records import OPEN_STATES, OrderRecord, ledger_row, new_record
+from sequencer.history.queries import Queries, stored_orders
+from sequencer.history.records import OPEN_STATES, OrderRecord, Row, ledger_row, new_record
 from sequencer.history.recount import newest_candles, recount
-from sequencer.history.store import HistoryGap, Row, Store, Voided, VoidedCandles, WriteBatch, fetch
+from sequencer.history.store import HistoryGap, Store, Voided, VoidedCandles, WriteBatch, fetch
 from sequencer.journal.records import JournalRefused
 from sequencer.replay import Applied
 
@@ -59,8 +57,6 @@ OrderEvent = (
     | CommandRejected
 )
 
-_COLUMNS = tuple(str.__str__(column.name) for column in tables.orders.c)
-
 log = structlog.get_logger("history")
 
 
@@ -75,7 +71,7 @@ class History(Queries):
         self._orders: OrderedDict[bytes, OrderRecord] = OrderedDict()
         self._by_client: dict[tuple[int, str], bytes] = {}
         self._dirty: dict[bytes, OrderRecord] = {}
-        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._rows: dict[str, list[Row]] = {}
         self._voided: list[Voided] = []
         self._voided_candles: list[VoidedCandles] = []
         self._row_count = 0
@@ -132,7 +128,8 @@ class History(Queries):
             if count is not None and not (known and type(event) is CommandRejected):
                 count(self, event, applied, line)
         if placed is not None:
-            _keep_first_answer(placed, applied)
+            rejects = [event.reject for event in applied.events if type(event) is CommandRejected]
+            placed.answer(rejects[0] if rejects else None)
         self._row_count += 1
         if self._arrived is not None:
             self._arrived.set()
@@ -163,10 +160,10 @@ class History(Queries):
     def flush(self) -> "Future[None]":
         """Hand everything that waits to the store's thread; a concurrent future of its completion."""
         rows: dict[str, Sequence[Row]] = {**self._rows}
-        if self._dirty:  # copies, since what follows changes them while the thread writes
-            rows["orders"] = [copy(record) for record in self._dirty.values()]
+        if self._dirty:  # as they are now: what follows changes them while the thread writes
+            rows["orders"] = [record.row() for record in self._dirty.values()]
         if self._candles.changed:
-            rows["candles"] = [copy(candle) for candle in self._candles.changed.values()]
+            rows["candles"] = [candle.row() for candle in self._candles.changed.values()]
         self._rows = {}
         self._dirty, self._candles.changed, self._row_count = {}, {}, 0
         voided, self._voided = self._voided, []
@@ -199,7 +196,7 @@ class History(Queries):
         recent = select(tables.orders).order_by(literal_column("rowid").desc()).limit(1_000)
         waiting = select(tables.orders).where(tables.orders.c.status.in_(OPEN_STATES))
         with without_collector():
-            records = self.store.read_now(lambda db: _stored(db, waiting) + _stored(db, recent))
+            records = self.store.read_now(lambda db: stored_orders(db, waiting) + stored_orders(db, recent))
         for record in sorted(records, key=attrgetter("journal_sequence")):
             self._remember(record)
         for candle in self.store.read_now(newest_candles):
@@ -246,11 +243,12 @@ class History(Queries):
             record = self._record(fill["order_hash"])
             if record is not None:
                 record.take_off(fill)
-        for row in self._read(select(tables.orders).where(placed, tables.orders.c.status != "rejected")):
+        taken = select(tables.orders.c.order_hash).where(placed, tables.orders.c.status != "rejected")
+        for row in self._read(taken):
             record = self._record(row["order_hash"])
             if record is not None:
                 record.status, record.filled, record.reason = "voided", 0, "reversed"
-                record.first_answer = msgspec.json.encode(record.to_json())
+                record.answer()
         self._voided.append(
             Voided(event.first_trade, event.last_trade, event.after + 1, applied.sequence - 1)
         )
@@ -263,8 +261,7 @@ class History(Queries):
         self._find_clients_again()
 
     def _registered(self, event: AccountRegistered, applied: Applied, line: int) -> None:
-        about = {"owner": event.owner, "sub_account": event.sub_account, "journal_sequence": applied.sequence}
-        self._row("accounts", {"account": event.account} | about)
+        self._row("accounts", (event.account, event.owner, event.sub_account, applied.sequence))
         if self._owners.register(event, self._orders.values()):
             self._find_clients_again()
 
@@ -277,10 +274,11 @@ class History(Queries):
         """An order of any age, to be changed."""
         record = self._orders.get(order_hash)
         if record is None:
-            rows = self._read(select(tables.orders).where(tables.orders.c.order_hash == order_hash))
-            if not rows:
+            query = select(tables.orders).where(tables.orders.c.order_hash == order_hash)
+            found = self.store.read_now(lambda connection: stored_orders(connection, query))
+            if not found:
                 return None
-            record = OrderRecord(**rows[0])
+            record = found[0]
             self._remember(record)
         self._dirty[order_hash] = record
         return record
@@ -294,8 +292,7 @@ class History(Queries):
 
     def _funding(self, event: FundingApplied, applied: Applied, line: int) -> None:
         symbol = self._symbols[event.market_id]
-        about = {"hour": event.hour, "rate_ppb": event.rate_ppb, "index": event.index_ticks}
-        self._row("funding", {"market": symbol} | about)
+        self._row("funding", (symbol, event.hour, event.rate_ppb, event.index_ticks))
 
     def _order_event(self, event: OrderEvent, applied: Applied, line: int) -> None:
         restored = isinstance(event, OrderRestored)
@@ -321,43 +318,30 @@ class History(Queries):
 
     def _trade(self, trade: Trade, applied: Applied, line: int) -> None:
         symbol, stamp_ms = self._symbols[trade.market_id], applied.stamp_ms
-        liquidation = trade.liquidated != 0
-        common = {
-            "trade_id": trade.trade_id,
-            "market": symbol,
-            "price": trade.price,
-            "size": trade.size,
-            "liquidation": liquidation,
-            "time_ms": stamp_ms,
-            "voided": False,
-        }
-        self._row("trades", common | {"side": SIDE_TEXT[trade.taker_side]})
-        self._candles.add(symbol, trade.price, trade.size, stamp_ms)
+        taker_side, liquidation = trade.taker_side, trade.liquidated != 0
+        price, size, number = trade.price, trade.size, trade.trade_id
+        side = SIDE_TEXT[taker_side]
+        self._row("trades", (number, symbol, price, size, side, stamp_ms, False, liquidation))
+        self._candles.add(symbol, price, size, stamp_ms)
+        other = SIDE_TEXT[1 - taker_side]
         parties = (
-            ("maker", trade.maker, trade.maker_hash, trade.maker_fee, trade.maker_builder_fee),
-            ("taker", trade.taker, trade.taker_hash, trade.taker_fee, trade.taker_builder_fee),
+            ("maker", other, trade.maker, trade.maker_hash, trade.maker_fee, trade.maker_builder_fee),
+            ("taker", side, trade.taker, trade.taker_hash, trade.taker_fee, trade.taker_builder_fee),
         )
-        for role, account, order_hash, fee, built in parties:
-            side = trade.taker_side if role == "taker" else trade.taker_side.opposite
-            about = {
-                "account": account,
-                "role": role,
-                "side": SIDE_TEXT[side],
-                "fee": fee,
-                "builder_fee": built,
-                "order_hash": order_hash,
-            }
-            self._row("fills", common | about)
+        for role, side, account, order_hash, fee, built in parties:
+            fees = str(fee), str(built)
+            about = order_hash, liquidation, stamp_ms, False
+            self._row("fills", (account, number, role, symbol, side, price, size, *fees, *about))
             record = self._orders.get(order_hash)
             if record is not None:
-                record.filled += trade.size
-                record.traded += trade.size
-                record.lot_ticks += trade.size * trade.price
+                record.filled += size
+                record.traded += size
+                record.lot_ticks += size * price
                 record.fee += fee
                 record.builder_fee += built
                 self._dirty[order_hash] = record
 
-    def _row(self, table: str, row: dict[str, Any]) -> None:
+    def _row(self, table: str, row: Row) -> None:
         self._rows.setdefault(table, []).append(row)
         self._row_count += 1
 
@@ -371,22 +355,3 @@ _COUNTED: dict[type, Callable[[History, Any, Applied, int], None]] = {
     Reversed: History._reverse,
     **dict.fromkeys(get_args(OrderEvent), History._order_event),
 }
-
-
-def _stored(connection: Connection, query: Select[Any]) -> list[OrderRecord]:
-    """Orders as a query finds them. SQLAlchemy's own way from rows to values takes several times as long, and a start reads
-    every order that is open."""
-    rows = connection.execute(query).cursor.fetchall()
-    return msgspec.convert(
-        [dict(zip(_COLUMNS, row, strict=True)) for row in rows], list[OrderRecord], strict=False
-    )
-
-
-def _keep_first_answer(record: OrderRecord, applied: Applied) -> None:
-    """What the sender of this order is told, now and on every repetition."""
-    rejects = [event.reject for event in applied.events if type(event) is CommandRejected]
-    if rejects:
-        body: dict[str, Any] = {"error": rejects[0].to_json(), "order_hash": "0x" + record.order_hash.hex()}
-    else:
-        body = record.to_json()
-    record.first_answer = msgspec.json.encode(body)

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
-from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,21 +18,21 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
+from sequencer.answered import answered
 from sequencer.crash_points import reached
-from sequencer.first_answers import first_answers
 from sequencer.history import tables
 from sequencer.history.candles import INTERVALS_S, bucket
+from sequencer.history.records import Row
 from sequencer.row_writer import RowWriter, WriterLost, tune
 
 Result = TypeVar("Result")
-Row = dict[str, Any] | msgspec.Struct
 RETRY_S = 1.0
 # Rows of one statement. For each one the thread gives up the interpreter and takes it back from the event loop, which most
 # of an order's latency came from; a few numbers of rows, so that the statements stay prepared.
 ROWS_AT_ONCE = (32, 8, 1)
 # More rows than these come from a replay, when nobody else wants the interpreter; by themselves they cost less one by one.
 ROWS_OF_A_CROWD = 4_000
-LAYOUT = 6  # raise it with any change of the tables or of what is in them; the journal rebuilds a projection of another one
+LAYOUT = 7  # raise it with any change of the tables or of what is in them; the journal rebuilds a projection of another one
 
 log = structlog.get_logger("history")
 
@@ -125,17 +124,16 @@ class Store:
         """Like `read`, blocking; for start-up."""
         return self._worker.submit(self._read, work).result()
 
-    def first_answers(self, order_hashes: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The stored first answers to those of these orders that are known. From any thread: the signature threads ask for every
-        order, many at a time and on a connection of their own, because the detour over the store's thread costs more than the
-        question."""
+    def answered(self, order_hashes: Sequence[bytes]) -> set[bytes]:
+        """Those of these orders that are stored. From any thread: the signature threads ask for every order, many at a time and
+        on a connection of their own, because the detour over the store's thread costs more than the question."""
         if not order_hashes:
-            return {}
+            return set()
         reader = getattr(self._readers, "connection", None)
         if reader is None:
             reader = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, check_same_thread=False)
             self._readers.connection = reader
-        return first_answers(reader, order_hashes)
+        return answered(reader, order_hashes)
 
     def close(self) -> None:
         """Finish what was asked and close the file."""
@@ -182,7 +180,7 @@ class Store:
             "journal_hash": batch.journal_hash.hex(),
             "genesis_hash": batch.genesis_hash.hex(),
         }
-        rows = batch.rows | {"meta": [{"key": key, "value": value} for key, value in position.items()]}
+        rows: dict[str, Sequence[Row]] = {**batch.rows, "meta": list(position.items())}
         if not (batch.voided or batch.voided_candles or batch.moved) and self._written_by_process(rows):
             return
         with self._connection.begin():
@@ -201,7 +199,7 @@ class Store:
         if self._writer is None:
             return False
         try:
-            self._writer.write([(_UPSERTS[name].one, _UPSERTS[name].bind(rows[name])) for name in rows])
+            self._writer.write([(_UPSERTS[name].one, rows[name]) for name in rows])
         except WriterLost as lost:
             log.error("history is written without a process", reason=str(lost))
             self._writer.kill()
@@ -229,34 +227,19 @@ class _Upsert:
         one, places = str(whole.compile(dialect=sqlite.dialect())), f"({', '.join('?' * len(names))})"
         self.one = one
         self._sql = {count: one.replace(places, ", ".join([places] * count)) for count in ROWS_AT_ONCE}
-        self._values, self._fields = itemgetter(*names), attrgetter(*names)
-        self._texts = [at for at, column in enumerate(table.c) if isinstance(column.type, tables.Quote)]
-
-    def bind(self, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
-        """The rows as SQLite takes them, one by one."""
-        return list(map(self._bind, rows))
 
     def write(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Store rows, the later one of two with the same key."""
         if len(rows) > ROWS_OF_A_CROWD:
-            connection.exec_driver_sql(self.one, self.bind(rows))
+            connection.exec_driver_sql(self.one, list(rows))
             return
         at = 0
         for count in ROWS_AT_ONCE:
             while at + count <= len(rows):
-                values = tuple(chain.from_iterable(map(self._bind, rows[at : at + count])))
-                connection.exec_driver_sql(self._sql[count], values)
+                connection.exec_driver_sql(
+                    self._sql[count], tuple(chain.from_iterable(rows[at : at + count]))
+                )
                 at += count
-
-    def _bind(self, row: Row) -> tuple[Any, ...]:
-        """The row as SQLite takes it: integers of any size as text."""
-        values = self._values(row) if isinstance(row, dict) else self._fields(row)
-        if not self._texts:
-            return values
-        bound = list(values)
-        for at in self._texts:
-            bound[at] = str(bound[at])
-        return tuple(bound)
 
 
 _UPSERTS = {name: _Upsert(table) for name, table in tables.metadata.tables.items()}

@@ -2,7 +2,19 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -22,6 +34,9 @@ class Quote(TypeDecorator[int]):
         return None if value is None else int(value)
 
 
+# Most orders have none, and an index need not hold those. It is used by questions that repeat the condition.
+HAS_CLIENT_ID = text("client_id <> ''")
+
 metadata = MetaData()
 
 meta = Table(
@@ -37,37 +52,20 @@ orders = Table(
     Column("order_hash", LargeBinary(32), primary_key=True),
     Column("client_id", String(64), nullable=False),
     Column("account", Integer, nullable=False),
-    Column("market", String(32), nullable=False),
-    Column("side", String(4), nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("limit_price", BigInteger, nullable=False),
-    Column("slot", Integer, nullable=False),
-    Column("sequence", BigInteger, nullable=False),
-    Column("time_in_force", String(4), nullable=False),
-    Column("post_only", Boolean, nullable=False),
-    Column("reduce_only", Boolean, nullable=False),
-    Column("expiry", BigInteger, nullable=False),
-    Column("trigger", String(10), nullable=False),
-    Column("trigger_price", BigInteger, nullable=False),
-    Column("trailing_offset", BigInteger, nullable=False),
-    Column("bracket_link", Integer, nullable=False),
-    Column("display_size", BigInteger, nullable=False),
-    Column("twap_interval", BigInteger, nullable=False),
-    Column("builder", String(42), nullable=False),
-    Column("max_builder_fee_ppm", Integer, nullable=False),
-    Column("builder_fee", Quote, nullable=False),
     Column("status", String(11), nullable=False),
     Column("filled", BigInteger, nullable=False),
     Column("traded", BigInteger, nullable=False),
     Column("lot_ticks", Quote, nullable=False),
     Column("fee", Quote, nullable=False),
+    Column("builder_fee", Quote, nullable=False),
     Column("reason", Text, nullable=False),
     Column("time_ms", BigInteger, nullable=False),
     Column("journal_sequence", BigInteger, nullable=False),
-    Column("first_answer", LargeBinary, nullable=False),
+    Column("terms", LargeBinary, nullable=False),  # what was signed; nobody asks for orders by that
+    Column("first", LargeBinary, nullable=False),  # what the sender was told, in short
     Index("orders_by_account", "account", "journal_sequence"),
     Index("orders_by_status", "status", "account"),
-    Index("orders_by_client_id", "account", "client_id", "journal_sequence"),
+    Index("orders_by_client_id", "account", "client_id", "journal_sequence", sqlite_where=HAS_CLIENT_ID),
 )
 
 fills = Table(
@@ -86,6 +84,7 @@ fills = Table(
     Column("liquidation", Boolean, nullable=False),
     Column("time_ms", BigInteger, nullable=False),
     Column("voided", Boolean, nullable=False),  # a reversal took it back
+    sqlite_with_rowid=False,
 )
 
 ledger = Table(
@@ -115,7 +114,7 @@ accounts = Table(
 trades = Table(
     "trades",
     metadata,
-    Column("trade_id", BigInteger, primary_key=True),
+    Column("trade_id", Integer, primary_key=True),  # of 64 bits, and SQLite's own number of the row
     Column("market", String(32), nullable=False),
     Column("price", BigInteger, nullable=False),
     Column("size", BigInteger, nullable=False),

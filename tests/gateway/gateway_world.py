@@ -96,7 +96,7 @@ class GatewayWorld:
         self.core = Core(self.directory, genesis, lambda: self.now_s * 1000)
         self._working = asyncio.ensure_future(self.core.run())
         self.services = Services(
-            submit=self.core.pipeline.submit,
+            submit=self.core.pipeline.submit_then,
             state=self.core.state,
             history=self.core.history,
             market_data=self.core.market_data,

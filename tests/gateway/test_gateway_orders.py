@@ -10,6 +10,7 @@ from evermark.client.signed import message_json
 from evermark.protocol.merkle import merkle_paths
 from evermark.protocol.orders import Order, OrderBatch, Side, TimeInForce, Trigger
 from evermark.protocol.signing import Signer, digest, domain_separator, struct_hash
+from sequencer.history import projection
 
 
 async def test_resting_order_is_open(world: GatewayWorld, caller: Caller) -> None:
@@ -82,6 +83,30 @@ async def test_repeated_rejection_survives_restart(world: GatewayWorld, caller: 
     assert (again.status, again.body) == (first.status, first.body)
     seen = await caller.get(f"/v1/orders/{first.body['order_hash']}")
     assert (seen.body["status"], seen.body["reason"]) == ("rejected", "INSUFFICIENT_MARGIN")
+
+
+@pytest.mark.safety("D08", "sequencer")
+async def test_repetition_that_memory_has_forgotten_gets_first_answer(
+    world: GatewayWorld, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store remembers an order that traded and ended, and one that was refused, when only the newest ones are in memory."""
+    monkeypatch.setattr(projection, "RECENT_ORDERS", 1)
+    await caller.place(world.order(TAKER, side=Side.SELL, limit_price=1_100_000, size=400), TAKER)
+    ended = world.order(MAKER, limit_price=1_100_000, slot=0, time_in_force=TimeInForce.IOC)
+    refused = world.order(MAKER, size=10_000_000)
+    first = [await caller.place(order, MAKER) for order in (ended, refused)]
+    assert (first[0].body["status"], first[0].body["filled"]) == ("cancelled", 400)
+    assert first[1].error == "INSUFFICIENT_MARGIN"
+    for slot in (3, 4):
+        await caller.place(world.order(TAKER, limit_price=1_000_000, slot=slot), TAKER)
+    history, journaled = world.core.history, world.journaled
+    await history.settled()
+    await history.store.read(lambda connection: None)  # what was counted is stored
+    for order, answer in zip((ended, refused), first, strict=True):
+        assert history.order(struct_hash(order)) is None
+        again = await caller.place(order, MAKER)
+        assert (again.status, again.body) == (answer.status, answer.body)
+    assert world.journaled == journaled
 
 
 async def test_concurrent_repetitions_place_one_order(world: GatewayWorld, caller: Caller) -> None:

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 from gateway_world import MAKER, TAKER, Caller, GatewayWorld, running
-from msgspec.structs import asdict
 from sqlalchemy.exc import OperationalError
 
-from evermark.protocol.orders import Side
+from evermark.protocol.orders import Order, Side, TimeInForce, Trigger
 from sequencer.engine.state import EngineState
 from sequencer.history import History, HistoryGap, Store
 from sequencer.history.candles import INTERVALS_S, CandleBuilder
@@ -70,19 +69,25 @@ def test_start_reads_orders_as_they_were_written(tmp_path: Path) -> None:
     number."""
     written = [
         OrderRecord(
+            order=Order(
+                owner=bytes([7]) * 20,
+                sub_account=1,
+                market="BTC-PERP",
+                side=Side.SELL,
+                size=2**62 - 1,
+                limit_price=10,
+                max_fee_ppm=1_000,
+                slot=number,
+                sequence=number,
+                expiry=2**40,
+                time_in_force=TimeInForce.FOK,
+                post_only=number == 1,
+                trigger=Trigger.LAST_BELOW,
+                bracket_link=9,
+            ),
             order_hash=bytes([number]) * 32,
             client_id="007",
             account=3,
-            market="BTC-PERP",
-            side="buy",
-            size=5,
-            limit_price=10,
-            slot=number,
-            sequence=number,
-            time_in_force="GTC",
-            post_only=number == 1,
-            reduce_only=False,
-            expiry=2**40,
             time_ms=9,
             journal_sequence=number,
             status=status,
@@ -91,12 +96,12 @@ def test_start_reads_orders_as_they_were_written(tmp_path: Path) -> None:
             fee=-(10**25),
             builder_fee=12,
             reason="1",
-            first_answer=b"{}",
+            first=b'["open",1,1,5,-7,0,""]',
         )
         for number, status in ((1, "open"), (2, "filled"))
     ]
     store = Store(tmp_path / "history.db")
-    store.write(WriteBatch({"orders": [asdict(record) for record in written]}, 2, b"x")).result()
+    store.write(WriteBatch({"orders": [record.row() for record in written]}, 2, b"x")).result()
     store.close()
     again = History(Store(tmp_path / "history.db"))
     assert [again.order(record.order_hash) for record in written] == written

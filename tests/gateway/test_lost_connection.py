@@ -12,13 +12,13 @@ from evermark.client.models import ExchangeInfo
 from evermark.client.signed import Domain
 from evermark.protocol.signing import struct_hash
 from sequencer.engine.commands import AnyCommand, PlaceOrder
-from sequencer.engine.events import Event
 from sequencer.gateway.answers import Answer
 from sequencer.gateway.desk import Desk
 from sequencer.gateway.limits import Limiter
 from sequencer.gateway.signers import Signers
 from sequencer.gateway.verify import SignatureThreads
 from sequencer.gateway.wire import OrderRequest, OrdersRequest
+from sequencer.pipeline import Done
 from sequencer.replay import commands_of
 
 
@@ -26,13 +26,15 @@ class SlowPipeline:
     """Hands commands to the real one when it is told to."""
 
     def __init__(self, world: GatewayWorld) -> None:
-        self.go_on, self.asked = asyncio.Event(), 0
+        self.asked: list[tuple[AnyCommand, Done]] = []
         self._submit = world.services.submit
 
-    async def submit(self, command: AnyCommand) -> list[Event]:
-        self.asked += 1
-        await self.go_on.wait()
-        return await self._submit(command)
+    def submit(self, command: AnyCommand, done: Done) -> None:
+        self.asked.append((command, done))
+
+    def go_on(self) -> None:
+        for command, done in self.asked:
+            self._submit(command, done)
 
 
 @pytest.fixture
@@ -43,13 +45,13 @@ def slow(world: GatewayWorld) -> SlowPipeline:
 @pytest.fixture
 async def desk(world: GatewayWorld, slow: SlowPipeline) -> AsyncIterator[Desk]:
     services = msgspec.structs.replace(world.services, submit=slow.submit)
-    threads = SignatureThreads(1, world.core.history.store.first_answers, 64)
+    threads = SignatureThreads(1, world.core.history.store.answered, 64)
     yield Desk(services, Limiter(services.settings.limits), Signers(services, threads))
     await threads.close()
 
 
 async def until(asked: "asyncio.Future[Answer]", slow: SlowPipeline, count: int) -> None:
-    while slow.asked < count:
+    while len(slow.asked) < count:
         assert not asked.done()
         await asyncio.sleep(0.001)
 
@@ -70,9 +72,9 @@ async def test_an_order_sent_again_meets_the_one_under_way(
     await asyncio.gather(first, return_exceptions=True)
     again = asyncio.ensure_future(desk.order(request))
     await asyncio.sleep(0.05)
-    slow.go_on.set()
+    slow.go_on()
     answer = await again
-    assert (answer.http_status, slow.asked) == (200, 1)
+    assert (answer.http_status, len(slow.asked)) == (200, 1)
     assert await desk.order(request) == answer
     assert journaled(world) == [struct_hash(order)]
     assert not desk._under_way
@@ -98,8 +100,8 @@ async def test_so_does_a_batch(world: GatewayWorld, caller: Caller, desk: Desk, 
     await asyncio.gather(first, return_exceptions=True)
     again = asyncio.ensure_future(desk.orders(request))
     await asyncio.sleep(0.05)
-    slow.go_on.set()
+    slow.go_on()
     assert (await again).http_status == 200
-    assert slow.asked == 2
+    assert len(slow.asked) == 2
     assert journaled(world) == [struct_hash(order) for order in orders]
     assert not desk._under_way

@@ -34,7 +34,7 @@ async def served(tmp_path: Path) -> AsyncIterator[GatewayWorld]:
 async def checkers(world: GatewayWorld) -> AsyncIterator[tuple[SignatureThreads, SignatureThreads]]:
     """Threads alone, and threads with a process."""
     store = world.core.history.store
-    both = [SignatureThreads(1, store.first_answers, 10 * CHUNK) for _ in range(2)]
+    both = [SignatureThreads(1, store.answered, 10 * CHUNK) for _ in range(2)]
     await both[1].start_processes(1, store.path)
     yield both[0], both[1]
     for one in both:
@@ -73,7 +73,7 @@ async def test_a_process_answers_as_a_thread_does(
         MAKER.address,
         TAKER.address,
     ]
-    assert [answer.known is not None for answer in by_process[:4]] == [False, True, False, False]
+    assert [answer.known for answer in by_process[:4]] == [False, True, False, False]
 
 
 async def test_an_exchange_that_checks_by_process_takes_and_refuses_orders(served: GatewayWorld) -> None:
@@ -150,7 +150,7 @@ async def test_a_machine_without_room_for_a_process_goes_on_with_threads(
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
     store, order = world.core.history.store, world.order(MAKER)
-    threads = SignatureThreads(1, store.first_answers, CHUNK)
+    threads = SignatureThreads(1, store.answered, CHUNK)
     await threads.start_processes(1, store.path)
     assert threads.process_ids == []
     recovered = await threads.recover(order, SEPARATOR, MAKER.sign(digest(SEPARATOR, order)), 3)

@@ -12,19 +12,18 @@ from sqlalchemy import Connection, select
 
 from sequencer import row_writer
 from sequencer.history import tables
+from sequencer.history.candles import Candle
+from sequencer.history.records import Row
 from sequencer.history.store import ROWS_OF_A_CROWD, Moved, Store, WriteBatch, fetch
 from sequencer.row_writer import RowWriter, WriterLost
 
 
-def candle(t: int, close: int, volume: int) -> dict[str, Any]:
-    return dict(zip("tohlcvn", (t, 5, 9, 1, close, volume, 3), strict=True)) | {
-        "market": "A",
-        "interval": "1m",
-    }
+def candle(t: int, close: int, volume: int) -> Row:
+    return Candle(market="A", interval="1m", t=t, o=5, h=9, l=1, c=close, v=volume, n=3).row()
 
 
-def account(number: int) -> dict[str, Any]:
-    return {"account": number, "owner": bytes([number]) * 20, "sub_account": 0, "journal_sequence": number}
+def account(number: int) -> Row:
+    return number, bytes([number]) * 20, 0, number
 
 
 BATCHES = (

@@ -267,11 +267,11 @@ async def test_a_reversal_survives_a_kill_and_a_second_one_voids_the_first(
         core, standing = house.core, house.core.state.trade_count - house.core.backlog.fills_voided
         assert standing == trades  # each trade that is void is counted and taken off its order once
         for account in (3, 4):
-            orders = {order["order_hash"]: order for order in await core.history.orders(account, 100, 0, "")}
+            orders = {order.order_hash: order for order in await core.history.orders(account, 100, 0, "")}
             lots = dict.fromkeys(orders, 0)
             for fill in await core.history.fills(account, 1_000, 0):
                 lots[fill["order_hash"]] += 0 if fill["voided"] else fill["size"]
-            assert {key: order["filled"] for key, order in orders.items()} == lots
+            assert {key: order.filled for key, order in orders.items()} == lots
         placed = [command.order_hash for command in commands(house.core) if isinstance(command, PlaceOrder)]
         makers = [one for one in set(placed) if placed.count(one) == 4]
         assert len(makers) == len(set(placed)) == 6

@@ -169,7 +169,7 @@ class Process:
         standstill = Standstill(core.pipeline)
         self.line = SettlementLine(chain, core.backlog, submit, now_s, way_out, standstill)  # type: ignore[arg-type]
         self.reconciliation = Reconciliation(chain, core.pipeline, RECONCILE_S)
-        self._threads = SignatureThreads(2, core.history.store.first_answers, 1_024)
+        self._threads = SignatureThreads(2, core.history.store.answered, 1_024)
         self.desk = self._make_desk(now_s)
         inbox = InboxWatcher(chain, submit, lambda: core.state.next_entry_id)
         self.ended = asyncio.Event()
@@ -185,7 +185,7 @@ class Process:
         core, genesis = self.core, self.core.genesis
         nowhere = bytes(20)
         services = Services(
-            submit=core.pipeline.submit,
+            submit=core.pipeline.submit_then,
             state=core.state,
             history=core.history,
             market_data=core.market_data,

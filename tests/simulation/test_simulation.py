@@ -110,8 +110,12 @@ def _arrives_anyhow(disk, item):
 def test_a_desk_that_forgets_orders_is_noticed(monkeypatch):
     """What is sent again while it is under way is journaled once."""
 
-    def forgets(self, command):
-        return asyncio.ensure_future(self._services.submit(command))
+    def forgets(self, command, reply):
+        def applied(outcome):
+            self._under_way[command.order_hash] = [reply]
+            self._applied(command.order_hash, outcome)
+
+        self._services.submit(command, applied)
 
     monkeypatch.setattr(Desk, "_submit_order", forgets)
     comes_to_light("applied twice|first answer", minutes=2)
