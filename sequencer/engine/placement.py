@@ -109,7 +109,7 @@ def _must_seal(state: EngineState, draft: Draft, meets: bool) -> bool:
         return True
     # An account that grew in this batch may not shrink below its initial margin in it: give it a fresh
     # baseline.
-    return draft.reduces and grew_in_batch(noted_in(batch, draft.account))
+    return draft.reduces and grew_in_batch(draft.account, noted_in(batch, draft.account))
 
 
 def _refuse_plan(draft: Draft, plan: Plan) -> Reject | None:

@@ -42,7 +42,7 @@ def finish(ctx: Context) -> None:
     state = ctx.state
     if ctx.filled_links:
         _cancel_linked(ctx)
-    if not state.stirred and not slices_due(state):
+    if not state.stirred and not state.twaps:
         return
     if round_is_old(state, ctx.stamp_ms) or state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
         return
