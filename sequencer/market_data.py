@@ -33,7 +33,8 @@ from sequencer.engine.events import (
     TwapStarted,
     WithdrawalClaimed,
 )
-from sequencer.engine.state import EngineState, MarketState
+from sequencer.engine.market_state import MarketState
+from sequencer.engine.state import EngineState
 from sequencer.history.records import wire_int
 from sequencer.replay import Applied
 

@@ -1,45 +1,48 @@
 """What a settlement batch holds, as frozen messages, and the numbers of its kinds, tags and flags (see
 `batch.py`)."""
 
+from typing import Final
+
 import msgspec
 
 from evermark.protocol.merkle import Path
 from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Transfer, Withdraw
 
-NO_INDEX = 0xFFFF
-INSURANCE_FUND = 1  # reserved account ids; users follow from 3
-FEE_ACCOUNT = 2
-FIRST_USER_ACCOUNT = 3
+NO_INDEX: Final = 0xFFFF
+INSURANCE_FUND: Final = 1  # reserved account ids; users follow from 3
+FEE_ACCOUNT: Final = 2
+FIRST_USER_ACCOUNT: Final = 3
 
-ACTION_APPROVE_AGENT = 1
-ACTION_CANCEL = 2
-ACTION_TRANSFER = 3
-ACTION_WRITE_OFF = 4
-FUNDING_HOUR = 1
-TRIGGER_BIT = 2
+ACTION_APPROVE_AGENT: Final = 1
+ACTION_CANCEL: Final = 2
+ACTION_TRANSFER: Final = 3
+ACTION_WRITE_OFF: Final = 4
+FUNDING_HOUR: Final = 1
+TRIGGER_BIT: Final = 2
 
-FILL_ORDERS = 0  # maker order against taker order, at the maker's price
-FILL_LIQUIDATION = 1  # a liquidated position against a maker order
-FILL_TAKEOVER = 2  # the insurance fund takes a position over
-FILL_DELEVERAGE = 3  # a liquidated position against the opposite position of another account
-FILL_FUND = 4  # a taker order against the fund's position, at the mark
-FILL_FORCED_ON_BOOK = 5  # a position whose close was asked for in the inbox, against a maker order
-FILL_FORCED = 6  # the same against the fund's position, or an opposite one
-FILL_CASH = 7  # two opposite positions of a settled market, at its settlement price
+FILL_ORDERS: Final = 0  # maker order against taker order, at the maker's price
+FILL_LIQUIDATION: Final = 1  # a liquidated position against a maker order
+FILL_TAKEOVER: Final = 2  # the insurance fund takes a position over
+FILL_DELEVERAGE: Final = 3  # a liquidated position against the opposite position of another account
+FILL_FUND: Final = 4  # a taker order against the fund's position, at the mark
+FILL_FORCED_ON_BOOK: Final = 5  # a position whose close was asked for in the inbox, against a maker order
+FILL_FORCED: Final = 6  # the same against the fund's position, or an opposite one
+FILL_CASH: Final = 7  # two opposite positions of a settled market, at its settlement price
 
-FLAG_SELL = 1 << 0
-SHIFT_TIME_IN_FORCE = 1
-FLAG_POST_ONLY = 1 << 3
-FLAG_REDUCE_ONLY = 1 << 4
-FLAG_AMEND = 1 << 5
-FLAG_PARITY = 1 << 6
-SHIFT_TRIGGER = 7
-SHIFT_SIZE_WIDTH = 10
-FLAG_EXTENSION = 1 << 13
-SHIFT_SCHEME = 14
-SCHEME_ORDER = 0  # EIP-712 `Order` by owner or agent; 2, the dialect, is reserved
-SCHEME_ORDER_BATCH = 1  # EIP-712 `OrderBatch` by an agent, and the order's path to its root
-SAME_SIGNATURE = 2  # instead of a parity: the signature of the last scheme-1 row before holds for this one
+FLAG_SELL: Final = 1 << 0
+SHIFT_TIME_IN_FORCE: Final = 1
+FLAG_POST_ONLY: Final = 1 << 3
+FLAG_REDUCE_ONLY: Final = 1 << 4
+FLAG_AMEND: Final = 1 << 5
+FLAG_PARITY: Final = 1 << 6
+SHIFT_TRIGGER: Final = 7
+SHIFT_SIZE_WIDTH: Final = 10
+FLAG_EXTENSION: Final = 1 << 13
+SHIFT_SCHEME: Final = 14
+SCHEME_ORDER: Final = 0  # EIP-712 `Order` by owner or agent; 2, the dialect, is reserved
+SCHEME_ORDER_BATCH: Final = 1  # EIP-712 `OrderBatch` by an agent, and the order's path to its root
+# Instead of a parity: the signature of the last scheme-1 row before holds for this one.
+SAME_SIGNATURE: Final = 2
 
 
 class OrderRow(msgspec.Struct, frozen=True, gc=False):

@@ -5,11 +5,14 @@ part.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
-from mypy_extensions import mypyc_attr
+from mypy_extensions import i64, mypyc_attr
 
 from evermark.protocol.markets import Market
-from evermark.protocol.units import FUNDING_SCALE, PPM, ceil_div, floor_div
+from evermark.protocol.units import FUNDING_SCALE, PPM, WIDE, ceil_div, floor_div, ppm_of
+
+UP: Final = PPM - 1  # added before a division by PPM, it rounds up
 
 
 def initial_margin(market: Market, notional: int) -> int:
@@ -30,28 +33,28 @@ def initial_margin(market: Market, notional: int) -> int:
 class MarginTable:
     """One market's tiers as plain integers, for who asks often: `initial` is `initial_margin` of that market."""
 
-    __slots__ = ("deduction", "fraction_ppm", "higher", "second_notional")
+    __slots__ = ("deduction", "fraction_ppm", "higher", "simple_below")
 
     def __init__(self, market: Market) -> None:
         first, *above = market.tiers
         self.fraction_ppm = first.initial_fraction_ppm
         self.deduction = first.deduction
-        # Nearly every position is within the first tier: one comparison says so.
-        self.second_notional = above[0].lower_notional if above else -1
+        # Nearly every position is within the first tier, and its margin within a machine word: one comparison says so.
+        self.simple_below = min(WIDE, above[0].lower_notional) if above else WIDE
         self.higher = [
-            (tier.lower_notional, tier.initial_fraction_ppm, tier.deduction) for tier in reversed(above)
+            (tier.lower_notional, tier.initial_fraction_ppm, tier.deduction)
+            for tier in reversed(market.tiers)
         ]
 
     def initial(self, notional: int) -> int:
         """Initial margin in quote units of one position of `notional` >= 0, rounded up."""
-        if self.second_notional < 0 or notional < self.second_notional:
-            if notional < 0:
-                raise ValueError("notional below zero")
-            return -(-(notional * self.fraction_ppm) // PPM) - self.deduction
+        if 0 <= notional < self.simple_below:
+            wide: i64 = notional
+            return (wide * self.fraction_ppm + UP) // PPM - self.deduction
         for lower, fraction_ppm, deduction in self.higher:
             if notional >= lower:
-                return -(-(notional * fraction_ppm) // PPM) - deduction
-        raise ValueError("tiers do not ascend")
+                return ceil_div(notional * fraction_ppm, PPM) - deduction
+        raise ValueError("notional below zero")
 
 
 def maintenance_margin(market: Market, notional: int) -> int:
@@ -123,8 +126,8 @@ def fee_delta(numerator_before: int, notional: int, rate_ppm: int) -> tuple[int,
     A row's fee in a batch is ceil(sum(notional * rate) / 1e6), negative when it is a rebate; charging the
     difference fill by fill keeps every intermediate balance equal to what the vault computes at once.
     """
-    numerator = numerator_before + notional * rate_ppm
-    return numerator, ceil_div(numerator, PPM) - ceil_div(numerator_before, PPM)
+    numerator = numerator_before + ppm_of(notional, rate_ppm)
+    return numerator, (numerator + UP) // PPM - (numerator_before + UP) // PPM
 
 
 def weighted_mean_floor(pairs: Iterable[tuple[int, int]]) -> int:

@@ -3,15 +3,15 @@
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from evermark.protocol.units import PPM, USDC
 
-MAX_MARKETS = 64
-MAX_OPEN_MARKETS = 16  # open positions of one account
-MAX_TIERS = 4  # two storage words on-chain
+MAX_MARKETS: Final = 64
+MAX_OPEN_MARKETS: Final = 16  # open positions of one account
+MAX_TIERS: Final = 4  # two storage words on-chain
 MIN_JUMP_PPM, MAX_JUMP_PPM = 1_000, 100_000  # bounds of `jump_ppm_per_s`
 
 

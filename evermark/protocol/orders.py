@@ -5,12 +5,13 @@ docs/orders.md says for each field what the vault enforces and what the sequence
 """
 
 import enum
+from typing import Final
 
 import msgspec
 
 NO_ADDRESS = bytes(20)
-MAX_FEE_LIMIT_PPM = 2**16 - 1  # a signed maximum fee fits two bytes of a batch row
-MAX_EXPIRY_S = 2**32 - 1
+MAX_FEE_LIMIT_PPM: Final = 2**16 - 1  # a signed maximum fee fits two bytes of a batch row
+MAX_EXPIRY_S: Final = 2**32 - 1
 
 
 class Side(enum.IntEnum):

@@ -29,7 +29,7 @@ MAX_AGENT_LIFE_S = 365 * 86_400
 def approve_agent(ctx: Context, command: AgentApproval) -> None:
     """Let an agent trade for the account, or revoke it; a revoked agent's orders are cancelled."""
     state, approval = ctx.state, command.approval
-    account = state.accounts.get(command.account)
+    account = state.account(command.account)
     refusal = _check_action(ctx, account, approval) or _check_approval(state, command)
     if refusal is not None or account is None:
         ctx.refuse(refusal or _unknown(command.account), command.account)
@@ -53,13 +53,13 @@ def set_agent(ctx: Context, account: Account, agent: bytes, expiry: int, transfe
         for order in live_orders(account):
             if order.signer == agent:
                 cancel(ctx, order, CancelReason.AGENT_REVOKED)
-    ctx.emit(AgentChanged(account=account.account_id, agent=agent, expiry=expiry))
+    ctx.events.append(AgentChanged(account=account.account_id, agent=agent, expiry=expiry))
 
 
 def withdraw(ctx: Context, command: WithdrawRequest) -> None:
     """Turn collateral into a claim of the owner, as far as positions and open orders leave it free."""
     state, signed = ctx.state, command.withdraw
-    account = state.accounts.get(command.account)
+    account = state.account(command.account)
     refusal = _check_action(ctx, account, signed)
     if refusal is not None or account is None:
         ctx.refuse(refusal or _unknown(command.account), command.account)
@@ -88,7 +88,7 @@ def withdraw(ctx: Context, command: WithdrawRequest) -> None:
 def transfer(ctx: Context, command: TransferRequest) -> None:
     """Move collateral to another sub-account of the owner; from 10 USDC on it may open that account."""
     state, signed = ctx.state, command.transfer
-    account = state.accounts.get(command.account)
+    account = state.account(command.account)
     target = state.accounts.get(state.account_ids.get((signed.owner, signed.to_sub_account), 0))
     refusal = _check_action(ctx, account, signed)
     if refusal is not None or account is None:
@@ -112,7 +112,7 @@ def transfer(ctx: Context, command: TransferRequest) -> None:
         state.agents[command.account, command.signer] = (expiry, cap - signed.amount)
     change_collateral(ctx, account, -signed.amount, "transfer")
     change_collateral(ctx, target, signed.amount, "transfer")
-    ctx.emit(
+    ctx.events.append(
         Transferred(
             account=command.account, target=target.account_id, amount=signed.amount, signer=command.signer
         )

@@ -2,7 +2,7 @@
 alone."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.units import check
@@ -64,7 +64,7 @@ VERBS: dict[type[AnyCommand], Callable[[Context, Any], None]] = {
     HaltAccount: halt_account,
 }
 # They bring the state to what the chain is like, and nothing else happens with them.
-AS_THE_CHAIN = (Reverse, ForeignBatch)
+AS_THE_CHAIN: Final = (Reverse, ForeignBatch)
 
 
 def apply(
@@ -97,11 +97,14 @@ def apply(
 
 
 def _do(ctx: Context, command: AnyCommand) -> None:
-    if isinstance(command, PlaceOrder):
-        # Most commands are orders; calling the verb by its name costs less than looking for it.
+    # Most commands place or cancel; calling the verb by its name costs less than looking for it.
+    if type(command) is PlaceOrder:
         seal_overdue(ctx)
         place_order(ctx, command)
-    elif isinstance(command, AS_THE_CHAIN):
+    elif type(command) is CancelOrder:
+        seal_overdue(ctx)
+        cancel_order(ctx, command)
+    elif type(command) in AS_THE_CHAIN:
         VERBS[type(command)](ctx, command)
         return
     else:

@@ -14,7 +14,7 @@ class BareOrder(BookOrder):
     __slots__ = ("order_id",)
 
     def __init__(self, order_id: object, sign: int, price: int, size: int) -> None:
-        super().__init__(sign, price, size, 0)
+        super().__init__(sign, price, size)
         self.order_id = order_id
 
 
@@ -33,7 +33,7 @@ class BareBook:
         left = self._cross(order_id, sign, size, price)
         if left:
             order = BareOrder(order_id, sign, price, size)
-            order.filled = size - left
+            order.remaining = left
             self.book.add(order)
             self.waiting[order_id] = order
 
@@ -62,7 +62,7 @@ class BareBook:
             maker = best.head
             if not isinstance(maker, BareOrder):
                 break
-            rest = maker.size - maker.filled
+            rest = maker.remaining
             lots = rest if rest < left else left
             left -= lots
             self.trades.append((maker.order_id, order_id, maker.price, lots))

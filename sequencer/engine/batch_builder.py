@@ -3,15 +3,12 @@
 Fees round up once per order row and batch, so where batches end is part of the engine's state.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import mypyc_attr
 
 from evermark.protocol.batch import (
-    FILL_FORCED_ON_BOOK,
-    FILL_FUND,
     FILL_LIQUIDATION,
-    FILL_ORDERS,
     FILL_TAKEOVER,
     NO_INDEX,
     AgentApproval,
@@ -29,6 +26,9 @@ from evermark.protocol.markets import MAX_MARKETS, Market
 from evermark.protocol.merkle import Path
 from evermark.protocol.oracle import Round, prices_hash
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
+
+if TYPE_CHECKING:
+    from sequencer.engine.state import Account, Position
 
 # Sections in the order in which the vault works through them.
 STAGE_EMPTY: Final = 0
@@ -49,8 +49,8 @@ MAX_WITHDRAWALS: Final = 32
 MAX_FUNDING_HOURS: Final = 24
 
 FILL_CAP: Final = 32  # fills of one command: all of them lie in one batch
-ROOM_ROWS = FILL_CAP + 1
-ROOM_ACCOUNTS = FILL_CAP + 4  # taker, fund, fee account and keeper beside the makers
+ROOM_ROWS: Final = FILL_CAP + 1
+ROOM_ACCOUNTS: Final = FILL_CAP + 4  # taker, fund, fee account and keeper beside the makers
 ROOM_PAIRS: Final = 128  # a command that needs more pairs stops early instead
 
 # The vault takes 32,768 bytes. What one entry of each kind takes at most; paths are counted as they come.
@@ -59,7 +59,7 @@ ROW_BYTES: Final = 144
 FILL_BYTES: Final = 15
 ACTION_BYTES: Final = 113
 WITHDRAWAL_BYTES: Final = 115
-ROOM_BYTES = ROOM_ROWS * (ROW_BYTES + 2 + 32 * 6) + FILL_CAP * FILL_BYTES
+ROOM_BYTES: Final = ROOM_ROWS * (ROW_BYTES + 2 + 32 * 6) + FILL_CAP * FILL_BYTES
 
 RowKey = tuple[int, int, int]  # account, slot, sequence
 PairKey = int  # see `pair_key`
@@ -87,6 +87,8 @@ class Row:
     __slots__ = (
         "builder",
         "builder_numerator",
+        "index",
+        "key",
         "market_id",
         "number",
         "numerator",
@@ -98,6 +100,7 @@ class Row:
     def __init__(
         self,
         number: int,
+        key: RowKey,
         market_id: int,
         order: Order,
         signature: Signature,
@@ -105,6 +108,8 @@ class Row:
         numerator: int = 0,
     ) -> None:
         self.number = number
+        self.key = key
+        self.index = 0  # in the table of the batch, once it is built
         self.path = path
         self.market_id = market_id
         self.order = order
@@ -115,28 +120,25 @@ class Row:
 
 
 @mypyc_attr(acyclic=True)
-class Before:
-    """A position before it changed in the open batch."""
-
-    __slots__ = ("entry_mark", "size")
-
-    def __init__(self, size: int, entry_mark: int) -> None:
-        self.size = size
-        self.entry_mark = entry_mark
-
-
-@mypyc_attr(acyclic=True)
 class Baseline:
-    """An account's margin when section 4 of the open batch `number` first touched it, and its positions there before they
-    changed. Once there is one, the batch names all of the account's open positions."""
+    """An account's margin when section 4 of batch `number` first touched it, and its positions that changed there, each of
+    which knows what it was. Once there are some, the batch names all of the account's open positions. An account has one, of
+    the batch that touched it last."""
 
     __slots__ = ("equity", "maintenance", "number", "positions")
 
-    def __init__(self, number: int, equity: int, maintenance: int) -> None:
+    def __init__(self) -> None:
+        self.number = -1
+        self.equity = 0
+        self.maintenance = 0
+        self.positions: list[Position] = []
+
+    def begin(self, number: int, equity: int, maintenance: int) -> None:
+        """Forget the batch before."""
         self.number = number
         self.equity = equity
         self.maintenance = maintenance
-        self.positions: dict[int, Before] = {}  # by market
+        self.positions.clear()
 
     def margin(self) -> AccountMargin:
         """As the closing check wants it; the initial margin before does not matter there."""
@@ -152,7 +154,7 @@ class OpenFill:
     __slots__ = ("first", "keeper", "kind", "second", "size")
 
     def __init__(
-        self, kind: int, first: tuple[int, ...], second: tuple[int, ...], size: int, keeper: int = 0
+        self, kind: int, first: Row | PairKey, second: Row | PairKey, size: int, keeper: int = 0
     ) -> None:
         self.kind = kind
         self.first = first
@@ -185,12 +187,12 @@ class OpenBatch:
     __slots__ = (
         "accounts",
         "actions",
-        "baselines",
         "deleveraged",
         "fills",
         "funding_hours",
         "funding_markets",
         "inbox",
+        "noted",
         "notional",
         "number",
         "opened_ms",
@@ -220,7 +222,7 @@ class OpenBatch:
         self.withdrawals: list[tuple[int, Withdraw, int, Signature]] = []
         self.accounts: set[int] = set()
         self.pairs: set[PairKey] = set()
-        self.baselines: dict[int, Baseline] = {}
+        self.noted: list[Account] = []  # who has a baseline in it
         self.row_accounts: set[int] = set()
         self.targets: set[int] = set()
         self.deleveraged = False  # some target's orders may still wait in the book
@@ -278,13 +280,12 @@ def build(
     account_at = {account: index for index, account in enumerate(accounts)}
     pair_keys = sorted(open_.pairs)
     pair_at = {key: index for index, key in enumerate(pair_keys)}
-    row_keys = sorted(open_.rows)
-    row_at: dict[tuple[int, ...], int] = {key: index for index, key in enumerate(row_keys)}
     fee_classes: dict[tuple[int, int], int] = {}
     class_of: dict[int, int] = {}  # by market
     rows = []
-    for key in row_keys:
+    for index, key in enumerate(sorted(open_.rows)):
         row = open_.rows[key]
+        row.index = index
         fee_class = class_of.get(row.market_id, -1)
         if fee_class < 0:
             market = markets[row.market_id]
@@ -302,13 +303,13 @@ def build(
         fee_classes=tuple(fee_classes),
         markets=tuple(sorted(open_.markets())),
         accounts=accounts,
-        pairs=tuple((account_at[key // MAX_MARKETS], key % MAX_MARKETS) for key in pair_keys),
+        pairs=tuple([(account_at[key // MAX_MARKETS], key % MAX_MARKETS) for key in pair_keys]),
         orders=tuple(rows),
         inbox=tuple(InboxUse(account_at[account] if account else NO_INDEX) for account in open_.inbox),
         actions=tuple(_action(action, account_at) for action in open_.actions),
         funding_hours=tuple(open_.funding_hours),
-        triggers=tuple(TriggerBit(row) for row in sorted(row_at[key] for key in open_.triggers)),
-        fills=tuple(_fill(fill, row_at, pair_at, account_at) for fill in open_.fills),
+        triggers=tuple(TriggerBit(row) for row in sorted(open_.rows[key].index for key in open_.triggers)),
+        fills=tuple([_fill(fill, pair_at, account_at) for fill in open_.fills]),
         withdrawals=tuple(
             Withdrawal(account_at[account], withdraw, fee, signature)
             for account, withdraw, fee, signature in open_.withdrawals
@@ -325,26 +326,14 @@ def _action(action: OpenAction, account_at: dict[int, int]) -> AgentApproval | C
     return AgentApproval(index, signed, action.signature)
 
 
-def _fill(
-    fill: OpenFill,
-    row_at: dict[tuple[int, ...], int],
-    pair_at: dict[PairKey, int],
-    account_at: dict[int, int],
-) -> Fill:
-    first_is_row = fill.kind in (FILL_ORDERS, FILL_FUND)
-    second_is_row = fill.kind in (FILL_ORDERS, FILL_LIQUIDATION, FILL_FORCED_ON_BOOK)
+def _fill(fill: OpenFill, pair_at: dict[PairKey, int], account_at: dict[int, int]) -> Fill:
+    first, second, keeper = fill.first, fill.second, NO_INDEX
+    if fill.keeper and fill.kind in (FILL_LIQUIDATION, FILL_TAKEOVER):
+        keeper = account_at[fill.keeper]
     return Fill(
         fill.kind,
-        _index(fill.first, first_is_row, row_at, pair_at),
-        _index(fill.second, second_is_row, row_at, pair_at),
+        first.index if isinstance(first, Row) else pair_at[first],
+        second.index if isinstance(second, Row) else pair_at[second],
         fill.size,
-        account_at[fill.keeper]
-        if fill.keeper and fill.kind in (FILL_LIQUIDATION, FILL_TAKEOVER)
-        else NO_INDEX,
+        keeper,
     )
-
-
-def _index(
-    key: tuple[int, ...], is_row: bool, row_at: dict[tuple[int, ...], int], pair_at: dict[PairKey, int]
-) -> int:
-    return row_at[key] if is_row else pair_at[pair_key(key[0], key[1])]

@@ -5,12 +5,20 @@ nobody's margin is asked. Longs and shorts meet in the order of their account id
 """
 
 from evermark.protocol.batch import FILL_CASH, INSURANCE_FUND
-from sequencer.engine.batch_builder import FILL_CAP, MAX_ACCOUNTS, MAX_PAIRS, STAGE_FILLS, OpenFill
+from sequencer.engine.batch_builder import (
+    FILL_CAP,
+    MAX_ACCOUNTS,
+    MAX_PAIRS,
+    STAGE_FILLS,
+    OpenFill,
+    pair_key,
+)
 from sequencer.engine.context import Context
 from sequencer.engine.events import CashSettled
 from sequencer.engine.ledger import change_position
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.sealing import enter
-from sequencer.engine.state import Account, EngineState, MarketState
+from sequencer.engine.state import Account, EngineState
 
 
 def settle_positions(ctx: Context) -> None:
@@ -63,10 +71,9 @@ def _settle_pair(ctx: Context, at: MarketState, long: Account, short: Account, l
     batch.deleveraged = True  # their orders in other markets go on waiting
     change_position(ctx, long, at, -lots, price)
     change_position(ctx, short, at, lots, price)
-    batch.fills.append(
-        OpenFill(FILL_CASH, (first.account_id, market_id), (second.account_id, market_id), lots)
-    )
-    ctx.emit(
+    pairs = pair_key(first.account_id, market_id), pair_key(second.account_id, market_id)
+    batch.fills.append(OpenFill(FILL_CASH, *pairs, lots))
+    ctx.events.append(
         CashSettled(
             market_id=market_id,
             account=first.account_id,

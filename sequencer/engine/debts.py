@@ -39,7 +39,7 @@ def write_off_debts(ctx: Context) -> None:
         touch_positions(state, fund)
         change_collateral(ctx, fund, -amount, "write_off")
         change_collateral(ctx, account, amount, "write_off")
-        ctx.emit(WrittenOff(account=account_id, amount=amount))
+        ctx.events.append(WrittenOff(account=account_id, amount=amount))
 
 
 def _note_debts(state: EngineState) -> None:

@@ -16,6 +16,7 @@ from sequencer.engine.batch_builder import (
     MAX_PAIRS,
     STAGE_FILLS,
     OpenFill,
+    pair_key,
 )
 from sequencer.engine.context import Context
 from sequencer.engine.events import Deleveraged
@@ -74,7 +75,7 @@ def deleverage(ctx: Context, target: Target) -> None:
         lots = counterparty_lots(target, other)
         if lots and fits(ctx.state, target, other):
             deleverage_against(ctx, target, other, lots)
-            ctx.emit(
+            ctx.events.append(
                 Deleveraged(
                     account=account_id,
                     market_id=target.at.market.market_id,
@@ -173,9 +174,8 @@ def deleverage_against(ctx: Context, target: Target, other: Account, lots: int) 
     move_in_fills(ctx, account, -loss, "deleveraging")
     move_in_fills(ctx, other, loss, "deleveraging")
     market_id = at.market.market_id
-    batch.fills.append(
-        OpenFill(FILL_DELEVERAGE, (account.account_id, market_id), (other.account_id, market_id), lots)
-    )
+    pairs = pair_key(account.account_id, market_id), pair_key(other.account_id, market_id)
+    batch.fills.append(OpenFill(FILL_DELEVERAGE, *pairs, lots))
     maker, taker = (other.account_id, b"", NO_FEES), (account.account_id, b"", NO_FEES)
     tell_trade(ctx, at, at.mark, lots, side, maker, taker, liquidated=account.account_id)
     tell_liquidated(ctx, target, lots, at.mark, loss, 0, deleveraged=True)

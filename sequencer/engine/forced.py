@@ -14,7 +14,7 @@ from evermark.protocol.forced import HOUR_S, close_loss, close_penalty, hour_cap
 from evermark.protocol.liquidation import takeover_allowed
 from evermark.protocol.margin import maintenance_margin
 from evermark.protocol.reject import Reject, RejectCode
-from sequencer.engine.batch_builder import FILL_CAP, STAGE_FILLS, OpenBatch, OpenFill
+from sequencer.engine.batch_builder import FILL_CAP, STAGE_FILLS, OpenBatch, OpenFill, pair_key
 from sequencer.engine.commands import InboxEntry, InboxEntryKind, MarketMode
 from sequencer.engine.context import Context, no
 from sequencer.engine.deleveraging import fits, queue
@@ -23,13 +23,14 @@ from sequencer.engine.execution import NO_FEES, fill_liquidation, tell_trade
 from sequencer.engine.holds import chain_was_down
 from sequencer.engine.ledger import change_position, move_in_fills
 from sequencer.engine.liquidation import allows, close_out, deposit_waits, has_room
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.matching import maker_lots, maker_refusal
 from sequencer.engine.open_orders import cancel, drop_useless_reducers, live_orders
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.parties import Party
 from sequencer.engine.risk import margin_of, prices_fresh
 from sequencer.engine.sealing import enter, seal
-from sequencer.engine.state import Account, EngineState, MarketState
+from sequencer.engine.state import Account, EngineState
 from sequencer.engine.targets import Target
 
 CLOSED = "closed"
@@ -253,7 +254,7 @@ def _against_queue(ctx: Context, close: Close, most_fills: int) -> None:
         if not lots or not fits(ctx.state, close.target, other):
             continue
         close_against(ctx, close, other, lots)
-        ctx.emit(
+        ctx.events.append(
             Deleveraged(
                 account=account_id,
                 market_id=at.market_id,
@@ -279,7 +280,7 @@ def close_against(ctx: Context, close: Close, other: Account, lots: int) -> None
     change_position(ctx, other, at, -side.sign * lots, at.mark)
     move_in_fills(ctx, account, -loss, "forced_close")
     move_in_fills(ctx, other, loss, "forced_close")
-    pairs = (account.account_id, at.market_id), (other.account_id, at.market_id)
+    pairs = pair_key(account.account_id, at.market_id), pair_key(other.account_id, at.market_id)
     batch.fills.append(OpenFill(FILL_FORCED, *pairs, lots))
     made, taken = (other.account_id, b"", NO_FEES), (account.account_id, b"", NO_FEES)
     tell_trade(ctx, at, at.mark, lots, side, made, taken)
@@ -304,7 +305,7 @@ def _begin_fill(ctx: Context, close: Close, lots: int) -> OpenBatch:
 
 
 def _tell(ctx: Context, close: Close, lots: int, price: int, loss: int, counterparty: int) -> None:
-    ctx.emit(
+    ctx.events.append(
         ForcedClose(
             entry_id=close.entry.entry_id,
             account=close.target.account.account_id,
@@ -332,9 +333,8 @@ def hour_left(state: EngineState, at: MarketState) -> int:
 def _interest_before(state: EngineState, at: MarketState) -> int:
     """Open interest as it was before the open batch's fills, which is what the vault sees."""
     changed = 0
-    for account_id, noted in state.batch.baselines.items():
-        before = noted.positions.get(at.market_id)
-        if before is not None:
-            now = state.accounts[account_id].positions[at.market_id].size
-            changed += max(now, 0) - max(before.size, 0)
+    for account in state.batch.noted:
+        position = account.positions.get(at.market_id)
+        if position is not None and position.noted_in == state.batch.number:
+            changed += max(position.size, 0) - max(position.size_before, 0)
     return at.open_interest - changed

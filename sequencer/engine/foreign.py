@@ -55,7 +55,7 @@ def apply_foreign(ctx: Context, command: ForeignBatch) -> None:
     state.sealed_batch = state.confirmed_batch = command.batch_id
     state.batch = OpenBatch(command.batch_id + 1)
     state.price_by(own_prices)
-    ctx.emit(
+    ctx.events.append(
         ForeignBatchApplied(
             batch_id=command.batch_id,
             entries=len(batch.inbox),

@@ -9,9 +9,10 @@ from sequencer.engine.batch_builder import MAX_FUNDING_HOURS, STAGE_FUNDING
 from sequencer.engine.commands import FundingHour
 from sequencer.engine.context import Context, no
 from sequencer.engine.events import FundingApplied
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.rounds import MAX_REPORTS
 from sequencer.engine.sealing import enter, round_is_old, seal
-from sequencer.engine.state import EngineState, MarketState
+from sequencer.engine.state import EngineState
 
 MAX_HOUR = 2**32 - 1
 
@@ -48,7 +49,7 @@ def enter_hour(ctx: Context, hour: int, rates: Sequence[int], markets: Sequence[
         rate = max(-market.funding_cap_ppb, min(market.funding_cap_ppb, posted))
         at.cumulative += cumulative_step(market, at.price.index_ticks, rate)
         at.funding_hour = hour
-        ctx.emit(
+        ctx.events.append(
             FundingApplied(
                 market_id=market.market_id,
                 hour=hour,

@@ -22,10 +22,11 @@ from evermark.protocol.units import check
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.context import Context
 from sequencer.engine.events import KeepersChanged, MarketListed, MarketTuned
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.modes import refresh_mode, update_staleness
 from sequencer.engine.open_orders import reserve_fee_anew
 from sequencer.engine.order_book import RestingOrder
-from sequencer.engine.state import EngineState, MarketState
+from sequencer.engine.state import EngineState
 
 
 def apply_change(ctx: Context, change: AnyChange) -> bool:
@@ -62,7 +63,7 @@ def _list(ctx: Context, change: ListMarket) -> bool:
     state.market_ids[market.symbol] = market.market_id
     state.stale_markets += 1
     _note_markets(state)
-    ctx.emit(MarketListed(market=market))
+    ctx.events.append(MarketListed(market=market))
     return True
 
 
@@ -78,7 +79,7 @@ def _tune(ctx: Context, change: TuneMarket) -> bool:
         reserve_fee_anew(state.accounts[order.account], at, order)
     _note_markets(state)
     update_staleness(ctx, at)
-    ctx.emit(MarketTuned(market=change.market))
+    ctx.events.append(MarketTuned(market=change.market))
     return True
 
 
@@ -154,7 +155,7 @@ def _set_quorums(ctx: Context, change: SetQuorums) -> bool:
 
 def _set_constitution(ctx: Context, genesis: Genesis) -> None:
     ctx.state.genesis = genesis
-    ctx.emit(
+    ctx.events.append(
         KeepersChanged(
             oracle_keepers=genesis.oracle_keepers,
             funding_keepers=genesis.funding_keepers,

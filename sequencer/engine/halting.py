@@ -12,7 +12,7 @@ from sequencer.engine.state import EngineState
 def halt_account(ctx: Context, command: HaltAccount) -> None:
     """Halt the account and cancel what waits of it, or let it go."""
     state = ctx.state
-    account = state.accounts.get(command.account)
+    account = state.account(command.account)
     if account is None or command.account < FIRST_USER_ACCOUNT:
         ctx.refuse(no(RejectCode.UNKNOWN_ACCOUNT, "no such user", "account", account=command.account))
         return
@@ -22,11 +22,11 @@ def halt_account(ctx: Context, command: HaltAccount) -> None:
             cancel(ctx, order, CancelReason.ACCOUNT_HALTED)
     else:
         state.halted.pop(command.account, None)
-    ctx.emit(AccountHalted(account=command.account, halted=command.halted, reason=command.reason))
+    ctx.events.append(AccountHalted(account=command.account, halted=command.halted, reason=command.reason))
 
 
 def check_halted(state: EngineState, account_id: int) -> Reject | None:
     """Whether the account may do more than cancel."""
-    if account_id not in state.halted:
+    if not state.halted or account_id not in state.halted:
         return None
     return no(RejectCode.ACCOUNT_HALTED, "the account may only cancel", "owner", account=account_id)

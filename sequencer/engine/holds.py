@@ -18,7 +18,7 @@ HOLD_S = 300  # of engine time, from when an account is first seen below zero; a
 def note_chain(ctx: Context, command: ChainRestarted) -> None:
     """What the chain said of itself: an outage or the hour after it began, or ended."""
     ctx.state.chain_restarted = command.restarted
-    ctx.emit(ChainRestartNoted(restarted=command.restarted))
+    ctx.events.append(ChainRestartNoted(restarted=command.restarted))
 
 
 def note_negative(state: EngineState, account: Account) -> None:

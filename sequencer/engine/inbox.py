@@ -62,7 +62,7 @@ def execute_entry(ctx: Context, entry: InboxEntry) -> None:
         _change(ctx, entry)
     elif account is None:
         state.batch.inbox.append(0)
-        ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="unknown account"))
+        ctx.events.append(EntrySkipped(entry_id=entry.entry_id, reason="unknown account"))
     else:
         state.batch.inbox.append(account.account_id)
         REQUESTS[entry.entry_kind](ctx, entry, account)
@@ -123,31 +123,31 @@ def _deposit(ctx: Context, entry: InboxEntry, account: Account) -> None:
     state.credited += entry.amount
     cause = "deposit" if entry.entry_kind is InboxEntryKind.DEPOSIT else "donation"
     change_collateral(ctx, account, entry.amount, cause)
-    ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=entry.amount))
+    ctx.events.append(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=entry.amount))
 
 
 def _change(ctx: Context, entry: InboxEntry) -> None:
     """Governor's or guardian's: no account's entry."""
     ctx.state.batch.inbox.append(0)
     if entry.change is not None and apply_change(ctx, entry.change):
-        ctx.emit(EntryApplied(entry_id=entry.entry_id, account=0, amount=0))
+        ctx.events.append(EntryApplied(entry_id=entry.entry_id, account=0, amount=0))
     else:
-        ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="no longer applies"))
+        ctx.events.append(EntrySkipped(entry_id=entry.entry_id, reason="no longer applies"))
 
 
 def _withdraw(ctx: Context, entry: InboxEntry, account: Account) -> None:
     state: EngineState = ctx.state
     touch_positions(state, account)
     if not prices_fresh(state, account):
-        ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="price stale for too long"))
+        ctx.events.append(EntrySkipped(entry_id=entry.entry_id, reason="price stale for too long"))
         return
     amount = min(entry.amount, margin_of(state, account).withdrawable)
     if amount == 0:
-        ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason="nothing withdrawable"))
+        ctx.events.append(EntrySkipped(entry_id=entry.entry_id, reason="nothing withdrawable"))
         return
     change_collateral(ctx, account, -amount, "withdrawal")
     claim(ctx, account, amount, fee=0)
-    ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=amount))
+    ctx.events.append(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=amount))
 
 
 def _cancel(ctx: Context, entry: InboxEntry, account: Account) -> None:
@@ -169,24 +169,24 @@ def _cancel(ctx: Context, entry: InboxEntry, account: Account) -> None:
         if sequence > slot.used_sequence:
             slot.used_sequence, slot.filled = sequence, VOIDED_LOTS
             live = live_order(account, entry.slot)
-            if live is not None and live not in orders and live.order.amend:
+            if live is not None and live not in orders and live.amend:
                 orders.append(live)  # its first fill would carry over what the void counts as filled
     for order in orders:
         cancel(ctx, order, CancelReason.USER)
-    ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
+    ctx.events.append(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
 
 
 def _approve_agent(ctx: Context, entry: InboxEntry, account: Account) -> None:
     touch(ctx.state, account)
     set_agent(ctx, account, entry.agent, entry.agent_expiry, entry.amount)
-    ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
+    ctx.events.append(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
 
 
 def _revoke_agent(ctx: Context, entry: InboxEntry, account: Account) -> None:
     touch(ctx.state, account)
     set_agent(ctx, account, entry.agent, 0, 0)
     account.action_sequence = max(account.action_sequence, entry.created * 1000)
-    ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
+    ctx.events.append(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
 
 
 def _leave(ctx: Context, entry: InboxEntry, account: Account) -> None:
@@ -195,9 +195,9 @@ def _leave(ctx: Context, entry: InboxEntry, account: Account) -> None:
     why = leaves_queue(ctx.state, entry, account)
     check(why is not None, "inbox: a forced entry leaves before it is done")
     if why == CLOSED:
-        ctx.emit(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
+        ctx.events.append(EntryApplied(entry_id=entry.entry_id, account=account.account_id, amount=0))
     else:
-        ctx.emit(EntrySkipped(entry_id=entry.entry_id, reason=str(why)))
+        ctx.events.append(EntrySkipped(entry_id=entry.entry_id, reason=str(why)))
 
 
 FORCED = (InboxEntryKind.CLOSE, InboxEntryKind.LIQUIDATE)

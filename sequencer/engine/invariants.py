@@ -7,10 +7,12 @@ from evermark.protocol.batch import FIRST_USER_ACCOUNT
 from evermark.protocol.units import FUNDING_SCALE, check
 from sequencer.engine.batch_builder import MAX_ACCOUNTS, MAX_FILLS, MAX_PAIRS, MAX_ROWS, pair_key
 from sequencer.engine.expiry_index import MINUTE_S
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.matching import row_in
 from sequencer.engine.order_book import BookSide, RestingOrder
 from sequencer.engine.risk import order_loss, refresh, resting_fee
-from sequencer.engine.state import Account, EngineState, MarketState
+from sequencer.engine.sealing import noted_in
+from sequencer.engine.state import Account, EngineState
 from sequencer.engine.twap import next_due_s
 
 
@@ -56,14 +58,14 @@ def _check_market(state: EngineState, at: MarketState) -> None:
     for side in (at.book.bids, at.book.asks):
         _check_side(state, side)
     waiting = [
-        (order.order.trigger, entry[1:])
+        (order.trigger, entry[1:])
         for kind, entries in at.triggers.entries.items()
         for entry in entries
         for order in (state.accounts[entry[2]].untriggered[entry[3]],)
-        if order.arrival == entry[1] and order.order.trigger == kind and abs(entry[0]) == order.trigger_price
+        if order.arrival == entry[1] and order.trigger == kind and abs(entry[0]) == order.trigger_price
     ]
     untriggered = sum(
-        order.market_id == market_id and not order.order.twap_interval
+        order.market_id == market_id and not order.twap_interval
         for account in state.accounts.values()
         for order in account.untriggered.values()
     )
@@ -77,7 +79,7 @@ def _check_twaps(state: EngineState) -> None:
     """Each TWAP is in the heap with its next slice, which is of the future or overdue for want of room."""
     for account in state.accounts.values():
         for order in account.untriggered.values():
-            if order.order.twap_interval:
+            if order.twap_interval:
                 entry = (next_due_s(order), order.account, order.slot, order.sequence)
                 check(state.twaps.count(entry) == 1, "twaps: an order without its next slice")
 
@@ -99,7 +101,7 @@ def _check_side(state: EngineState, side: BookSide) -> None:
     for level in side.levels.values():
         total = count = 0
         for order in level.orders():
-            check(0 <= order.filled < order.size, "invariant 3: a waiting order is filled")
+            check(0 < order.remaining <= order.size, "invariant 3: a waiting order is filled")
             check(order.price == level.price and order.level is level, "book: an order at another's price")
             check(state.accounts[order.account].orders.get(order.slot) is order, "book: an orphan order")
             check(order.expiry > state.now, "book: an expired order waits")
@@ -121,6 +123,7 @@ def _check_account(state: EngineState, account: Account) -> None:
             continue
         at = state.markets[order.market_id]
         lots[order.market_id, order.side] = lots.get((order.market_id, order.side), 0) + order.remaining
+        _check_limits(account, order)
         fees += resting_fee(at, order, order.remaining)
         loss += order_loss(at, order)
     for slot, order in account.untriggered.items():
@@ -133,6 +136,10 @@ def _check_account(state: EngineState, account: Account) -> None:
         kept = (position.buy_lots, position.sell_lots, position.reduce_orders)
         found = (lots.get((market_id, 0), 0), lots.get((market_id, 1), 0), reducers.get(market_id, 0))
         check(kept == found, "reservation: open lots differ from the open orders")
+        idle = (position.buy_lots or not position.highest_buy) and (
+            position.sell_lots or not position.lowest_sell
+        )
+        check(bool(idle), "reservation: a limit of no waiting order")
     opened = sum(position.size != 0 for position in account.positions.values())
     check(account.open_positions == opened, "accounts: open positions are miscounted")
     check(account.order_fees == fees, "reservation: fees differ from the open orders")
@@ -142,6 +149,15 @@ def _check_account(state: EngineState, account: Account) -> None:
     account.epoch = -1
     refresh(state, account)
     check(kept_sums == _sums(account), "risk: the kept sums differ from recomputed ones")
+
+
+def _check_limits(account: Account, order: RestingOrder) -> None:
+    """No waiting order is dearer or cheaper than its position knows: so a round may leave the orders alone."""
+    position = account.positions[order.market_id]
+    within = (
+        order.price <= position.highest_buy if order.sign > 0 else order.price >= position.lowest_sell > 0
+    )
+    check(within, "reservation: an order beyond the limits of its position")
 
 
 def _check_references(state: EngineState, account: Account, order: RestingOrder) -> None:
@@ -173,10 +189,14 @@ def _check_batch(state: EngineState) -> None:
     check(len(batch.accounts) <= MAX_ACCOUNTS and len(batch.pairs) <= MAX_PAIRS, "batch: tables too large")
     check(batch.number == state.sealed_batch + 1, "batch: not the one after the last sealed one")
     check(not batch.targets & batch.row_accounts, "batch: a liquidation target trades by order")
-    for account_id, noted in batch.baselines.items():
-        check(state.accounts[account_id].noted is noted, "batch: an account does not know its baseline")
-        if not noted.positions:
-            continue
-        for market_id, position in state.accounts[account_id].positions.items():
-            named = not position.size or pair_key(account_id, market_id) in batch.pairs
+    for account in batch.noted:
+        noted = noted_in(batch, account)
+        check(noted is not None, "batch: an account does not know its baseline")
+        changed = [held for held in account.positions.values() if held.noted_in == batch.number]
+        check(
+            noted is None or sorted(changed, key=id) == sorted(noted.positions, key=id),
+            "batch: a baseline without what changed",
+        )
+        for market_id, position in account.positions.items() if changed else ():
+            named = not position.size or pair_key(account.account_id, market_id) in batch.pairs
             check(named, "batch: an open position of a changed account is not named")

@@ -6,22 +6,23 @@ from evermark.protocol.batch import FEE_ACCOUNT
 from evermark.protocol.margin import fee_delta, funding_owed, funding_remainder
 from evermark.protocol.outflow import after_claim
 from evermark.protocol.units import check, floor_div
-from sequencer.engine.batch_builder import Before, Row, pair_key, path_bytes
+from sequencer.engine.batch_builder import Row, pair_key, path_bytes
 from sequencer.engine.context import Context
 from sequencer.engine.events import AccountRegistered, CollateralChanged, PositionChanged, WithdrawalClaimed
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import refresh, revalue
 from sequencer.engine.sealing import baseline, touch, touch_positions
-from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
+from sequencer.engine.state import Account, EngineState, Position, SlotState
 
 
 def register(ctx: Context, owner: bytes, sub_account: int) -> Account:
     """A new account under the next id."""
     state = ctx.state
     account = Account(len(state.accounts) + 1, owner, sub_account)
-    state.accounts[account.account_id] = account
+    state.add_account(account)
     state.account_ids[owner, sub_account] = account.account_id
-    ctx.emit(AccountRegistered(account=account.account_id, owner=owner, sub_account=sub_account))
+    ctx.events.append(AccountRegistered(account=account.account_id, owner=owner, sub_account=sub_account))
     return account
 
 
@@ -30,7 +31,7 @@ def change_collateral(ctx: Context, account: Account, delta: int, cause: str) ->
     if delta == 0:
         return
     account.collateral += delta
-    ctx.emit(
+    ctx.events.append(
         CollateralChanged(account=account.account_id, delta=delta, collateral=account.collateral, cause=cause)
     )
 
@@ -50,7 +51,7 @@ def claim(ctx: Context, account: Account, amount: int, fee: int) -> None:
     number, account_id = state.claim_count, account.account_id
     if due:
         heappush(state.delayed_claims, (due, number, account_id, amount))
-    ctx.emit(
+    ctx.events.append(
         WithdrawalClaimed(
             account=account_id, owner=account.owner, amount=amount, fee=fee, claim=number, payable_at=due
         )
@@ -61,7 +62,7 @@ def position_of(account: Account, market_id: int) -> Position:
     """The account's position in a market, made when absent."""
     position = account.positions.get(market_id)
     if position is None:
-        position = account.positions[market_id] = Position()
+        position = account.positions[market_id] = Position(market_id)
     return position
 
 
@@ -81,21 +82,25 @@ def nonce_of(order: RestingOrder) -> SlotState:
     return nonce
 
 
-def row_of(ctx: Context, account: Account, order: RestingOrder) -> Row:
+def row_of(ctx: Context, order: RestingOrder) -> Row:
     """The order's row in the open batch; its first use is what the vault remembers of the slot."""
     batch = ctx.state.batch
     row = order.row
     if row is None or row.number != batch.number:
-        check(order.account not in batch.targets, "batch: a liquidation target trades by order")
-        row = Row(batch.number, order.market_id, order.order, order.signature, order.path)
-        order.row = batch.rows[order.account, order.slot, order.sequence] = row
+        check(
+            not batch.targets or order.account not in batch.targets,
+            "batch: a liquidation target trades by order",
+        )
+        key = (order.account, order.slot, order.sequence)
+        row = Row(batch.number, key, order.market_id, order.order, order.signature, order.path)
+        order.row = batch.rows[key] = row
         batch.path_bytes += path_bytes(order.path)
         if order.builder_fee_ppm:
             row.builder = order.builder
             batch.accounts.add(order.builder)
         batch.row_accounts.add(order.account)
         if order.slot == 0:
-            account.used_taker_sequence = order.sequence
+            order.trader.used_taker_sequence = order.sequence
         else:
             nonce_of(order).used_sequence = order.sequence
     return row
@@ -121,29 +126,33 @@ def charge_builder(ctx: Context, account: Account, row: Row, notional: int, rate
 
 def change_position(ctx: Context, account: Account, at: MarketState, delta: int, price: int) -> None:
     """Buy (`delta` > 0) or sell at `price` for cash; settles the position's funding first."""
-    state, market_id = ctx.state, at.market_id
-    position = position_of(account, market_id)
-    base = _before_in_batch(state, account, position, market_id)
+    trade(ctx, account, at, position_of(account, at.market_id), delta, at.notional(delta, price))
+
+
+def trade(ctx: Context, account: Account, at: MarketState, position: Position, delta: int, cost: int) -> None:
+    """`change_position` for who has the position, and knows what it costs (below zero: brings in)."""
+    state, account_id, market_id = ctx.state, account.account_id, at.market_id
+    _note_in_batch(state, account, position)
     refresh(state, account)
     _settle_funding(ctx, account, at, position)
     before, after = position.size, position.size + delta
-    cost = at.notional(delta, price)
     realized = _change_cost(position, delta, cost)
-    position.entry_mark = _entry_mark(base.size, after, base.entry_mark, at.mark)
+    position.entry_mark = _entry_mark(position.size_before, after, position.mark_before, at.mark)
     position.size = after
     if before == 0:
-        at.holders.add(account.account_id)
+        account.open_positions += 1
+        at.holders.add(account_id)
     if after == 0:
-        at.holders.discard(account.account_id)
-    account.open_positions += (after != 0) - (before != 0)
-    if not account.open_positions:
-        state.debtors.add(account.account_id)
-    at.open_interest += max(after, 0) - max(before, 0)
+        account.open_positions -= 1
+        at.holders.discard(account_id)
+        if not account.open_positions:
+            state.debtors.add(account_id)
+    at.open_interest += (after if after > 0 else 0) - (before if before > 0 else 0)
     change_collateral(ctx, account, -cost, "trade")
     revalue(account, at, position)
-    ctx.emit(
+    ctx.events.append(
         PositionChanged(
-            account=account.account_id,
+            account=account_id,
             market_id=market_id,
             size=after,
             entry_notional=position.entry_notional,
@@ -152,16 +161,15 @@ def change_position(ctx: Context, account: Account, at: MarketState, delta: int,
     )
 
 
-def _before_in_batch(state: EngineState, account: Account, position: Position, market_id: int) -> Before:
-    """The position before the open batch's fills; the first of them notes it, and names all of the account's positions."""
+def _note_in_batch(state: EngineState, account: Account, position: Position) -> None:
+    """The first of the open batch's fills notes what the position was, and names all of the account's positions."""
     noted = baseline(state, account)
-    base = noted.positions.get(market_id)
-    if base is None:
-        if not noted.positions:
+    if position.noted_in != noted.number:
+        if not noted.positions and account.open_positions > (position.size != 0):
             touch_positions(state, account)
-        state.batch.pairs.add(pair_key(account.account_id, market_id))
-        base = noted.positions[market_id] = Before(position.size, position.entry_mark)
-    return base
+        state.batch.pairs.add(pair_key(account.account_id, position.market_id))
+        noted.positions.append(position)
+        position.note(noted.number)
 
 
 def _settle_funding(ctx: Context, account: Account, at: MarketState, position: Position) -> None:
@@ -181,21 +189,26 @@ def _change_cost(position: Position, delta: int, cost: int) -> int:
     if before == 0 or (before > 0) == (delta > 0):
         position.entry_notional += cost
         return 0
-    closed = min(abs(delta), abs(before))
-    closing_cost = floor_div(cost * closed, abs(delta))
-    closed_entry = floor_div(position.entry_notional * closed, abs(before))
-    position.entry_notional -= closed_entry
-    if abs(delta) > abs(before):
-        position.entry_notional = cost - closing_cost
+    lots, held = abs(delta), abs(before)
+    if lots <= held:
+        closed_entry = (
+            floor_div(position.entry_notional * lots, held) if lots < held else position.entry_notional
+        )
+        position.entry_notional -= closed_entry
+        return -cost - closed_entry
+    closing_cost = floor_div(cost * held, lots)
+    closed_entry, position.entry_notional = position.entry_notional, cost - closing_cost
     return -closing_cost - closed_entry
 
 
 def _entry_mark(before: int, after: int, entry_mark: int, mark: int) -> int:
     """Mark at entry, from before the batch to now: the current mark on opening or flipping, size-weighted
     (floor) on growing, else unchanged."""
-    if after == 0 or (before and (before > 0) == (after > 0) and abs(after) <= abs(before)):
+    if after == 0:
         return entry_mark
     if before == 0 or (before > 0) != (after > 0):
         return mark
-    grown = abs(after) - abs(before)
-    return floor_div(entry_mark * abs(before) + mark * grown, abs(after))
+    lots, held = abs(after), abs(before)
+    if lots <= held:
+        return entry_mark
+    return floor_div(entry_mark * held + mark * (lots - held), lots)

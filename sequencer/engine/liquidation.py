@@ -26,13 +26,14 @@ from sequencer.engine.execution import NO_FEES, fill_liquidation, tell_trade
 from sequencer.engine.halting import check_halted
 from sequencer.engine.holds import chain_was_down, note_negative
 from sequencer.engine.ledger import move_in_fills
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.matching import builder_share, maker_lots, maker_refusal, row_in
 from sequencer.engine.open_orders import cancel, drop_useless_reducers
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.parties import Party
 from sequencer.engine.risk import margin_of, prices_fresh
 from sequencer.engine.sealing import enter, round_is_old, seal
-from sequencer.engine.state import Account, EngineState, MarketState
+from sequencer.engine.state import Account, EngineState
 from sequencer.engine.takeover import take_over, takeover_lots
 from sequencer.engine.targets import Target, name_keeper, tell_liquidated
 
@@ -85,7 +86,7 @@ def _beyond_the_fund(target: Target, batch: OpenBatch) -> bool:
 
 def _check(ctx: Context, command: TriggerLiquidation) -> Reject | None:
     state, keeper = ctx.state, command.keeper_account
-    account = state.accounts.get(command.account)
+    account = state.account(command.account)
     if account is None or account.owner == NO_ADDRESS:
         return no(RejectCode.UNKNOWN_ACCOUNT, "no such account", "account", account=command.account)
     if state.halted.get(command.account, False):

@@ -10,15 +10,15 @@ from mypy_extensions import mypyc_attr
 
 from evermark.protocol.batch import INSURANCE_FUND
 from evermark.protocol.margin import fee_delta
-from evermark.protocol.units import PPM
 from sequencer.engine.batch_builder import FILL_CAP, MAX_ACCOUNTS, MAX_PAIRS, OpenBatch, Row, pair_key
 from sequencer.engine.commands import MarketMode
 from sequencer.engine.events import CancelReason
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.open_orders import next_part
 from sequencer.engine.order_book import Level, RestingOrder
 from sequencer.engine.parties import Party
 from sequencer.engine.risk import prices_fresh
-from sequencer.engine.state import Account, EngineState, MarketState
+from sequencer.engine.state import Account, EngineState
 
 # Looking a member up in its enumeration costs compiled code more than the comparison that wants it.
 _REDUCE_ONLY_MODE: Final = MarketMode.REDUCE_ONLY
@@ -54,7 +54,7 @@ class Plan:
 
 def outside_band(at: MarketState, price: int) -> bool:
     """Further from the mark than fills may be."""
-    return abs(price - at.mark) * PPM > at.mark * at.market.price_band_ppm
+    return price - at.mark > at.reach or at.mark - price > at.reach
 
 
 def agent_is_live(state: EngineState, account: Account, signer: bytes) -> bool:
@@ -66,11 +66,12 @@ def agent_is_live(state: EngineState, account: Account, signer: bytes) -> bool:
 
 def fund_meets(state: EngineState, at: MarketState, order: RestingOrder) -> int:
     """Lots of the insurance fund's position that the order would take over at the mark, 0 when none."""
-    sign = order.sign
-    if sign * (order.price - at.mark) < 0 or at.stale or order.order.post_only:
+    if not order.reaches(at.mark) or at.stale or order.post_only:
         return 0
     position = state.accounts[INSURANCE_FUND].positions.get(at.market_id)
-    return abs(position.size) if position is not None and position.size * sign > 0 else 0
+    if position is None or (position.size > 0) != (order.sign > 0):
+        return 0
+    return abs(position.size)
 
 
 def maker_refusal(
@@ -84,18 +85,16 @@ def maker_refusal(
         return CancelReason.EXPIRED
     if outside_band(at, maker.price):
         return CancelReason.PRICE_BAND
-    if not agent_is_live(state, maker.trader, maker.signer):
+    if not maker.by_owner and not agent_is_live(state, maker.trader, maker.signer):
         return CancelReason.AGENT_REVOKED
     return None
 
 
 def maker_lots(state: EngineState, party: Party, maker: RestingOrder, lots: int) -> tuple[int, CancelReason]:
     """Lots that a waiting order may trade, at most `lots`; with 0 the reason to cancel it."""
-    only_reduces = maker.reduce_only or party.at.effective_mode == _REDUCE_ONLY_MODE
-    if only_reduces:
-        lots = min(lots, party.opposes(maker.sign))
-        return lots, _REDUCE_ONLY
-    if lots > party.opposes(maker.sign) and not prices_fresh(state, party.account):
+    if maker.reduce_only or party.at.effective_mode is _REDUCE_ONLY_MODE:
+        return min(lots, party.opposes(maker.sign)), _REDUCE_ONLY
+    if not prices_fresh(state, party.account) and lots > party.opposes(maker.sign):
         return 0, _MARGIN
     return lots, _MARGIN
 
@@ -135,11 +134,11 @@ class Planner:
         "builder_numerator",
         "drawn",
         "fills",
+        "most_pairs",
         "numerator",
         "only_reduces",
         "open_interest",
         "order",
-        "pairs",
         "parties",
         "plan",
         "state",
@@ -161,19 +160,19 @@ class Planner:
         self.builder_numerator = 0
         self.open_interest = at.open_interest
         self.accounts = len(batch.accounts)
-        self.pairs = len(batch.pairs)
+        self.most_pairs = len(batch.pairs)  # an upper bound of what the batch will name
         self.parties: list[Party] = []
         self.drawn: dict[RestingOrder, Drawn] = {}  # icebergs, of which more than one part may trade
         self.taker = self._party(order.trader)
 
     def make(self) -> Plan:
         """Walk the opposite side from its best price; the fund comes first where the mark is as good."""
-        plan, order, sign = self.plan, self.order, self.order.sign
+        plan, order = self.plan, self.order
         fund_lots = fund_meets(self.state, self.at, order)
         facing = self.at.book.facing(order)
         level = facing.best()
-        while level is not None and sign * (order.price - level.price) >= 0:
-            if fund_lots and sign * (level.price - self.at.mark) >= 0:
+        while level is not None and order.reaches(level.price):
+            if fund_lots and (level.price >= self.at.mark if order.sign > 0 else level.price <= self.at.mark):
                 self._with_fund(fund_lots)
                 fund_lots = 0
             if not self._with_level(level):
@@ -224,16 +223,16 @@ class Planner:
         return lots == shown and maker.hidden != 0 and self.drawn[maker].lots < maker.remaining
 
     def _trade(self, maker: RestingOrder, party: Party, lots: int, shown: int) -> bool:
-        plan, sign, market = self.plan, self.order.sign, self.at.market
-        notional = self.at.notional(lots, maker.price)
-        numerator, taker_fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
+        plan, at, buys = self.plan, self.at, self.order.sign > 0
+        notional = at.notional(lots, maker.price)
+        numerator, taker_fee = fee_delta(self.numerator, notional, at.taker_fee_ppm)
         row = row_in(self.batch, maker)
         before, built_before = (row.numerator, row.builder_numerator) if row is not None else (0, 0)
         drawn = None
         if maker.hidden:
             drawn = self.drawn.setdefault(maker, Drawn(before, built_before))
             before, built_before = drawn.numerator, drawn.builder_numerator
-        maker_numerator, maker_fee = fee_delta(before, notional, market.maker_fee_ppm)
+        maker_numerator, maker_fee = fee_delta(before, notional, at.maker_fee_ppm)
         built = self.builder_numerator
         if self.order.builder_fee_ppm:
             built, share = fee_delta(built, notional, self.order.builder_fee_ppm)
@@ -241,14 +240,15 @@ class Planner:
         if maker.builder_fee_ppm:
             built_before, share = fee_delta(built_before, notional, maker.builder_fee_ppm)
             maker_fee += share
-        if not self.taker.allows(self.state, sign * lots, -sign * notional - taker_fee):
+        bought, paid = (lots, notional) if buys else (-lots, -notional)
+        if not self.taker.allows(self.state, bought, -paid - taker_fee):
             plan.stop = CancelReason.MARGIN
             return False
-        change = self._open_interest_change(party, lots)
-        if change > 0 and self.open_interest + change > market.open_interest_cap_lots:
+        change = self._open_interest_change(party, bought)
+        if change > 0 and self.open_interest + change > at.open_interest_cap_lots:
             plan.stop = CancelReason.OPEN_INTEREST_CAP
             return False
-        if not party.allows(self.state, -sign * lots, sign * notional - maker_fee):
+        if not party.allows(self.state, -bought, paid - maker_fee):
             plan.steps.append(Step(maker, 0, CancelReason.MARGIN))
             return False
         if drawn is not None:
@@ -257,34 +257,35 @@ class Planner:
         self.numerator = numerator
         self.builder_numerator = built
         self.open_interest += change
-        self.taker.take(sign * lots, -sign * notional - taker_fee)
-        party.take(-sign * lots, sign * notional - maker_fee)
+        self.taker.take(bought, -paid - taker_fee)
+        party.take(-bought, paid - maker_fee)
         self._done(maker, lots)
         if lots < shown and plan.filled < self.order.remaining and self._taker_lots():
             plan.steps.append(Step(maker, 0, CancelReason.REDUCE_ONLY))
         return True
 
     def _with_fund(self, fund_lots: int) -> None:
-        plan, sign, market = self.plan, self.order.sign, self.at.market
+        plan, at = self.plan, self.at
         lots = min(self._taker_lots(), fund_lots)
         party = self._party(self.state.accounts[INSURANCE_FUND])
         if lots == 0 or plan.stop is not None:
             return
-        notional = self.at.notional(lots, self.at.mark)
-        numerator, fee = fee_delta(self.numerator, notional, market.taker_fee_ppm)
+        notional = at.notional(lots, at.mark)
+        numerator, fee = fee_delta(self.numerator, notional, at.taker_fee_ppm)
         built, share = fee_delta(self.builder_numerator, notional, self.order.builder_fee_ppm)
         fee += share
-        if not self.taker.allows(self.state, sign * lots, -sign * notional - fee):
+        bought, paid = (lots, notional) if self.order.sign > 0 else (-lots, -notional)
+        if not self.taker.allows(self.state, bought, -paid - fee):
             plan.stop = CancelReason.MARGIN
             return
         # The fund shrinks, so open interest cannot grow.
-        if not party.allows(self.state, -sign * lots, sign * notional):
+        if not party.allows(self.state, -bought, paid):
             return
-        self.open_interest += self._open_interest_change(party, lots)
+        self.open_interest += self._open_interest_change(party, bought)
         self.numerator = numerator
         self.builder_numerator = built
-        self.taker.take(sign * lots, -sign * notional - fee)
-        party.take(-sign * lots, sign * notional)
+        self.taker.take(bought, -paid - fee)
+        party.take(-bought, paid)
         self._done(None, lots)
 
     def _done(self, maker: RestingOrder | None, lots: int) -> None:
@@ -304,10 +305,11 @@ class Planner:
             return 0
         return wanted
 
-    def _open_interest_change(self, party: Party, lots: int) -> int:
-        delta, taker_size, maker_size = self.order.sign * lots, self.taker.size, party.size
-        change = max(taker_size + delta, 0) - max(taker_size, 0)
-        return change + max(maker_size - delta, 0) - max(maker_size, 0)
+    def _open_interest_change(self, party: Party, bought: int) -> int:
+        """What `bought` lots of the taker, sold below zero, add to the longs."""
+        taker_size, maker_size = self.taker.size, party.size
+        change = max(taker_size + bought, 0) - max(taker_size, 0)
+        return change + max(maker_size - bought, 0) - max(maker_size, 0)
 
     def _party(self, account: Account) -> Party:
         """The account's party; a full pair table stops the plan, so that the batch stays within its
@@ -319,28 +321,33 @@ class Planner:
         self.parties.append(party)
         if party.noted is None:
             self.accounts += account.account_id not in self.batch.accounts
-        if party.noted is None or not party.noted.positions:
-            self.pairs += self._unnamed(account)
-        self.pairs += 1
-        if self.pairs > MAX_PAIRS or self.accounts + 3 > MAX_ACCOUNTS:
+        self.most_pairs += account.open_positions + 1
+        if self.accounts + 3 > MAX_ACCOUNTS or (
+            self.most_pairs > MAX_PAIRS and self._named_pairs() > MAX_PAIRS
+        ):
             self.plan.stop = CancelReason.FILL_CAP
         return party
 
-    def _unnamed(self, account: Account) -> int:
-        """How many of the account's open positions the batch does not name yet."""
-        named, count = self.batch.pairs, 0
-        for market_id, position in account.positions.items():
-            if position.size and pair_key(account.account_id, market_id) not in named:
-                count += 1
+    def _named_pairs(self) -> int:
+        """Pairs that the batch will name, at most: this market's of each party, and its other open positions."""
+        named = self.batch.pairs
+        count = len(named)
+        for party in self.parties:
+            count += 1
+            if party.noted is None or not party.noted.positions:
+                account = party.account
+                for market_id, position in account.positions.items():
+                    count += position.size != 0 and pair_key(account.account_id, market_id) not in named
         return count
 
 
 def may_trade(state: EngineState, at: MarketState, order: RestingOrder) -> bool:
     """Whether the order meets anything on arrival."""
-    return crosses_book(at, order) or fund_meets(state, at, order) > 0
+    best = at.book.facing(order).top
+    return (best is not None and order.reaches(best.price)) or fund_meets(state, at, order) > 0
 
 
 def crosses_book(at: MarketState, order: RestingOrder) -> bool:
     """Whether the best waiting order meets the limit."""
-    best = at.book.facing(order).best()
-    return best is not None and order.sign * (order.price - best.price) >= 0
+    best = at.book.facing(order).top
+    return best is not None and order.reaches(best.price)

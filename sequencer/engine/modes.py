@@ -4,8 +4,8 @@ what a stale price allows."""
 from sequencer.engine.commands import MarketMode
 from sequencer.engine.context import Context
 from sequencer.engine.events import CancelReason, MarketModeChanged
+from sequencer.engine.market_state import MarketState, stricter
 from sequencer.engine.open_orders import cancel, live_orders
-from sequencer.engine.state import MarketState, stricter
 
 
 def refresh_mode(ctx: Context, at: MarketState, reason: str) -> None:
@@ -17,7 +17,7 @@ def refresh_mode(ctx: Context, at: MarketState, reason: str) -> None:
         mode = stricter(mode, at.paused)
     at.mode = mode
     if at.effective_mode != effective:
-        ctx.emit(MarketModeChanged(market_id=at.market_id, mode=at.effective_mode, reason=reason))
+        ctx.events.append(MarketModeChanged(market_id=at.market_id, mode=at.effective_mode, reason=reason))
     if mode == MarketMode.SETTLED and before != MarketMode.SETTLED:
         for _, account in sorted(ctx.state.accounts.items()):
             for order in live_orders(account):
@@ -50,4 +50,4 @@ def update_staleness(ctx: Context, at: MarketState) -> None:
     if at.effective_mode != before:
         uncertain = "price jumped" if at.price.clamped else "price is stale"
         reason = uncertain if stale else "price is fresh"
-        ctx.emit(MarketModeChanged(market_id=at.market_id, mode=at.effective_mode, reason=reason))
+        ctx.events.append(MarketModeChanged(market_id=at.market_id, mode=at.effective_mode, reason=reason))

@@ -22,27 +22,31 @@ CHUNK_KEYS: Final = 512  # prices of a chunk, at most: moving half of them costs
 class BookOrder:
     """An order as a book knows it; also a node of its level's queue."""
 
-    __slots__ = ("filled", "hidden", "level", "next", "previous", "price", "sign", "size")
+    __slots__ = ("hidden", "level", "next", "previous", "price", "remaining", "sign", "size")
 
-    def __init__(self, sign: int, price: int, size: int, filled: int) -> None:
+    def __init__(self, sign: int, price: int, size: int) -> None:
         self.sign = sign  # +1 buys; positions move this way
         self.price = price
         self.size = size
-        self.filled = filled
+        self.remaining = size  # lots not yet traded
         self.hidden = 0  # lots of an iceberg that the level does not show yet
         self.level: Level | None = None
         self.previous: BookOrder | None = None
         self.next: BookOrder | None = None
 
     @property
-    def remaining(self) -> int:
-        """Lots not yet traded."""
-        return self.size - self.filled
+    def filled(self) -> int:
+        """Lots that have traded."""
+        return self.size - self.remaining
+
+    def reaches(self, price: int) -> bool:
+        """The limit allows to trade at `price`."""
+        return self.price >= price if self.sign > 0 else self.price <= price
 
     @property
     def shown(self) -> int:
         """Lots that trade at this place in the queue."""
-        return self.size - self.filled - self.hidden
+        return self.remaining - self.hidden
 
 
 class RestingOrder(BookOrder):
@@ -53,19 +57,25 @@ class RestingOrder(BookOrder):
 
     __slots__ = (
         "account",
+        "amend",
         "arrival",
         "basket_place",
+        "bracket_link",
         "builder",
         "builder_fee_ppm",
+        "by_owner",
         "client_id",
+        "display_size",
         "expiry",
         "fee_reserve",
         "market_id",
+        "max_fee_ppm",
         "nonce",
         "order",
         "order_hash",
         "path",
         "position",
+        "post_only",
         "reduce_only",
         "row",
         "sequence",
@@ -73,28 +83,29 @@ class RestingOrder(BookOrder):
         "signature",
         "signer",
         "slot",
+        "time_in_force",
         "trader",
+        "trailing_offset",
+        "trigger",
         "trigger_price",
+        "twap_interval",
         "twap_sent",
         "twap_start",
     )
 
     def __init__(
         self,
-        trader: "Account",
         market_id: int,
         order: Order,
         order_hash: bytes,
         signature: Signature,
         signer: bytes,
         client_id: str,
-        filled: int,
         path: Path | None = None,
     ) -> None:
-        super().__init__(-1 if order.side else 1, order.limit_price, order.size, filled)
+        """`trader` and `account` follow with `belong_to`."""
+        super().__init__(-1 if order.side else 1, order.limit_price, order.size)
         self.path = path  # to the root of the order batch that it came in
-        self.trader = trader
-        self.account = trader.account_id
         self.nonce: SlotState | None = None  # of its slot; none in slot 0, or before the slot's first order
         self.position: Position | None = None  # once somebody looked for it
         self.row: Row | None = None  # of the batch in which it traded last
@@ -104,11 +115,21 @@ class RestingOrder(BookOrder):
         self.signature = signature
         self.signer = signer
         self.client_id = client_id
+        # What was signed stands here too: reading a message costs compiled code far more than reading an attribute.
         self.side = order.side
         self.slot = order.slot
         self.sequence = order.sequence
         self.expiry = order.expiry
+        self.time_in_force = order.time_in_force
+        self.post_only = order.post_only
         self.reduce_only = order.reduce_only
+        self.amend = order.amend
+        self.max_fee_ppm = order.max_fee_ppm
+        self.display_size = order.display_size
+        self.twap_interval = order.twap_interval
+        self.bracket_link = order.bracket_link
+        self.trigger = order.trigger
+        self.trailing_offset = order.trailing_offset
         self.trigger_price = order.trigger_price  # a trailing order moves it while it waits for its trigger
         self.arrival = 0  # journal sequence of its command, once it waits for its trigger
         self.twap_start = 0  # engine time at which a TWAP began, and its slices that were sent
@@ -117,6 +138,12 @@ class RestingOrder(BookOrder):
         self.builder_fee_ppm = order.max_builder_fee_ppm  # charged as signed
         self.basket_place = 0  # among the orders that expire in the same minute, while it waits
         self.fee_reserve = 0  # quote units held back for fees while it rests
+
+    def belong_to(self, trader: "Account") -> None:
+        """Name the account whose order it is."""
+        self.trader = trader
+        self.account = trader.account_id
+        self.by_owner = self.signer == trader.owner  # otherwise an agent signed it, whose time may end
 
     @property
     def behind(self) -> "RestingOrder | None":
@@ -300,7 +327,7 @@ class OrderBook:
         else:
             last.next = order
         level.tail = order
-        level.total += order.size - order.filled - order.hidden
+        level.total += order.remaining - order.hidden
         level.count += 1
 
     def remove(self, order: BookOrder) -> None:
@@ -321,7 +348,7 @@ class OrderBook:
         order.level = None
         order.previous = None
         order.next = None
-        level.total -= order.size - order.filled - order.hidden
+        level.total -= order.remaining - order.hidden
         level.count -= 1
         if level.count == 0:
             (self.bids if order.sign > 0 else self.asks).drop(level)
@@ -329,18 +356,18 @@ class OrderBook:
     def fill(self, order: BookOrder, lots: int) -> None:
         """Count `lots` of a waiting order as traded; a finished order leaves."""
         level = order.level
-        if level is None or not 0 < lots <= order.size - order.filled - order.hidden:
+        if level is None or not 0 < lots <= order.remaining - order.hidden:
             check(False, "book: a fill beyond what rests")
             return
-        order.filled += lots
+        order.remaining -= lots
         level.total -= lots
-        if order.filled == order.size:
+        if not order.remaining:
             self.remove(order)
 
     def refresh(self, order: BookOrder, shown: int) -> None:
         """Show `shown` more lots of an iceberg whose part has traded, behind all orders of the same price."""
         self.remove(order)
-        order.hidden = order.size - order.filled - shown
+        order.hidden = order.remaining - shown
         self.add(order)
 
     def replace(self, old: RestingOrder, new: RestingOrder) -> None:

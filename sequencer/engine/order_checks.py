@@ -7,11 +7,11 @@ from mypy_extensions import mypyc_attr
 from evermark.protocol.markets import MAX_OPEN_MARKETS
 from evermark.protocol.orders import NO_ADDRESS, TimeInForce, Trigger
 from evermark.protocol.reject import Reject, RejectCode
-from evermark.protocol.units import PPM
 from sequencer.engine.commands import MarketMode, PlaceOrder
 from sequencer.engine.context import no
 from sequencer.engine.format_checks import check_format
 from sequencer.engine.halting import check_halted
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.matching import agent_is_live
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import loss_at, order_fee, order_loss, prices_fresh, refresh, worst_initial
@@ -23,18 +23,18 @@ from sequencer.engine.state import (
     STOP_UNSETTLED_AGE_S,
     Account,
     EngineState,
-    MarketState,
     Position,
 )
 from sequencer.engine.trigger_checks import check_trigger
 from sequencer.engine.twap import check_twap
 
-MAX_OPEN_ORDERS = 200  # of one account; bounds the work of a price round and of a liquidation
-MAX_PATH = 6  # siblings of an order in a batch of 64
-SEQUENCE_AHEAD_MS = 86_400_000  # clients use milliseconds; at most a day ahead of the round
-NO_POSITION: Final = Position()
+MAX_OPEN_ORDERS: Final = 200  # of one account; bounds the work of a price round and of a liquidation
+MAX_PATH: Final = 6  # siblings of an order in a batch of 64
+SEQUENCE_AHEAD_MS: Final = 86_400_000  # clients use milliseconds; at most a day ahead of the round
+NO_POSITION: Final = Position(-1)
 
 # Looking a name up in a module or an enumeration costs compiled code more than the comparison that wants it.
+_NOBODY: Final = NO_ADDRESS
 _GTC: Final = TimeInForce.GTC
 _GTD: Final = TimeInForce.GTD
 _NO_TRIGGER: Final = Trigger.NONE
@@ -50,7 +50,9 @@ class Draft:
     __slots__ = (
         "account",
         "at",
+        "fee_ppm",
         "may_rest",
+        "mode",
         "only_reduces",
         "order",
         "position",
@@ -68,22 +70,28 @@ class Draft:
         self.replaced = replaced
         # What it replaces in the book; an untriggered order is in no sum of waiting orders.
         self.resting = replaced if replaced is not None and not replaced.is_untriggered else None
-        time_in_force = order.order.time_in_force
-        self.may_rest = time_in_force is _GTC or time_in_force is _GTD
+        self.may_rest = order.time_in_force is _GTC or order.time_in_force is _GTD
+        self.fee_ppm = at.taker_fee_ppm  # the highest rate that it may pay the exchange
+        if self.may_rest:
+            self.fee_ppm = at.maker_fee_ppm if order.post_only else at.higher_fee_ppm
         if order.position is None:
             order.position = account.positions.get(order.market_id)
         self.position = order.position if order.position is not None else NO_POSITION
         self.reduces = order.reduce_only or self._shrinks()
-        restricted = at.effective_mode is _REDUCE_ONLY
-        self.only_reduces = order.reduce_only or (restricted and self.reduces)
+        self.mode = at.effective_mode
+        self.only_reduces = order.reduce_only or (self.mode is _REDUCE_ONLY and self.reduces)
 
     def _shrinks(self) -> bool:
         """With everything else that waits on its side, the order could at most close the position."""
-        size, order, position = self.position.size, self.order, self.position
-        waiting = position.buy_lots if order.side == 0 else position.sell_lots
+        order, position = self.order, self.position
+        size, waiting = position.size, position.buy_lots
+        if order.sign < 0:
+            size, waiting = -size, position.sell_lots
+        if size >= 0:
+            return False
         if self.resting is not None and not self.resting.reduce_only:
             waiting -= self.resting.remaining
-        return size * order.sign < 0 and waiting + order.remaining <= abs(size)
+        return waiting + order.remaining <= -size
 
 
 def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
@@ -92,46 +100,43 @@ def draft_order(state: EngineState, command: PlaceOrder) -> Draft | Reject:
     market_id = state.market_ids.get(order.market)
     if market_id is None:
         return no(RejectCode.UNKNOWN_MARKET, f"no market {order.market[:32]}", "market")
-    refusal = check_format(order)
+    signer, path = command.signer, command.path
+    made = RestingOrder(
+        market_id, order, command.order_hash, command.signature, signer, command.client_id, path
+    )
+    refusal = check_format(made)
     if refusal is not None:
         return refusal
-    account = state.accounts.get(command.account)
-    if account is None or account.owner != order.owner or account.sub_account != order.sub_account:
-        return no(
-            RejectCode.UNKNOWN_ACCOUNT, "the account is not the order's", "owner", account=command.account
-        )
-    halted = check_halted(state, command.account)
-    if halted is not None:
-        return halted
-    if order.owner == NO_ADDRESS or not agent_is_live(state, account, command.signer):
+    account_id = command.account
+    account, owner = state.account(account_id), order.owner
+    if account is None or account.owner != owner or account.sub_account != order.sub_account:
+        return no(RejectCode.UNKNOWN_ACCOUNT, "the account is not the order's", "owner", account=account_id)
+    made.belong_to(account)
+    refusal = check_halted(state, account_id)
+    if refusal is not None:
+        return refusal
+    if owner == _NOBODY or not (made.by_owner or agent_is_live(state, account, signer)):
         return no(RejectCode.NOT_AUTHORISED, "the signer is neither the owner nor a live agent", "signature")
-    if command.path is not None and (command.signer == account.owner or len(command.path) > MAX_PATH):
+    if path is not None and (made.by_owner or len(path) > MAX_PATH):
         message = "an order batch is signed by an agent, never by an owner, and holds at most 64 orders"
         return no(RejectCode.NOT_AUTHORISED, message, "signature")
-    builder = 0
-    if order.builder != NO_ADDRESS:
-        builder = state.account_ids.get((order.builder, 0), 0)
-        if not builder:
+    if order.builder != _NOBODY:
+        made.builder = state.account_ids.get((order.builder, 0), 0)
+        if not made.builder:
             return no(RejectCode.UNKNOWN_ACCOUNT, "the builder has no account", "builder")
-    nonce = account.slots.get(order.slot) if order.slot else None
-    made = RestingOrder(
-        account,
-        market_id,
-        order,
-        command.order_hash,
-        command.signature,
-        command.signer,
-        command.client_id,
-        nonce.filled if nonce is not None and order.amend else 0,
-        command.path,
-    )
-    made.builder, made.nonce = builder, nonce
-    return Draft(account, state.markets[market_id], made, nonce.live if nonce is not None else None)
+    nonce = account.slots.get(made.slot) if made.slot else None
+    if nonce is None:
+        return Draft(account, state.markets[market_id], made, None)
+    made.nonce = nonce
+    if made.amend:
+        made.remaining -= nonce.filled
+    return Draft(account, state.markets[market_id], made, nonce.live)
 
 
 def check_order(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
     """The first rule that the order breaks, None when it may meet the book."""
-    return _check_slot(state, draft) or _check_limits(draft) or check_arrival(state, draft, stamp_ms)
+    refusal = _check_slot(state, draft) or _check_limits(draft)
+    return check_arrival(state, draft, stamp_ms) if refusal is None else refusal
 
 
 def check_arrival(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
@@ -149,7 +154,7 @@ def check_untriggered(state: EngineState, draft: Draft, stamp_ms: int) -> Reject
     refusal = _check_slot(state, draft) or _check_limits(draft)
     if refusal is not None:
         return refusal
-    if draft.order.order.twap_interval:
+    if draft.order.twap_interval:
         return check_twap(state, draft.account, draft.at, draft.order, stamp_ms)
     return check_trigger(state, draft.account, draft.at, draft.order, draft.replaced, stamp_ms)
 
@@ -158,8 +163,8 @@ def _check_slot(state: EngineState, draft: Draft) -> Reject | None:
     order, account, now = draft.order, draft.account, state.now
     if order.expiry <= now:
         return no(RejectCode.EXPIRED, "the order has expired", "expiry", expiry=order.expiry, now=now)
-    if order.sequence > now * 1000 + SEQUENCE_AHEAD_MS:
-        most = now * 1000 + SEQUENCE_AHEAD_MS
+    most = state.now_ms + SEQUENCE_AHEAD_MS
+    if order.sequence > most:
         return no(
             RejectCode.SEQUENCE_TOO_FAR,
             "sequence is too far ahead",
@@ -183,13 +188,13 @@ def _check_slot(state: EngineState, draft: Draft) -> Reject | None:
 
 def _check_amend(draft: Draft) -> Reject | None:
     order, replaced = draft.order, draft.replaced
-    if replaced is not None and not order.order.amend:
+    if replaced is not None and not order.amend:
         return no(RejectCode.SLOT_OCCUPIED, "the slot holds a live order", "slot", slot=order.slot)
-    if order.order.amend and replaced is None:
+    if order.amend and replaced is None:
         return no(RejectCode.NOTHING_TO_AMEND, "the slot holds no live order", "slot", slot=order.slot)
-    if replaced is not None and (replaced.market_id, replaced.side) != (order.market_id, order.side):
+    if replaced is not None and (replaced.market_id != order.market_id or replaced.sign != order.sign):
         return no(RejectCode.BAD_COMBINATION, "an amend keeps market and side", "amend")
-    if order.filled >= order.size:
+    if order.remaining <= 0:
         return no(
             RejectCode.ALREADY_FILLED,
             "the slot has traded this size",
@@ -201,60 +206,53 @@ def _check_amend(draft: Draft) -> Reject | None:
 
 
 def _check_limits(draft: Draft) -> Reject | None:
-    order, market = draft.order, draft.at.market
-    part = order.order.display_size or order.size
-    notional = market.notional(min(part, order.size), order.price)
-    if notional < market.min_notional and not order.reduce_only:
+    order, at = draft.order, draft.at
+    part = order.display_size or order.size
+    notional = at.notional(min(part, order.size), order.price)
+    if notional < at.min_notional and not order.reduce_only:
         return no(
             RejectCode.BELOW_MIN_NOTIONAL,
             "the order is too small",
             "size",
             notional=notional,
-            min_notional=market.min_notional,
+            min_notional=at.min_notional,
         )
-    if order.size > market.max_order_lots:
+    if order.size > at.max_order_lots:
         return no(
             RejectCode.ABOVE_MAX_SIZE,
             "the order is too large",
             "size",
             size=order.size,
-            most=market.max_order_lots,
+            most=at.max_order_lots,
         )
-    rate = _highest_rate(draft)
-    if order.order.max_fee_ppm < rate:
+    rate = draft.fee_ppm
+    if order.max_fee_ppm < rate:
         return no(
             RejectCode.FEE_ABOVE_MAXIMUM,
             "the fee rate is above the signed maximum",
             "max_fee_ppm",
             fee_ppm=rate,
-            max_fee_ppm=order.order.max_fee_ppm,
+            max_fee_ppm=order.max_fee_ppm,
         )
-    waiting = len(draft.account.orders) + len(draft.account.untriggered)
-    waits = draft.may_rest or order.order.trigger is not _NO_TRIGGER or order.order.twap_interval != 0
-    if waits and draft.replaced is None and waiting >= MAX_OPEN_ORDERS:
-        return no(RejectCode.TOO_MANY_ORDERS, "too many open orders", open=waiting)
+    waits = draft.may_rest or order.trigger is not _NO_TRIGGER or order.twap_interval != 0
+    if waits and draft.replaced is None:
+        waiting = len(draft.account.orders) + len(draft.account.untriggered)
+        if waiting >= MAX_OPEN_ORDERS:
+            return no(RejectCode.TOO_MANY_ORDERS, "too many open orders", open=waiting)
     return None
-
-
-def _highest_rate(draft: Draft) -> int:
-    market = draft.at.market
-    if not draft.may_rest:
-        return market.taker_fee_ppm
-    if draft.order.order.post_only:
-        return market.maker_fee_ppm
-    return max(market.maker_fee_ppm, market.taker_fee_ppm)
 
 
 def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | None:
     at, order = draft.at, draft.order
     if round_is_old(state, stamp_ms):
         return no(RejectCode.STALE_PRICE, "no recent price round", stamp_ms=stamp_ms, round_s=state.now)
-    mode = at.effective_mode
+    mode = draft.mode
     if mode is not _NORMAL:
         refusal = _check_mode(mode, order)
         if refusal is not None:
             return refusal
-    if state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
+    age_s = state.unsettled_age_s
+    if age_s > STOP_UNSETTLED_AGE_S:
         return _unsettled(state, "settlement is too far behind: nothing trades")
     if draft.reduces:
         return None
@@ -266,7 +264,7 @@ def _check_venue(state: EngineState, draft: Draft, stamp_ms: int) -> Reject | No
     if (
         len(state.unsettled) >= MAX_UNSETTLED_BATCHES
         or state.unsettled_notional >= MAX_UNSETTLED_NOTIONAL
-        or state.unsettled_age_s > MAX_UNSETTLED_AGE_S
+        or age_s > MAX_UNSETTLED_AGE_S
     ):
         return _unsettled(state, "too much is waiting for settlement: reducing only")
     return None
@@ -277,7 +275,7 @@ def _check_mode(mode: MarketMode, order: RestingOrder) -> Reject | None:
         halted = mode >= MarketMode.HALTED
         code = RejectCode.MARKET_HALTED if halted else RejectCode.MARKET_CANCEL_ONLY
         return no(code, "the market takes no orders", "market", mode=int(mode))
-    if mode is _POST_ONLY and not order.order.post_only:
+    if mode is _POST_ONLY and not order.post_only:
         return no(RejectCode.MARKET_POST_ONLY, "the market takes post-only orders", "market", mode=int(mode))
     return None
 
@@ -294,20 +292,19 @@ def _unsettled(state: EngineState, message: str) -> Reject:
 
 def _check_position(draft: Draft) -> Reject | None:
     order, account, position = draft.order, draft.account, draft.position
-    if order.reduce_only and position.size * order.sign >= 0:
+    if order.reduce_only and not position.opposes(order.sign):
         return no(
             RejectCode.REDUCE_ONLY_WOULD_INCREASE,
             "there is nothing to reduce",
             "reduce_only",
             size=position.size,
         )
-    cap, open_interest = draft.at.market.open_interest_cap_lots, draft.at.open_interest
+    cap, open_interest = draft.at.open_interest_cap_lots, draft.at.open_interest
     if not draft.reduces and open_interest >= cap:
         return no(
             RejectCode.OPEN_INTEREST_CAP, "open interest is at its cap", open_interest=open_interest, cap=cap
         )
-    fresh = not position.size and not (position.buy_lots or position.sell_lots)
-    if fresh and len(account.positions) >= MAX_OPEN_MARKETS:
+    if len(account.positions) >= MAX_OPEN_MARKETS and not position.in_use:
         taken = _markets_taken(account)
         if taken >= MAX_OPEN_MARKETS:
             return no(RejectCode.TOO_MANY_MARKETS, "too many open markets", "market", open=taken)
@@ -315,13 +312,12 @@ def _check_position(draft: Draft) -> Reject | None:
 
 
 def _markets_taken(account: Account) -> int:
-    return sum(1 for held in account.positions.values() if held.size or held.buy_lots or held.sell_lots)
+    return sum(1 for held in account.positions.values() if held.in_use)
 
 
 def _check_price(draft: Draft) -> Reject | None:
-    order, mark = draft.order, draft.at.mark
-    reach = mark * draft.at.market.price_band_ppm // PPM
-    worse = order.sign * (order.price - mark)
+    order, mark, reach = draft.order, draft.at.mark, draft.at.reach
+    worse = order.price - mark if order.sign > 0 else mark - order.price
     if worse > reach:
         return no(
             RejectCode.OUTSIDE_PRICE_BAND,
@@ -341,21 +337,23 @@ def _check_margin(state: EngineState, draft: Draft) -> Reject | None:
         return None
     at, order, account, position = draft.at, draft.order, draft.account, draft.position
     refresh(state, account)
-    buys, sells = position.buy_lots, position.sell_lots
+    more, lots = order.remaining, order.remaining
     loss, fees = account.order_loss, account.order_fees
     old = draft.resting
     if old is not None and not old.reduce_only:
-        buys -= old.remaining if old.side == 0 else 0
-        sells -= old.remaining if old.side == 1 else 0
+        more -= old.remaining  # an amend keeps the side
         loss -= order_loss(at, old)
         fees -= old.fee_reserve
-    buys += order.remaining if order.side == 0 else 0
-    sells += order.remaining if order.side == 1 else 0
+    buys, sells = position.buy_lots, position.sell_lots
+    if order.sign > 0:
+        buys += more
+    else:
+        sells += more
     worst = account.worst - position.worst + worst_initial(at, position.size, buys, sells)
     if draft.may_rest:
-        loss += loss_at(at, order.sign, order.price, order.remaining)
+        loss += loss_at(at, order.sign, order.price, lots)
     price = order.price if draft.may_rest else at.mark
-    fees += order_fee(at, price, order.remaining, max(_highest_rate(draft), 0) + order.builder_fee_ppm)
+    fees += order_fee(at, price, lots, max(draft.fee_ppm, 0) + order.builder_fee_ppm)
     available = account.collateral + account.value - loss - fees
     no_more = worst + loss + fees <= account.worst + account.order_loss + account.order_fees
     if available >= worst or no_more:

@@ -39,6 +39,10 @@ from sequencer.engine.triggers import BY_MARK
 # Looking a name up in a module or an enumeration costs compiled code more than the comparison that wants it.
 _NO_TRIGGER: Final = Trigger.NONE
 _FOK: Final = TimeInForce.FOK
+_REPLACED: Final = CancelReason.REPLACED
+_IOC_REMAINDER: Final = CancelReason.IOC_REMAINDER
+
+NOTHING_PLANNED: Final = Plan()  # of an order that meets nobody
 
 
 def place_order(ctx: Context, command: PlaceOrder) -> None:
@@ -53,7 +57,7 @@ def _place(ctx: Context, command: PlaceOrder) -> Reject | None:
     draft = draft_order(state, command)
     if not isinstance(draft, Draft):
         return draft
-    if command.order.trigger is not _NO_TRIGGER or command.order.twap_interval:
+    if draft.order.trigger is not _NO_TRIGGER or draft.order.twap_interval:
         refusal = check_untriggered(state, draft, ctx.stamp_ms)
         if refusal is None:
             _accept_untriggered(ctx, draft)
@@ -78,23 +82,26 @@ class Arrival:
     def __init__(self, state: EngineState, draft: Draft) -> None:
         self.meets = may_trade(state, draft.at, draft.order)
         self.must_seal = _must_seal(state, draft, self.meets)
-        self.plan = Plan()
+        self.plan = NOTHING_PLANNED
         if self.meets:
             batch = OpenBatch() if self.must_seal else state.batch
             self.plan = Planner(state, draft.at, draft.order, batch, draft.only_reduces).make()
-        self.refusal = _refuse_plan(draft, self.plan)
+        self.refusal = None
+        if draft.order.post_only or draft.order.time_in_force is _FOK:
+            self.refusal = _refuse_plan(draft, self.plan)
 
 
 def meet_book(ctx: Context, draft: Draft, plan: Plan) -> None:
     """Trade as planned; what is left rests or ends."""
-    execute(ctx, draft.at, draft.order, plan)
+    if plan.steps:
+        execute(ctx, draft.at, draft.order, plan)
     _finish(ctx, draft, plan)
 
 
 def _must_seal(state: EngineState, draft: Draft, meets: bool) -> bool:
     """Whether the open batch has to end before this order."""
     batch = state.batch
-    if draft.order.account in batch.targets:
+    if batch.targets and draft.order.account in batch.targets:
         return True  # a liquidation target has no order in its batch
     if not meets:
         return False
@@ -102,16 +109,16 @@ def _must_seal(state: EngineState, draft: Draft, meets: bool) -> bool:
         return True
     # An account that grew in this batch may not shrink below its initial margin in it: give it a fresh
     # baseline.
-    return draft.reduces and grew_in_batch(draft.account, noted_in(batch, draft.account))
+    return draft.reduces and grew_in_batch(noted_in(batch, draft.account))
 
 
 def _refuse_plan(draft: Draft, plan: Plan) -> Reject | None:
     order = draft.order
-    if order.order.post_only and crosses_book(draft.at, order):
+    if order.post_only and crosses_book(draft.at, order):
         best = draft.at.book.opposite(order.side).best()
         price = best.price if best is not None else 0
         return no(RejectCode.POST_ONLY_WOULD_CROSS, "post-only order would trade", "limit_price", best=price)
-    if order.order.time_in_force is _FOK and plan.filled < order.remaining:
+    if order.time_in_force is _FOK and plan.filled < order.remaining:
         return no(
             RejectCode.FOK_NOT_FILLABLE,
             "the whole size cannot trade at once",
@@ -131,7 +138,7 @@ def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
         and old.price == order.price
         and order.remaining <= old.remaining
         and old.reduce_only == order.reduce_only
-        and not (old.order.display_size or order.order.display_size)
+        and not (old.display_size or order.display_size)
         and draft.may_rest
     )
     if order.slot == 0:
@@ -140,10 +147,10 @@ def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
         nonce_of(order).sequence = order.sequence
     if old is not None and keeps_place:
         replace_in_place(ctx, account, old, order)
-        tell_cancelled(ctx, old, CancelReason.REPLACED)
+        tell_cancelled(ctx, old, _REPLACED)
     elif old is not None:
-        cancel(ctx, old, CancelReason.REPLACED)
-    ctx.emit(_accepted(order))
+        cancel(ctx, old, _REPLACED)
+    ctx.events.append(_accepted(order))
     if keeps_place:
         tell_rested(ctx, order)
         return
@@ -153,13 +160,13 @@ def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
 def _accept_untriggered(ctx: Context, draft: Draft) -> None:
     order, account, state = draft.order, draft.account, ctx.state
     nonce_of(order).sequence = order.sequence
-    if order.order.trigger in BY_MARK:
+    if order.trigger in BY_MARK:
         account.trigger_placed = trigger_orders_placed(state, account) + 1
         account.trigger_hour = state.now // 3600
     if draft.replaced is not None:
-        cancel(ctx, draft.replaced, CancelReason.REPLACED)
-    ctx.emit(_accepted(order))
-    if order.order.twap_interval:
+        cancel(ctx, draft.replaced, _REPLACED)
+    ctx.events.append(_accepted(order))
+    if order.twap_interval:
         begin_twap(ctx, account, order)
     else:
         wait_for_trigger(ctx, account, order)
@@ -173,8 +180,8 @@ def _finish(ctx: Context, draft: Draft, plan: Plan) -> None:
     elif plan.stop is not None:
         tell_cancelled(ctx, order, plan.stop)
     elif not draft.may_rest:
-        tell_cancelled(ctx, order, CancelReason.IOC_REMAINDER)
-    elif order.reduce_only and account.positions[order.market_id].size * order.sign >= 0:
+        tell_cancelled(ctx, order, _IOC_REMAINDER)
+    elif order.reduce_only and not account.positions[order.market_id].opposes(order.sign):
         tell_cancelled(ctx, order, CancelReason.REDUCE_ONLY)
     else:
         rest(ctx, account, order)

@@ -9,7 +9,6 @@ Prices are taken back where a change of the governor's is: a settlement price, a
 them that the chain, which knows nothing of the change, never makes of the same reports. The newest round then comes again.
 """
 
-from evermark.protocol.orders import Side
 from evermark.protocol.units import check
 from sequencer.engine.batch_builder import OpenBatch
 from sequencer.engine.commands import Reverse
@@ -28,7 +27,7 @@ from sequencer.engine.rounds import expire_orders
 from sequencer.engine.sealing import pay_dust
 from sequencer.engine.state import Account, EngineState, Position
 
-NO_POSITION = Position()
+NO_POSITION = Position(-1)
 
 
 def reverse(ctx: Context, command: Reverse) -> None:
@@ -39,7 +38,7 @@ def reverse(ctx: Context, command: Reverse) -> None:
         return
     check(past.sequence == command.after, "reversal: a state of another record")
     _settle(past, command.batch_id)
-    ctx.emit(
+    ctx.events.append(
         Reversed(
             after=command.after,
             batch_id=command.batch_id,
@@ -64,7 +63,9 @@ def reverse(ctx: Context, command: Reverse) -> None:
     expire_orders(ctx)
     for at, before in zip(state.markets, modes, strict=False):
         if at.effective_mode != before:
-            ctx.emit(MarketModeChanged(market_id=at.market_id, mode=at.effective_mode, reason="reversal"))
+            ctx.events.append(
+                MarketModeChanged(market_id=at.market_id, mode=at.effective_mode, reason="reversal")
+            )
 
 
 def _settle(past: EngineState, batch_id: int) -> None:
@@ -91,14 +92,14 @@ def _tell_orders(ctx: Context, now: EngineState, past: EngineState) -> None:
             order.is_untriggered,
         )
         if not same:
-            ctx.emit(
+            ctx.events.append(
                 OrderRestored(
                     account=order.account,
                     order_hash=order.order_hash,
                     market_id=order.market_id,
                     filled=order.filled,
                     remaining=order.remaining,
-                    triggered=not order.is_untriggered or order.order.twap_interval > 0,
+                    triggered=not order.is_untriggered or order.twap_interval > 0,
                 )
             )
 
@@ -119,7 +120,7 @@ def _tell_accounts(ctx: Context, now: EngineState, past: EngineState) -> None:
             continue
         delta = account.collateral - before.collateral
         if delta:
-            ctx.emit(
+            ctx.events.append(
                 CollateralChanged(
                     account=account_id, delta=delta, collateral=account.collateral, cause="reversal"
                 )
@@ -132,7 +133,7 @@ def _tell_positions(ctx: Context, before: Account, account: Account) -> None:
         position = account.positions.get(market_id, NO_POSITION)
         other = before.positions.get(market_id, NO_POSITION)
         if (position.size, position.entry_notional) != (other.size, other.entry_notional):
-            ctx.emit(
+            ctx.events.append(
                 PositionChanged(
                     account=account.account_id,
                     market_id=market_id,
@@ -147,8 +148,7 @@ def _touch_levels(ctx: Context, now: EngineState, past: EngineState) -> None:
     """Levels whose size differs; what they are now is told at the command's end."""
     for at, before in zip(past.markets, now.markets, strict=False):
         for ours, theirs in ((at.book.bids, before.book.bids), (at.book.asks, before.book.asks)):
-            side = Side.BUY if ours.sign > 0 else Side.SELL
             for price in sorted(ours.levels.keys() | theirs.levels.keys()):
                 level, other = ours.levels.get(price), theirs.levels.get(price)
                 if (level and level.total) != (other and other.total):
-                    ctx.touch_level(at.market_id, side, price)
+                    ctx.touch_level(at.market_id, ours.sign, price, level)

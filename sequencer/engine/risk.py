@@ -6,9 +6,10 @@ fees.
 """
 
 from evermark.protocol.margin import AccountMargin, funding_owed
-from evermark.protocol.units import PPM, ceil_div
+from evermark.protocol.units import PPM, ppm_of
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.order_book import RestingOrder
-from sequencer.engine.state import Account, EngineState, MarketState, Position
+from sequencer.engine.state import Account, EngineState, Position
 
 
 def refresh(state: EngineState, account: Account) -> None:
@@ -17,15 +18,19 @@ def refresh(state: EngineState, account: Account) -> None:
         return
     account.epoch = state.epoch
     value = initial = maintenance = notional = worst = loss = 0
+    may_lose = False
     for market_id, position in account.positions.items():
-        _value(state.markets[market_id], position)
+        at = state.markets[market_id]
+        _value(at, position)
+        may_lose = may_lose or position.highest_buy > at.mark or 0 < position.lowest_sell < at.mark
         value += position.value
         initial += position.initial
         maintenance += position.maintenance
         notional += position.notional
         worst += position.worst
-    for order in account.orders.values():
-        loss += order_loss(state.markets[order.market_id], order)
+    if may_lose:
+        for order in account.orders.values():
+            loss += order_loss(state.markets[order.market_id], order)
     account.value, account.notional = value, notional
     account.initial, account.maintenance = initial, maintenance
     account.worst, account.order_loss = worst, loss
@@ -57,18 +62,21 @@ def rework_orders(account: Account, at: MarketState, position: Position) -> None
 def _value(at: MarketState, position: Position) -> None:
     size = position.size
     if size:
-        value = size * at.mark * at.lot_tick_value
-        notional = value if value >= 0 else -value
+        notional = (size if size > 0 else -size) * at.lot_value
         initial = at.margin.initial(notional)
         position.notional = notional
         position.initial = initial
         position.maintenance = (initial + 1) // 2  # rounded up, of what is not negative
+        value = notional if size > 0 else -notional
         if at.cumulative != position.entry_cumulative:
             value -= funding_owed(size, at.cumulative, position.entry_cumulative)
         position.value = value
     else:
         position.notional = position.initial = position.maintenance = position.value = 0
-    position.worst = worst_initial(at, size, position.buy_lots, position.sell_lots)
+    if position.buy_lots or position.sell_lots:
+        position.worst = worst_initial(at, size, position.buy_lots, position.sell_lots)
+    else:
+        position.worst = position.initial
 
 
 def worst_initial(at: MarketState, size: int, buy_lots: int, sell_lots: int) -> int:
@@ -78,7 +86,7 @@ def worst_initial(at: MarketState, size: int, buy_lots: int, sell_lots: int) -> 
         largest = size + buy_lots
     if sell_lots - size > largest:
         largest = sell_lots - size
-    return at.margin.initial(largest * at.mark * at.lot_tick_value) if largest else 0
+    return at.margin.initial(largest * at.lot_value) if largest else 0
 
 
 def order_loss(at: MarketState, order: RestingOrder) -> int:
@@ -86,23 +94,25 @@ def order_loss(at: MarketState, order: RestingOrder) -> int:
     nothing."""
     if order.reduce_only:
         return 0
-    return loss_at(at, order.sign, order.price, order.size - order.filled)
+    return loss_at(at, order.sign, order.price, order.remaining)
 
 
 def loss_at(at: MarketState, sign: int, price: int, lots: int) -> int:
     """Loss against the mark of trading `lots` at `price` (`sign` +1 buys), not below zero."""
-    worse = sign * (price - at.mark)
-    return worse * lots * at.lot_tick_value if worse > 0 else 0
+    worse = price - at.mark if sign > 0 else at.mark - price
+    return lots * (worse * at.lot_tick_value) if worse > 0 else 0
 
 
 def order_fee(at: MarketState, price: int, lots: int, rate_ppm: int) -> int:
     """Fee that trading `lots` at `price` may cost; a rebate is not counted on."""
-    return ceil_div(lots * price * at.lot_tick_value * rate_ppm, PPM) if rate_ppm > 0 else 0
+    if rate_ppm <= 0:
+        return 0
+    return -(-ppm_of(lots * (price * at.lot_tick_value), rate_ppm) // PPM)
 
 
 def resting_fee(at: MarketState, order: RestingOrder, lots: int) -> int:
     """What trading `lots` of an order that waits may cost, its builder's fee included."""
-    rate = at.market.maker_fee_ppm
+    rate = at.maker_fee_ppm
     if order.builder_fee_ppm:
         rate = max(rate, 0) + order.builder_fee_ppm
     return order_fee(at, order.price, lots, rate)

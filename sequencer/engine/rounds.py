@@ -38,7 +38,7 @@ def apply_round(ctx: Context, command: OracleRound) -> None:
     jumps_ppm = tuple(at.market.jump_ppm_per_s | at.settlement_price << SETTLED_BIT for at in state.markets)
     state.round = aggregate(reports, quorum, [at.price for at in state.markets], jumps_ppm)
     state.epoch += 1
-    ctx.emit(RoundApplied(round=state.round, jumps_ppm=jumps_ppm))
+    ctx.events.append(RoundApplied(round=state.round, jumps_ppm=jumps_ppm))
     for at, price in zip(state.markets, state.round.prices, strict=True):
         at.price = price
         update_staleness(ctx, at)

@@ -28,7 +28,7 @@ def seal(ctx: Context, last_sequence: int | None = None) -> None:
         [at.market for at in state.markets],
     )
     state.batch = OpenBatch(state.sealed_batch + 1)
-    ctx.emit(BatchSealed(batch=batch, round=state.round))
+    ctx.events.append(BatchSealed(batch=batch, round=state.round))
 
 
 def whole_dust(state: EngineState) -> int:
@@ -55,7 +55,9 @@ def tell_dust(ctx: Context) -> None:
     whole = pay_dust(ctx.state)
     if whole:
         collateral = ctx.state.accounts[INSURANCE_FUND].collateral
-        ctx.emit(CollateralChanged(account=INSURANCE_FUND, delta=whole, collateral=collateral, cause="dust"))
+        ctx.events.append(
+            CollateralChanged(account=INSURANCE_FUND, delta=whole, collateral=collateral, cause="dust")
+        )
 
 
 def seal_overdue(ctx: Context) -> None:
@@ -93,14 +95,15 @@ def touch_positions(state: EngineState, account: Account) -> None:
 
 def baseline(state: EngineState, account: Account) -> Baseline:
     """The account's margin before section 4 of the open batch, noted at the first touch."""
-    batch = state.batch
-    known = noted_in(batch, account)
-    if known is None:
+    batch, noted = state.batch, account.noted
+    if noted is None:
+        noted = account.noted = Baseline()
+    if noted.number != batch.number:
         refresh(state, account)
-        known = Baseline(batch.number, account.collateral + account.value, account.maintenance)
-        account.noted = batch.baselines[account.account_id] = known
+        noted.begin(batch.number, account.collateral + account.value, account.maintenance)
+        batch.noted.append(account)
         batch.accounts.add(account.account_id)
-    return known
+    return noted
 
 
 def noted_in(batch: OpenBatch, account: Account) -> Baseline | None:
@@ -111,4 +114,4 @@ def noted_in(batch: OpenBatch, account: Account) -> Baseline | None:
 
 def round_is_old(state: EngineState, stamp_ms: int) -> bool:
     """The last round is too old for new effects, or there is none."""
-    return stamp_ms - state.now * 1000 > MAX_ROUND_AGE_MS
+    return stamp_ms - state.now_ms > MAX_ROUND_AGE_MS

@@ -2,6 +2,7 @@
 no room in it goes with the next command."""
 
 from heapq import heappop, heappush
+from typing import Final
 
 from sequencer.engine.context import Context
 from sequencer.engine.events import CancelReason, TwapSliced
@@ -14,7 +15,7 @@ from sequencer.engine.placement import Arrival
 from sequencer.engine.state import EngineState
 from sequencer.engine.twap import due_slice, slice_count, slice_lots, slice_price
 
-SLICES_PER_COMMAND = 40
+SLICES_PER_COMMAND: Final = 40
 
 
 def slices_due(state: EngineState) -> bool:
@@ -58,9 +59,9 @@ def _send(ctx: Context, order: RestingOrder) -> bool:
     refusal = refusal or arrival.refusal
     if lots and refusal is None:
         execute(ctx, at, piece, arrival.plan)
-    order.filled, order.row = piece.filled, piece.row
+    order.remaining, order.row = order.size - piece.filled, piece.row
     reason = refusal.code.name if refusal is not None else arrival.plan.stop or ""
-    ctx.emit(
+    ctx.events.append(
         TwapSliced(
             account=order.account,
             order_hash=order.order_hash,
@@ -79,17 +80,17 @@ def _send(ctx: Context, order: RestingOrder) -> bool:
 def _piece(order: RestingOrder, lots: int, price: int) -> RestingOrder:
     """The signed order, cut down to this slice's lots and price."""
     piece = RestingOrder(
-        order.trader,
         order.market_id,
         order.order,
         order.order_hash,
         order.signature,
         order.signer,
         order.client_id,
-        order.filled,
         order.path,
     )
-    piece.size, piece.price, piece.builder = order.filled + lots, price, order.builder
+    piece.belong_to(order.trader)
+    piece.size, piece.remaining = order.filled + lots, lots
+    piece.price, piece.builder = price, order.builder
     piece.nonce, piece.row = order.nonce, order.row
     return piece
 
@@ -100,7 +101,7 @@ def _go_on(ctx: Context, order: RestingOrder, number: int, arrived: int) -> None
     position = account.positions.get(order.market_id)
     if order.remaining == 0:
         tell_filled(ctx, order)
-    elif order.reduce_only and (position is None or position.size * order.sign >= 0):
+    elif order.reduce_only and (position is None or not position.opposes(order.sign)):
         tell_cancelled(ctx, order, CancelReason.REDUCE_ONLY)
     elif number == slice_count(order, order.twap_start):
         tell_cancelled(ctx, order, CancelReason.TWAP_ENDED)

@@ -16,11 +16,12 @@ from evermark.protocol.outflow import Outflow
 from evermark.protocol.units import check
 from sequencer.engine.commands import Genesis, MarketMode
 from sequencer.engine.ledger import nonce_of, position_for
-from sequencer.engine.open_orders import enlist_untriggered
+from sequencer.engine.market_state import MarketState
+from sequencer.engine.open_orders import count_waiting, enlist_untriggered
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import resting_fee
 from sequencer.engine.snapshot_batch import dump_batch, load_batch, signature_of
-from sequencer.engine.state import Account, EngineState, MarketState, Position, SlotState
+from sequencer.engine.state import Account, EngineState, Position, SlotState
 
 FORMAT = 12  # raise it with any change of the layout; older snapshots are refused, and the journal replayed
 
@@ -149,7 +150,7 @@ def _load(fields: list[Any]) -> EngineState:
         state.market_ids[market.symbol] = market.market_id
     for values in accounts:
         account = _load_account(values)
-        state.accounts[account.account_id] = account
+        state.add_account(account)
         if account.account_id > 2:
             state.account_ids[account.owner, account.sub_account] = account.account_id
         for market_id, position in account.positions.items():
@@ -188,7 +189,7 @@ def _load_account(values: list[Any]) -> Account:
     account = Account(account_id, owner, sub_account)
     _set(account, ACCOUNT_FIELDS, numbers)
     for market_id, *rest in positions:
-        position = account.positions[market_id] = Position()
+        position = account.positions[market_id] = Position(market_id)
         _set(position, POSITION_FIELDS, rest)
         account.open_positions += position.size != 0
     for slot, sequence, used_sequence, filled in slots:
@@ -198,7 +199,7 @@ def _load_account(values: list[Any]) -> Account:
 
 def _dump_book(at: MarketState) -> list[Any]:
     return [
-        [*_order_fields(order), order.fee_reserve, *([order.hidden] if order.order.display_size else [])]
+        [*_order_fields(order), order.fee_reserve, *([order.hidden] if order.display_size else [])]
         for side in (at.book.bids, at.book.asks)
         for level in side.best_first()
         for order in level.orders()
@@ -220,7 +221,7 @@ def _order_fields(order: RestingOrder) -> list[Any]:
 
 def _twap_fields(order: RestingOrder) -> list[int]:
     """Only of a TWAP: other orders look as they did before there were any."""
-    return [order.twap_start, order.twap_sent] if order.order.twap_interval else []
+    return [order.twap_start, order.twap_sent] if order.twap_interval else []
 
 
 def _make_signed(orders: list[list[Any]]) -> None:
@@ -233,16 +234,16 @@ def _make_signed(orders: list[list[Any]]) -> None:
 def _order_of(state: EngineState, market_id: int, values: list[Any]) -> RestingOrder:
     account_id, signed, order_hash, signature, signer, client_id, filled, path = values
     order = RestingOrder(
-        state.accounts[account_id],
         market_id,
         signed,
         order_hash,
         signature_of(signature),
         signer,
         client_id,
-        filled,
         None if path is None else msgspec.convert(path, Path),
     )
+    order.belong_to(state.accounts[account_id])
+    order.remaining -= filled
     order.builder = state.account_ids.get((order.order.builder, 0), 0)
     return order
 
@@ -256,15 +257,11 @@ def _load_order(state: EngineState, at: MarketState, values: list[Any]) -> None:
     order.hidden = hidden[0] if hidden else 0
     at.book.add(order)
     account.orders[order.slot] = nonce_of(order).live = order
-    position, lots = position_for(order), order.size - order.filled
     if order.reduce_only:
-        position.reduce_orders += 1
+        position_for(order).reduce_orders += 1
     else:
-        if order.side == 0:
-            position.buy_lots += lots
-        else:
-            position.sell_lots += lots
-        order.fee_reserve = resting_fee(at, order, lots)
+        count_waiting(position_for(order), order)
+        order.fee_reserve = resting_fee(at, order, order.remaining)
         check(order.fee_reserve == fee_reserve, "snapshot: another fee reserve")
         account.order_fees += fee_reserve
     state.expiries.add(order)

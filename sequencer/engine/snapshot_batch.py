@@ -9,17 +9,17 @@ from evermark.protocol.merkle import Path
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 from sequencer.engine.batch_builder import (
     Baseline,
-    Before,
     OpenAction,
     OpenBatch,
     OpenFill,
+    PairKey,
     Row,
     pair_key,
     pair_of,
     path_bytes,
 )
 from sequencer.engine.open_orders import live_order
-from sequencer.engine.state import EngineState
+from sequencer.engine.state import Account, EngineState
 
 LEAVES_ORDERS = (
     FILL_DELEVERAGE,
@@ -51,23 +51,43 @@ def dump_batch(batch: OpenBatch) -> list[Any]:
             ]
             for key, row in sorted(batch.rows.items())
         ],
-        [[fill.kind, fill.first, fill.second, fill.size, fill.keeper] for fill in batch.fills],
+        [
+            [fill.kind, _named(fill.first), _named(fill.second), fill.size, fill.keeper]
+            for fill in batch.fills
+        ],
         [[account, signed, fee, sig.to_bytes()] for account, signed, fee, sig in batch.withdrawals],
         sorted(batch.accounts),
         [pair_of(key) for key in sorted(batch.pairs)],
-        [
-            [
-                account,
-                noted.equity,
-                noted.maintenance,
-                [[market_id, before.size] for market_id, before in sorted(noted.positions.items())],
-                [[market_id, before.entry_mark] for market_id, before in sorted(noted.positions.items())],
-            ]
-            for account, noted in sorted(batch.baselines.items())
-        ],
+        [_dump_noted(account) for account in sorted(batch.noted, key=lambda account: account.account_id)],
         sorted(batch.row_accounts),
         sorted(batch.targets),
         batch.triggers,
+    ]
+
+
+def _named(end: Row | PairKey) -> tuple[int, ...]:
+    """A row by its key, or a pair as account and market."""
+    return end.key if isinstance(end, Row) else pair_of(end)
+
+
+def _meant(batch: OpenBatch, named: list[int]) -> Row | PairKey:
+    if len(named) == 2:
+        return pair_key(named[0], named[1])
+    return batch.rows[named[0], named[1], named[2]]
+
+
+def _dump_noted(account: Account) -> list[Any]:
+    """An account's margin before the batch, and its positions that changed: the sizes, then the marks at entry."""
+    noted = account.noted
+    if noted is None:
+        return []
+    changed = sorted(noted.positions, key=lambda position: position.market_id)
+    return [
+        account.account_id,
+        noted.equity,
+        noted.maintenance,
+        [[position.market_id, position.size_before] for position in changed],
+        [[position.market_id, position.mark_before] for position in changed],
     ]
 
 
@@ -86,6 +106,7 @@ def load_batch(values: list[Any], state: EngineState) -> OpenBatch:
         came_by = msgspec.convert(path, Path | None)
         row = Row(
             batch.number,
+            (account, slot, sequence),
             market_id,
             msgspec.convert(order, Order),
             signature_of(signature),
@@ -96,21 +117,25 @@ def load_batch(values: list[Any], state: EngineState) -> OpenBatch:
             row.builder = state.account_ids.get((row.order.builder, 0), 0)
         row.builder_numerator = built[0] if built else 0
         batch.path_bytes += path_bytes(came_by)
-        batch.rows[account, slot, sequence] = row
+        batch.rows[row.key] = row
         live = live_order(state.accounts[account], slot)
         if live is not None and live.sequence == sequence:
             live.row = row
     for kind, first, second, size, keeper in fills:
-        batch.fills.append(OpenFill(kind, tuple(first), tuple(second), size, keeper))
+        batch.fills.append(OpenFill(kind, _meant(batch, first), _meant(batch, second), size, keeper))
         batch.deleveraged = batch.deleveraged or kind in LEAVES_ORDERS
     for account, signed, fee, signature in withdrawals:
         batch.withdrawals.append((account, msgspec.convert(signed, Withdraw), fee, signature_of(signature)))
     batch.accounts, batch.pairs = set(accounts), {pair_key(*pair) for pair in pairs}
     for account, equity, maintenance, sizes, entry_marks in baselines:
-        noted = batch.baselines[account] = Baseline(batch.number, equity, maintenance)
-        state.accounts[account].noted = noted
+        holder = state.accounts[account]
+        noted = holder.noted = Baseline()
+        noted.begin(batch.number, equity, maintenance)
+        batch.noted.append(holder)
         for (market_id, size), (_, entry_mark) in zip(sizes, entry_marks, strict=True):
-            noted.positions[market_id] = Before(size, entry_mark)
+            position = holder.positions[market_id]
+            position.noted_in, position.size_before, position.mark_before = batch.number, size, entry_mark
+            noted.positions.append(position)
     batch.row_accounts, batch.targets = set(row_accounts), set(targets)
     batch.triggers = [(account, slot, sequence) for account, slot, sequence in triggers]
     return batch

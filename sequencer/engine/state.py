@@ -7,41 +7,25 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-from evermark.protocol.margin import MarginTable
-from evermark.protocol.markets import Market
-from evermark.protocol.oracle import MarketPrice, Round
+from evermark.protocol.oracle import Round
 from evermark.protocol.outflow import Outflow
-from evermark.protocol.units import USDC
+from evermark.protocol.units import USDC, check
 from sequencer.engine.batch_builder import Baseline, OpenBatch
-from sequencer.engine.commands import Genesis, MarketMode
+from sequencer.engine.commands import Genesis
 from sequencer.engine.expiry_index import ExpiryIndex
-from sequencer.engine.order_book import OrderBook, RestingOrder
-from sequencer.engine.triggers import TriggerIndex
+from sequencer.engine.market_state import MarketState
+from sequencer.engine.order_book import RestingOrder
 
-# Of the oldest batch that waits: beyond it only reducing orders, so that settlement catches up.
-MAX_UNSETTLED_AGE_S = 30
-STOP_UNSETTLED_AGE_S = 60  # beyond it nothing trades: what is matched must settle within the vault's 120 s
+# Of the oldest batch that waits: beyond the first only reducing orders, so that settlement catches up; beyond the second
+# nothing trades, for what is matched must settle within the vault's 120 s.
+MAX_UNSETTLED_AGE_S: Final = 30
+STOP_UNSETTLED_AGE_S: Final = 60
 MAX_UNSETTLED_BATCHES = 200  # sealed and not confirmed; at the bound only reducing orders are taken
-MAX_UNSETTLED_NOTIONAL = 50_000_000 * USDC  # quote units traded in them
+MAX_UNSETTLED_NOTIONAL: Final = 50_000_000 * USDC  # quote units traded in them
 # A round older than this carries no new effects: its batch could miss the 120 s window.
-MAX_ROUND_AGE_MS = 60_000
+MAX_ROUND_AGE_MS: Final = 60_000
 # Without new rounds a batch is sealed after this, so that it still settles in time.
-MAX_OPEN_BATCH_AGE_MS = 20_000
-
-_MEETINGS = {(MarketMode.POST_ONLY, MarketMode.REDUCE_ONLY), (MarketMode.REDUCE_ONLY, MarketMode.POST_ONLY)}
-_WHILE_STALE = (
-    MarketMode.REDUCE_ONLY,
-    MarketMode.CANCEL_ONLY,
-    MarketMode.REDUCE_ONLY,
-    MarketMode.CANCEL_ONLY,
-    MarketMode.HALTED,
-    MarketMode.SETTLED,
-)  # by mode
-
-
-def stricter(one: MarketMode, other: MarketMode) -> MarketMode:
-    """What two modes together allow; what post-only leaves of reduce-only is cancelling."""
-    return MarketMode.CANCEL_ONLY if (one, other) in _MEETINGS else max(one, other)
+MAX_OPEN_BATCH_AGE_MS: Final = 20_000
 
 
 class SlotState:
@@ -60,7 +44,7 @@ class SlotState:
 class Position:
     """An account's position in one market, with its open orders there summed up.
 
-    The last five fields are a cache at the account's epoch (see `risk.py`).
+    Its value, margins, notional and worst case are a cache at the account's epoch (see `risk.py`).
     """
 
     __slots__ = (
@@ -68,29 +52,57 @@ class Position:
         "entry_cumulative",
         "entry_mark",
         "entry_notional",
+        "highest_buy",
         "initial",
+        "lowest_sell",
         "maintenance",
+        "mark_before",
+        "market_id",
+        "noted_in",
         "notional",
         "reduce_orders",
         "sell_lots",
         "size",
+        "size_before",
         "value",
         "worst",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, market_id: int) -> None:
+        # What a price round reads and writes comes first: compiled, it then lies together.
         self.size = 0
         self.entry_cumulative = 0
-        self.entry_mark = 0
-        self.entry_notional = 0  # signed cost of the open size, for display
         self.buy_lots = 0  # waiting orders that may grow the position
         self.sell_lots = 0
-        self.reduce_orders = 0  # waiting reduce-only orders
+        self.highest_buy = 0  # no waiting one of them is dearer, while there are any; else 0
+        self.lowest_sell = 0  # nor cheaper
         self.value = 0
         self.initial = 0
         self.maintenance = 0
         self.notional = 0
         self.worst = 0
+        self.market_id = market_id
+        self.entry_mark = 0
+        self.entry_notional = 0  # signed cost of the open size, for display
+        self.reduce_orders = 0  # waiting reduce-only orders
+        self.noted_in = -1  # the last batch whose fills changed it, and what it was before them
+        self.size_before = 0
+        self.mark_before = 0
+
+    @property
+    def in_use(self) -> bool:
+        """It is open, or waiting orders may open it."""
+        return self.size != 0 or self.buy_lots != 0 or self.sell_lots != 0
+
+    def note(self, batch_number: int) -> None:
+        """Remember what it is before that batch's fills change it."""
+        self.noted_in = batch_number
+        self.size_before = self.size
+        self.mark_before = self.entry_mark
+
+    def opposes(self, sign: int) -> bool:
+        """A buy (`sign` +1), or a sell, would reduce it."""
+        return self.size < 0 if sign > 0 else self.size > 0
 
 
 class Account:
@@ -150,94 +162,9 @@ class Account:
         self.order_loss = 0  # what the waiting orders would lose against the mark
 
 
-class MarketState:
-    """One market: its parameters, mode, funding index, open interest, book, and who holds a position."""
-
-    __slots__ = (
-        "_market",
-        "_price",
-        "book",
-        "cumulative",
-        "forced_cap",
-        "forced_hour",
-        "forced_lots",
-        "funding_hour",
-        "holders",
-        "last_price",
-        "lot_tick_value",
-        "margin",
-        "mark",
-        "market_id",
-        "mode",
-        "mode_for_good",
-        "open_interest",
-        "paused",
-        "paused_until",
-        "set_by_operator",
-        "settlement_price",
-        "stale",
-        "triggers",
-    )
-
-    def __init__(self, market: Market, price: MarketPrice) -> None:
-        self.mark = 0
-        self.lot_tick_value = 0
-        self.market_id = market.market_id
-        self.margin = MarginTable(market)
-        self.market = market
-        self.price = price
-        self.mode = MarketMode.NORMAL  # the strictest of the next three; `stale` restricts it further
-        self.set_by_operator = MarketMode.NORMAL
-        self.paused = MarketMode.NORMAL  # the guardian's, in force before `paused_until`
-        self.mode_for_good = MarketMode.NORMAL  # reduce-only in a market that is delisted, then settled
-        self.settlement_price = 0  # in ticks, once the market is settled in cash
-        self.paused_until = 0
-        self.stale = True
-        self.cumulative = 0
-        self.funding_hour = 0
-        self.open_interest = 0
-        self.book = OrderBook()
-        self.last_price = 0  # of the last trade in ticks, 0 before the first
-        self.forced_hour = 0  # the last hour with forced closes, their lots, and how many it takes
-        self.forced_lots = 0
-        self.forced_cap = 0
-        self.triggers = TriggerIndex()
-        self.holders: set[int] = set()  # a cache: accounts with a position here
-
-    @property
-    def market(self) -> Market:
-        """The parameters in force."""
-        return self._market
-
-    @market.setter
-    def market(self, market: Market) -> None:
-        self._market = market
-        self.market_id = market.market_id
-        self.lot_tick_value = market.lot_tick_value
-        self.margin = MarginTable(market)
-
-    @property
-    def price(self) -> MarketPrice:
-        """The last accepted price."""
-        return self._price
-
-    @price.setter
-    def price(self, price: MarketPrice) -> None:
-        self._price = price
-        self.mark = price.mark_ticks  # in ticks, 0 before the first price
-
-    def notional(self, size_lots: int, price_ticks: int) -> int:
-        """Exact notional in quote units; sign follows `size_lots`."""
-        return size_lots * price_ticks * self.lot_tick_value
-
-    @property
-    def effective_mode(self) -> MarketMode:
-        """The mode, at least reduce-only while the price is stale."""
-        return _WHILE_STALE[self.mode] if self.stale else self.mode
-
-
 # Names of everything in the state; compiled classes do not tell theirs.
 STATE_FIELDS: Final = (
+    "_by_id",
     "_round",
     "account_ids",
     "accounts",
@@ -265,6 +192,7 @@ STATE_FIELDS: Final = (
     "markets",
     "negatives",
     "now",
+    "now_ms",
     "outflow",
     "sealed_batch",
     "sequence",
@@ -288,12 +216,14 @@ class EngineState:
         self.genesis: Genesis | None = None  # with the markets, keepers and quorums that are in force now
         self.sequence = 0  # last applied command
         self.stamp_ms = 0
-        self.accounts: dict[int, Account] = {}
+        self.accounts: dict[int, Account] = {}  # ids count up from 1 without gaps
+        self._by_id: list[Account] = []  # the same; a list finds one among many faster
         self.account_ids: dict[tuple[bytes, int], int] = {}
         self.agents: dict[tuple[int, bytes], tuple[int, int]] = {}  # (expiry, transfer cap)
         self.markets: list[MarketState] = []
         self.market_ids: dict[str, int] = {}
-        self.now = 0  # engine time in unix seconds: the last round's
+        self.now = 0  # engine time in unix seconds: the last round's; and in milliseconds
+        self.now_ms = 0
         self.round = Round(0, 0, ())
         self.funding_hour = 0  # last applied
         self.funding_pool = 0
@@ -329,6 +259,16 @@ class EngineState:
         # a cache: users whose last position closed and whose debts, if any, were not looked at since
         self.debtors: set[int] = set()
 
+    def add_account(self, account: Account) -> None:
+        """The next account."""
+        check(account.account_id == len(self._by_id) + 1, "accounts: an id was left out")
+        self.accounts[account.account_id] = account
+        self._by_id.append(account)
+
+    def account(self, account_id: int) -> Account | None:
+        """The account of that id, None when there is none."""
+        return self._by_id[account_id - 1] if 0 < account_id <= len(self._by_id) else None
+
     def become(self, other: "EngineState") -> None:
         """Take over everything of `other`, which is used up. Whoever reads this state goes on with it."""
         for name in STATE_FIELDS:
@@ -354,6 +294,7 @@ class EngineState:
     def round(self, round_: Round) -> None:
         self._round = round_
         self.now = round_.timestamp
+        self.now_ms = round_.timestamp * 1000
 
     @property
     def next_entry_id(self) -> int:

@@ -5,7 +5,7 @@ from evermark.protocol.batch import FILL_TAKEOVER, INSURANCE_FUND
 from evermark.protocol.liquidation import keeper_share, liquidation_fee, loss_bound, takeover_allowed
 from evermark.protocol.margin import AccountMargin, initial_margin
 from evermark.protocol.markets import MAX_OPEN_MARKETS
-from sequencer.engine.batch_builder import STAGE_FILLS, OpenBatch, OpenFill
+from sequencer.engine.batch_builder import STAGE_FILLS, OpenBatch, OpenFill, pair_key
 from sequencer.engine.context import Context
 from sequencer.engine.execution import NO_FEES, tell_trade
 from sequencer.engine.ledger import change_position, move_in_fills
@@ -102,7 +102,7 @@ def move_to_fund(ctx: Context, target: Target, lots: int) -> None:
     if share:
         move_in_fills(ctx, state.accounts[target.keeper], share, "liquidation_fee")
     name_keeper(ctx, target)
-    pairs = (account.account_id, at.market.market_id), (INSURANCE_FUND, at.market.market_id)
+    pairs = pair_key(account.account_id, at.market_id), pair_key(INSURANCE_FUND, at.market_id)
     batch.fills.append(OpenFill(FILL_TAKEOVER, *pairs, lots, target.keeper))
     maker, taker = (INSURANCE_FUND, b"", NO_FEES), (account.account_id, b"", NO_FEES)
     tell_trade(ctx, at, at.mark, lots, side, maker, taker, liquidated=account.account_id)

@@ -63,7 +63,7 @@ def tell_liquidated(
     deleveraged: bool = False,
 ) -> None:
     """Say what one step closed, and at what loss against the mark."""
-    ctx.emit(
+    ctx.events.append(
         Liquidated(
             account=target.account.account_id,
             market_id=target.at.market.market_id,

@@ -2,32 +2,32 @@
 
 from typing import Final
 
-from evermark.protocol.orders import Order, Trigger
+from evermark.protocol.orders import Trigger
 from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import MAX_PRICE_TICKS
 from sequencer.engine.commands import MarketMode
 from sequencer.engine.context import no
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.sealing import round_is_old
-from sequencer.engine.state import Account, EngineState, MarketState
+from sequencer.engine.state import Account, EngineState
 from sequencer.engine.triggers import BY_LAST, BY_MARK, is_met
 
-MAX_SLOT = 2**16 - 1
-MAX_UNTRIGGERED = 32  # of one account
-MAX_MARK_TRIGGERS_HOUR = 200  # placed by one account; each may cost a storage write in a batch
-MAX_TRAILING = 1_000  # of one market: all of them follow in every round
+MAX_SLOT: Final = 2**16 - 1
+MAX_UNTRIGGERED: Final = 32  # of one account
+MAX_MARK_TRIGGERS_HOUR: Final = 200  # placed by one account; each may cost a storage write in a batch
+MAX_TRAILING: Final = 1_000  # of one market: all of them follow in every round
 
 # Looking a name up in a module or an enumeration costs compiled code more than the comparison that wants it.
 _NO_TRIGGER: Final = Trigger.NONE
-_MAX_SLOT: Final[int] = MAX_SLOT
 
 
-def check_conditions(order: Order) -> Reject | None:
+def check_conditions(order: RestingOrder) -> Reject | None:
     """Trigger, trailing offset and bracket link make sense together."""
     trigger_price, offset, link = order.trigger_price, order.trailing_offset, order.bracket_link
     if not 0 <= trigger_price <= MAX_PRICE_TICKS or not 0 <= offset <= MAX_PRICE_TICKS:
         return no(RejectCode.OUT_OF_RANGE, "trigger price or offset is out of range", "trigger_price")
-    if not 0 <= link <= _MAX_SLOT:
+    if not 0 <= link <= MAX_SLOT:
         return no(RejectCode.OUT_OF_RANGE, "bracket_link is out of range", "bracket_link")
     if link and link == order.slot:
         return no(RejectCode.BAD_COMBINATION, "an order is linked to another slot", "bracket_link")
@@ -62,11 +62,11 @@ def check_trigger(
     untriggered = len(account.untriggered) - (replaced is not None and replaced.is_untriggered)
     if untriggered >= MAX_UNTRIGGERED:
         return no(RejectCode.TOO_MANY_ORDERS, "too many untriggered orders", "trigger", open=untriggered)
-    kind, price = order.order.trigger, order.trigger_price
+    kind, price = order.trigger, order.trigger_price
     if kind in BY_MARK and trigger_orders_placed(state, account) >= MAX_MARK_TRIGGERS_HOUR:
         message = "too many mark-trigger orders in this hour"
         return no(RejectCode.TOO_MANY_ORDERS, message, "trigger", most=MAX_MARK_TRIGGERS_HOUR)
-    if len(at.triggers.trailing) >= MAX_TRAILING and order.order.trailing_offset:
+    if len(at.triggers.trailing) >= MAX_TRAILING and order.trailing_offset:
         return no(RejectCode.TOO_MANY_ORDERS, "too many trailing orders in this market", "trailing_offset")
     reference = at.mark if kind in BY_MARK else at.last_price
     if is_met(kind, price, reference):

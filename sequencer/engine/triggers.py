@@ -2,14 +2,15 @@
 round or a trade costs only what it wakes. Untriggered orders reserve no margin; they are checked when they wake."""
 
 from bisect import bisect_left, insort
+from typing import Final
 
 from evermark.protocol.orders import Trigger
 from evermark.protocol.units import check
 from sequencer.engine.order_book import RestingOrder
 
-BY_MARK = (Trigger.MARK_ABOVE, Trigger.MARK_BELOW)
-BY_LAST = (Trigger.LAST_ABOVE, Trigger.LAST_BELOW)
-UPWARD = (Trigger.MARK_ABOVE, Trigger.LAST_ABOVE)
+BY_MARK: Final = (Trigger.MARK_ABOVE, Trigger.MARK_BELOW)
+BY_LAST: Final = (Trigger.LAST_ABOVE, Trigger.LAST_BELOW)
+UPWARD: Final = (Trigger.MARK_ABOVE, Trigger.LAST_ABOVE)
 
 Entry = tuple[int, int, int, int]  # key (the price, negated for "below"), arrival, account, slot
 
@@ -33,14 +34,14 @@ class TriggerIndex:
 
     def add(self, order: RestingOrder) -> None:
         """Let an order wait; of equal prices the earlier one wakes first."""
-        insort(self.entries[order.order.trigger], _entry(order))
+        insort(self.entries[order.trigger], _entry(order))
         self.waiting += 1
-        if order.order.trailing_offset:
+        if order.trailing_offset:
             self.trailing[order.account, order.slot] = order
 
     def remove(self, order: RestingOrder) -> None:
         """Forget an order that waits here."""
-        entries, entry = self.entries[order.order.trigger], _entry(order)
+        entries, entry = self.entries[order.trigger], _entry(order)
         at = bisect_left(entries, entry)
         check(at < len(entries) and entries[at] == entry, "triggers: an order that waits nowhere")
         del entries[at]
@@ -68,13 +69,13 @@ class TriggerIndex:
 
 
 def _entry(order: RestingOrder) -> Entry:
-    sign = 1 if order.order.trigger in UPWARD else -1
+    sign = 1 if order.trigger in UPWARD else -1
     return (sign * order.trigger_price, order.arrival, order.account, order.slot)
 
 
 def _followed(order: RestingOrder, last_price: int) -> int:
     """A trigger below the price rises behind it, one above falls after it; neither ever moves back."""
-    offset = order.order.trailing_offset
-    if order.order.trigger in UPWARD:
+    offset = order.trailing_offset
+    if order.trigger in UPWARD:
         return min(order.trigger_price, last_price + offset)
     return max(order.trigger_price, last_price - offset)

@@ -4,27 +4,28 @@ A slice that found nothing, or was refused, is caught up with by later ones, at 
 further from the mark than a bound, nor beyond the signed limit. All of it is a promise: the vault sees fills of one order.
 """
 
-from evermark.protocol.orders import Order, TimeInForce, Trigger
+from typing import Final
+
+from evermark.protocol.orders import TimeInForce, Trigger
 from evermark.protocol.reject import Reject, RejectCode
 from evermark.protocol.units import MAX_PRICE_TICKS, PPM, ceil_div
 from sequencer.engine.commands import MarketMode
 from sequencer.engine.context import no
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.sealing import round_is_old
-from sequencer.engine.state import Account, EngineState, MarketState
+from sequencer.engine.state import Account, EngineState
 
-MIN_INTERVAL_S = 10  # a slice may cost a storage write on the chain
-MAX_INTERVAL_S = 3_600
-MAX_SLICES = 2_880  # a day of them at 30 seconds
-MAX_TWAPS = 10  # of one account
-CATCH_UP = 3  # slices' worth that one suborder may ask for
-SLIPPAGE_PPM = 30_000  # from the mark of the slice's moment
+MIN_INTERVAL_S: Final = 10  # a slice may cost a storage write on the chain
+MAX_INTERVAL_S: Final = 3_600
+MAX_SLICES: Final = 2_880  # a day of them at 30 seconds
+MAX_TWAPS: Final = 10  # of one account
+CATCH_UP: Final = 3  # slices' worth that one suborder may ask for
+SLIPPAGE_PPM: Final = 30_000  # from the mark of the slice's moment
 
 
-def check_twap_fields(order: Order) -> Reject | None:
+def check_twap_fields(order: RestingOrder) -> Reject | None:
     """The interval and what it goes together with."""
-    if not order.twap_interval:
-        return None
     if not MIN_INTERVAL_S <= order.twap_interval <= MAX_INTERVAL_S:
         return no(
             RejectCode.OUT_OF_RANGE,
@@ -52,7 +53,7 @@ def check_twap(
         mode = int(at.effective_mode)
         return no(RejectCode.MARKET_CANCEL_ONLY, "the market takes no orders", "market", mode=mode)
     running = sum(
-        1 for other in account.untriggered.values() if other.order.twap_interval and other.slot != order.slot
+        1 for other in account.untriggered.values() if other.twap_interval and other.slot != order.slot
     )
     if running >= MAX_TWAPS:
         return no(RejectCode.TOO_MANY_ORDERS, "too many TWAP orders", "twap_interval", open=running)
@@ -70,18 +71,18 @@ def check_twap(
 
 def slice_count(order: RestingOrder, start_s: int) -> int:
     """Slices from `start_s` to before the order expires."""
-    return max(0, order.expiry - start_s) // order.order.twap_interval
+    return max(0, order.expiry - start_s) // order.twap_interval
 
 
 def due_slice(order: RestingOrder, now_s: int) -> int:
     """Number of the slice whose time has come, from 1; slices between two rounds are left to it."""
-    passed = (now_s - order.twap_start) // order.order.twap_interval + 1
+    passed = (now_s - order.twap_start) // order.twap_interval + 1
     return min(passed, slice_count(order, order.twap_start))
 
 
 def next_due_s(order: RestingOrder) -> int:
     """When the slice after the last one is due."""
-    return order.twap_start + order.twap_sent * order.order.twap_interval
+    return order.twap_start + order.twap_sent * order.twap_interval
 
 
 def slice_lots(order: RestingOrder, number: int) -> int:

@@ -6,8 +6,9 @@ from evermark.protocol.orders import NO_ADDRESS
 from evermark.protocol.reject import Reject, RejectCode
 from sequencer.engine.commands import BatchConfirmed, Genesis, MarketMode, SetMarketMode
 from sequencer.engine.context import Context, no
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.modes import refresh_mode
-from sequencer.engine.state import Account, EngineState, MarketState
+from sequencer.engine.state import Account, EngineState
 
 
 def begin(ctx: Context, command: Genesis) -> None:
@@ -23,7 +24,7 @@ def begin(ctx: Context, command: Genesis) -> None:
     state.stale_markets = len(command.markets)
     state.round = Round(0, 0, tuple(NO_PRICE for _ in command.markets))
     for account_id in (INSURANCE_FUND, FEE_ACCOUNT):
-        state.accounts[account_id] = Account(account_id, NO_ADDRESS, 0)
+        state.add_account(Account(account_id, NO_ADDRESS, 0))
 
 
 def set_mode(ctx: Context, command: SetMarketMode) -> None:

@@ -5,6 +5,8 @@ need nothing on the chain. Waking never ends the open batch, so that batches end
 goes on waiting, and is looked at again with the next command or round.
 """
 
+from typing import Final
+
 from evermark.protocol.batch import FIRST_USER_ACCOUNT
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.units import check
@@ -13,6 +15,7 @@ from sequencer.engine.commands import MarketMode
 from sequencer.engine.context import Context
 from sequencer.engine.events import CancelReason, OrderTriggered
 from sequencer.engine.ledger import row_of
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.matching import agent_is_live
 from sequencer.engine.open_orders import cancel, live_order, note_filled, take_untriggered, tell_cancelled
 from sequencer.engine.order_book import RestingOrder
@@ -20,10 +23,10 @@ from sequencer.engine.order_checks import Draft, check_arrival
 from sequencer.engine.placement import Arrival, meet_book
 from sequencer.engine.sealing import enter, round_is_old
 from sequencer.engine.slicing import send_slices, slices_due
-from sequencer.engine.state import STOP_UNSETTLED_AGE_S, EngineState, MarketState
+from sequencer.engine.state import STOP_UNSETTLED_AGE_S, EngineState
 from sequencer.engine.triggers import BY_LAST, BY_MARK, Entry
 
-WAKES_PER_COMMAND = 40  # their rows and accounts leave room for fills in the batch
+WAKES_PER_COMMAND: Final = 40  # their rows and accounts leave room for fills in the batch
 
 REASONS = {
     RejectCode.INSUFFICIENT_MARGIN: CancelReason.MARGIN,
@@ -37,7 +40,8 @@ REASONS = {
 def finish(ctx: Context) -> None:
     """What follows from the command's own effects."""
     state = ctx.state
-    _cancel_linked(ctx)
+    if ctx.filled_links:
+        _cancel_linked(ctx)
     if not state.stirred and not slices_due(state):
         return
     if round_is_old(state, ctx.stamp_ms) or state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
@@ -63,8 +67,9 @@ def _triggers_wait(state: EngineState) -> bool:
 
 def _cancel_linked(ctx: Context) -> None:
     """A filled order cancels the order in the slot that it is linked to."""
-    while ctx.filled_links:
-        account_id, slot = ctx.filled_links.pop()
+    links = ctx.filled_links
+    while links:
+        account_id, slot = links.pop()
         order = live_order(ctx.state.accounts[account_id], slot)
         if order is not None:
             cancel(ctx, order, CancelReason.BRACKET)
@@ -137,7 +142,7 @@ def _mark_triggered(ctx: Context, orders: list[RestingOrder]) -> None:
     for order in orders:
         account = order.trader
         check(account.account_id >= FIRST_USER_ACCOUNT, "triggers: a reserved account's order")
-        row_of(ctx, account, order)
+        row_of(ctx, order)
         note_filled(order)
         batch.accounts.add(order.account)
         batch.pairs.add(pair_key(order.account, order.market_id))
@@ -155,7 +160,7 @@ def _wake(ctx: Context, order: RestingOrder, price: int) -> bool:
     if refusal is None and arrival.must_seal:
         return False
     take_untriggered(state, order)
-    ctx.emit(
+    ctx.events.append(
         OrderTriggered(
             account=order.account, order_hash=order.order_hash, market_id=order.market_id, price=price
         )

@@ -6,8 +6,9 @@ import msgspec
 
 from evermark.protocol.margin import AccountMargin, funding_owed
 from evermark.protocol.units import MAX_PRICE_TICKS
+from sequencer.engine.market_state import MarketState
 from sequencer.engine.risk import available, margin_of
-from sequencer.engine.state import Account, EngineState, MarketState, Position
+from sequencer.engine.state import Account, EngineState, Position
 from sequencer.gateway.services import ExchangeFacts
 from sequencer.history.records import wire_int
 from sequencer.market_data import MarketData
