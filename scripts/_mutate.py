@@ -130,7 +130,7 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
         [
             "tests/contracts/test_inbox",
             "tests/contracts/test_inbox_requests",
-            *near("requests_in_batches", "forced_by_anybody", "governor_bonds", "exit"),
+            *near("requests_in_batches", "forced_by_anybody", "forced_close", "governor_bonds", "exit"),
         ],
     ),
     "PriceOracle": (

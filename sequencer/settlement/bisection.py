@@ -3,7 +3,8 @@ that makes one revert is found, and the account behind it.
 
 A fill has two sides and one command. Whoever has another order in the shorter batch that the vault takes is cleared; of the
 others each is left out in turn. What that does not tell, the last refused operation may: a party of both is blamed, and
-else the command's own account.
+else the command's own account. A command that is nobody's, a round or an entry of the inbox, stays: of those that traded by it
+one is to blame.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ log = structlog.get_logger("bisection")
 
 
 class Suspect(msgspec.Struct, frozen=True):
-    """The account to halt, and the record to leave out."""
+    """The account to halt, and the record to leave out (0: none)."""
 
     account: int
     sequence: int
@@ -65,10 +66,12 @@ class Bisection:
         command, trades = await asyncio.to_thread(shorter.command, fails)
         account = getattr(command, "account", 0)
         log.error("an operation is isolated", record=fails, kind=type(command).__name__, account=account)
+        others, last = _others(account, trades, taken), sealed.batch.journal_sequence
         if account < FIRST_USER_ACCOUNT:
+            for party in others:
+                if await _is_taken(await asyncio.to_thread(shorter.without, party, fails, last), simulate):
+                    return Suspect(party, 0, False)
             return None
-        others = _others(account, trades, taken)
-        last = sealed.batch.journal_sequence
         cures = [  # without whom the vault takes the rest
             party
             for party in (account, *others)

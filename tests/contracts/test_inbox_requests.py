@@ -154,6 +154,16 @@ def test_each_entry_posts_a_bond(bonded, registered, agent):
     assert boa.env.get_balance(bonded.address) == total
 
 
+def test_bonds_are_for_as_much_gas_as_a_kind_needs_at_worst(bonded):
+    """What docs/exit.md tells owners to send; test_requests_in_batches.py measures that it is enough."""
+    gas = {kind: bonded.bond(kind) // (2 * GWEI) for kind in range(1, 11)}
+    assert gas == {
+        **dict.fromkeys((DEPOSIT, DONATION, CANCEL, APPROVE, REVOKE, 10), 350_000),
+        **dict.fromkeys((WITHDRAWAL, 9), 700_000),
+        **dict.fromkeys((4, 8), 2_500_000),
+    }
+
+
 def test_a_bond_pays_whoever_executes(bonded, vault, registered, chain):
     """Owed to the submitter of the batch that consumed the entry, and taken by it once."""
     executor = chain.generate_address("executor")

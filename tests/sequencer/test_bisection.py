@@ -10,7 +10,7 @@ from test_reversal import assert_replays_to_the_same
 from evermark.protocol.orders import Side
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.signing import Signer
-from sequencer.engine.commands import HaltAccount, ReversalCause
+from sequencer.engine.commands import HaltAccount, InboxEntry, InboxEntryKind, ReversalCause
 from sequencer.engine.events import CommandRejected
 from sequencer.settlement.errors import Refused
 
@@ -206,6 +206,51 @@ async def test_of_several_makers_the_one_whose_order_reverts_is_halted(
         chain.poisoned = {5}
         await house.settle_all()
         assert house.core.state.halted == {5: False}
+        await assert_replays_to_the_same(house)
+
+
+@pytest.mark.parametrize("poisoned", [5, 6])
+async def test_of_an_entry_of_the_inbox_the_maker_whose_order_reverts_is_halted(
+    tmp_path: Path, world: World, chain: ChainModel, poisoned: int
+) -> None:
+    """A close by the inbox fills against two makers, and the vault takes no order of one. The entry is nobody's and stays;
+    that maker is halted, and the close goes on without its order."""
+    makers = [key(13), key(14)]
+    async with House(tmp_path, world, chain) as house:
+        core, submit = house.core, house.core.pipeline.submit
+        await fund(house, MAKER, TAKER, *makers)
+        await submit(world.sign_order(MAKER, 3, Side.BUY, 500, 1_100_000, slot=1))
+        await submit(world.taker(TAKER, 4, Side.SELL, 500, 1_100_000))
+        world.now_s += 3
+        await submit(world.round())
+        await house.settle_all()
+        for at, signer in enumerate(makers):
+            await submit(world.sign_order(signer, 5 + at, Side.SELL, 250, 1_100_000, slot=7))
+        world.entries += 1
+        close = InboxEntry(
+            entry_id=world.entries,
+            entry_kind=InboxEntryKind.CLOSE,
+            owner=TAKER.address,
+            sub_account=0,
+            amount=0,
+            size=-500,
+            mark=1_100_000,
+        )
+        await submit(close)
+        assert core.state.accounts[4].positions[0].size == 0
+        world.now_s += 3
+        await submit(world.round())
+        chain.poisoned = {poisoned}
+        await house.settle_all()
+        assert core.state.halted == {poisoned: False}
+        assert core.state.accounts[4].positions[0].size == 0
+        assert core.state.accounts[11 - poisoned].positions[0].size == -250
+        assert core.state.accounts[poisoned].open_positions == 0
+        assert core.backlog.reversals == 1
+        world.now_s += 3
+        await submit(world.round())
+        await house.settle_all()
+        assert house.all_confirmed()
         await assert_replays_to_the_same(house)
 
 

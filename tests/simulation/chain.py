@@ -34,6 +34,7 @@ class Transaction:
         self.run = run
         self.numbered = numbered  # of the sequencer's key: nothing with a higher nonce is mined before it
         self.settles = settles
+        self.stuck_until = 0.0  # virtual time until which nobody mines it
         self.mined: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
 
 
@@ -53,7 +54,8 @@ class Blocks:
         self.mempool: list[Transaction] = []
         self.faults = Faults(until_s=0)
         self.reorgs = self.refused = self.strangers_batches = self.strangers_fills = self.other_hours = 0
-        self.late = 0
+        self.late = self.stuck = 0
+        self.pool_rng = Random(0)  # of its own, so that runs in which nothing is stuck are what they were
 
     @property
     def head(self) -> Ledger:
@@ -124,8 +126,11 @@ class Blocks:
         self._height += 1
         ledger, number, time = self.head.clone(), self._height, self.now_s()
         ledger.time_s = self.times[number] = time
-        mined = []
+        mined, waiting, now = list[Transaction](), list[Transaction](), asyncio.get_running_loop().time()
         for transaction in self.mempool:
+            if transaction.numbered and (waiting or transaction.stuck_until > now):
+                waiting.append(transaction)
+                continue
             kept = ledger.clone()
             try:
                 transaction.run(ledger, number, time)
@@ -139,7 +144,7 @@ class Blocks:
             mined.append(transaction)
             if not transaction.mined.done():
                 transaction.mined.set_result(Receipt(number, 1))
-        self.mempool.clear()
+        self.mempool = waiting
         self.blocks.append((ledger, mined))
         del self.blocks[:-KEPT_BLOCKS]
 

@@ -39,6 +39,8 @@ START_S = 1_760_130_000 - 180  # a funding hour ends after three minutes
 QUIET_S = 150  # virtual seconds in which everything must come to rest once the faults stop
 AT_THE_DOOR = (RejectCode.OVERLOADED, RejectCode.NOT_READY)  # what may be answered without being journaled
 HELD_S = 300  # after a take-over, until withdrawals and transfers pass
+STUCK = 0.3  # share of runs in which transactions get stuck
+STUCK_CHANCE = 0.02  # of each, in those
 POISON = 0.3  # share of runs in which one trader's orders revert
 
 
@@ -60,6 +62,7 @@ class Report:
     late_appends: int = 0
     reorgs: int = 0
     outages: int = 0
+    stuck: int = 0
     lost_answers: int = 0
     repeated: int = 0
     lost_connections: int = 0
@@ -83,6 +86,7 @@ class Exchange:
         self.world = World(start_s=START_S)
         self.disk = Disk(rng)
         self.chain = SimulatedChain(rng, self.world.markets, self.now_s, CONFIRMATIONS)
+        self.chain.pool_rng = Random(f"{seed} pool")
         self.lives = Lives(rng, self.disk, self.world.genesis, self.chain, self.now_ms, directory)
         self.door = Door(rng, self.disk, lambda: self.lives.process)
         self.acknowledged = self.door.acknowledged
@@ -100,7 +104,8 @@ class Exchange:
 
     async def run(self) -> Report:
         """The whole life: setup, faults, rest, judgement."""
-        self.chain.faults = Faults(until_s=float(self.duration_s))
+        stuck = STUCK_CHANCE if self.chain.pool_rng.random() < STUCK else 0.0
+        self.chain.faults = Faults(until_s=float(self.duration_s), stuck=stuck)
         chain = self.chain
         stays = [chain.mine_forever(), chain.fail_at_times(), chain.hide_the_inbox(), self.lives.live()]
         staying = [asyncio.ensure_future(part) for part in (*stays, *self.people.staying())]
@@ -178,7 +183,7 @@ class Exchange:
         report.other_hours, report.reversals = chain.other_hours, process.backlog.reversals
         report.governed, report.late_batches = self.people.governed, chain.late
         report.halted = len(process.state.halted)
-        report.reorgs, report.lost_answers = chain.reorgs, chain.lost_answers
+        report.reorgs, report.lost_answers, report.stuck = chain.reorgs, chain.lost_answers, chain.stuck
         report.deaths, report.takeovers, report.failovers = lives.deaths, lives.takeovers, lives.failovers
         report.late_appends, report.acknowledged = self.disk.late, len(self.acknowledged)
         report.trades, report.repeated = process.state.trade_count, self.door.repeated

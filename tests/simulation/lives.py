@@ -18,6 +18,7 @@ STANDBY = 0.4  # share of lives beside which a standby follows
 ZOMBIE = 0.3  # share of lives without an error that end so
 SILENT = 0.5  # the same where a standby takes over
 HANGS = 0.7  # share of those lives at whose end the journal answers no more
+LONGEST_ZOMBIE_S = 60.0
 LAST_WORDS_S = 2.0  # for how long it goes on so
 
 
@@ -137,7 +138,12 @@ class Lives:
         return asyncio.ensure_future(turn())
 
     async def _taken_over(self, standby: "asyncio.Task[Process]") -> Process:
-        """The standby's turn comes by itself."""
+        """The standby's turn comes by itself; but not while a silent leader still writes, which dies then."""
+        await asyncio.wait({standby}, timeout=LONGEST_ZOMBIE_S)
+        if not standby.done():
+            for zombie in self.zombies:
+                zombie.ended.set()
+            await self._bury()
         try:
             process = await standby
         except JournalRefused:  # the chain tells another story: a supervisor starts it again

@@ -28,6 +28,7 @@ LONGER_S = 320
 HOURS = 0.03  # chance that it lasts for ten minutes to more than an hour, by which the run is longer
 LONGEST_OF_ALL_S = 4_000
 BETWEEN_OUTAGES_S = 60
+LONGEST_STUCK_S = 300
 INBOX_AWAY_S = 400  # for how long the node may not show the inbox
 BETWEEN_INBOX_S = 250  # how long that does not happen, on average
 
@@ -121,6 +122,8 @@ class SimulatedChain(Blocks):
             if not transaction.mined.done():
                 transaction.mined.set_exception(Unreachable("outbid"))
                 transaction.mined.exception()  # nobody may be listening
+        for transaction in self.mempool:
+            transaction.stuck_until = 0.0  # what takes the nonces before it pays enough
         newest = self.blocks[len(self.blocks) - self.confirmations :] if self.confirmations else []
         return not any(one.settles for _, transactions in newest for one in transactions)
 
@@ -221,6 +224,13 @@ class SimulatedChain(Blocks):
 
         return await self._start(run, settles=True)
 
+    def _stick(self, transaction: Transaction) -> None:
+        """Now and then its fee is too low for a while, sometimes for longer than a batch's window."""
+        now, until_s = asyncio.get_running_loop().time(), self.faults.until_s
+        if now < until_s and self.pool_rng.random() < self.faults.stuck:
+            self.stuck += 1
+            transaction.stuck_until = min(now + self.pool_rng.uniform(BLOCK_S, LONGEST_STUCK_S), until_s)
+
     def _seen(self) -> Ledger:
         """What the node shows as newest: now and then a block behind."""
         if len(self.blocks) > 1 and self.happens(self.faults.stale):
@@ -236,6 +246,7 @@ class SimulatedChain(Blocks):
     async def _start(self, run: Run, settles: bool = False) -> "asyncio.Future[Receipt]":
         await self._ask()
         transaction = Transaction(run, numbered=True, settles=settles)
+        self._stick(transaction)
         self.mempool.append(transaction)
         lost = self.happens(self.faults.lost_answer)
 

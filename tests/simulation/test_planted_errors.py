@@ -1,4 +1,5 @@
-"""Errors that are planted into take-overs, late batches and listings: the simulator finds each within a few seeds."""
+"""Errors that are planted into take-overs, late batches, what is in flight and listings: the simulator finds each within a few
+seeds."""
 
 import asyncio
 
@@ -11,9 +12,11 @@ from evermark.protocol.units import BrokenInvariant
 from sequencer.core import Core
 from sequencer.history.store import HistoryGap
 from sequencer.opening import PRICES, Opening
+from sequencer.settlement.under_way import UnderWay
 from tests.simulation.chain import Blocks
 from tests.simulation.contracts import decode_outline
 from tests.simulation.exchange import Violated
+from tests.simulation.faults import Faults
 from tests.simulation.run import simulate
 
 OPENING = "tests.simulation.process.Opening"
@@ -90,6 +93,33 @@ def test_a_late_batch_that_moves_a_unit_is_noticed(monkeypatch, long_outages):
 
     monkeypatch.setattr(Blocks, "settle", moves_one)
     comes_to_light(r"collateral of \d+ agrees", range(20, 32), 4)
+
+
+# ----------------------------------------------------------------------------------------------------------- in flight
+
+
+@pytest.fixture
+def crowded_pool(monkeypatch):
+    """In every run one transaction of ten is stuck, some for longer than a window, and receipts are often lost."""
+    monkeypatch.setattr("tests.simulation.exchange.STUCK", 1.0)
+    monkeypatch.setattr("tests.simulation.exchange.STUCK_CHANCE", 0.1)
+    monkeypatch.setattr("tests.simulation.node.LONGEST_STUCK_S", 400)
+    monkeypatch.setattr("tests.simulation.exchange.Faults", lambda **given: Faults(**given, lost_answer=0.4))
+
+
+@pytest.mark.safety("E05", "sequencer")
+def test_what_follows_on_a_stuck_batch_and_is_not_outbid_is_noticed(monkeypatch, crowded_pool):
+    """Somebody else's batch takes the place of the stuck one, and what follows settles on top of it."""
+
+    async def forgets(self, oldest, hours):
+        """What was sent before is nobody's affair."""
+
+    async def waits(self, sent):
+        await asyncio.gather(*(settling for _, settling in sent), return_exceptions=True)
+
+    monkeypatch.setattr(UnderWay, "outbid_strays", forgets)
+    monkeypatch.setattr(UnderWay, "wait", waits)
+    comes_to_light("is somebody else's, and batches of this journal settled on top", range(9, 12), 4)
 
 
 # ------------------------------------------------------------------------------------------------------------ listings

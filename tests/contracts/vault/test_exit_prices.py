@@ -29,6 +29,18 @@ def test_each_market_is_pinned_at_its_newer_price(
 
 
 @pytest.mark.safety("E11", "contract")
+def test_of_equally_new_prices_the_sequencers_lane_counts(
+    exchange: Exchange, maker: Party, taker: Party
+) -> None:
+    """Who posts other reports of the same second in the public lane changes nothing."""
+    trade(exchange, maker, taker, Side.BUY, 100)
+    exchange.round({0: PRICE + 10})
+    exchange.post_public({0: PRICE + 20}, seconds=0)
+    freeze(exchange, taker)
+    assert exchange.exit.marks(0) == PRICE + 10
+
+
+@pytest.mark.safety("E11", "contract")
 @pytest.mark.parametrize("market", [0, 1, 2, 3])
 def test_any_market_freezes_after_a_week_without_a_price(
     exchange: Exchange, maker: Party, taker: Party, market: int
