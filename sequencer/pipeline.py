@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from evermark.protocol.reject import Reject, RejectCode
 from sequencer import metrics
 from sequencer.crash_points import reached
@@ -50,17 +52,14 @@ Making = Callable[[int], Sequence[AnyCommand]]  # from the journal's last sequen
 _STOPPING = Reject(code=RejectCode.NOT_READY, message="the sequencer is stopping")
 
 
-class _Waiting:
-    __slots__ = ("_done", "command", "payload")
-
-    def __init__(self, command: AnyCommand, payload: bytes, done: Done) -> None:
-        self.command = command
-        self.payload = payload
-        self._done = done
+class _Waiting(msgspec.Struct, gc=False):
+    command: AnyCommand
+    payload: bytes
+    done: Done
 
     def tell(self, outcome: list[Event] | PipelineStopped) -> None:
         """Once; who has heard hears nothing more."""
-        done, self._done = self._done, _nobody
+        done, self.done = self.done, _nobody
         done(outcome)
 
 

@@ -36,7 +36,7 @@ class Desk(OrderDesk):
         cancel, signature = parse.cancel_of(request.cancel), parse.signature_of(request)
         account = self._account(cancel)
         recovered = await self._signers.trader(cancel, signature, request, account, agents=True)
-        self._limiter.cancel(account.account_id)
+        self.limiter.cancel(account.account_id)
         self._require_deadline(cancel.deadline)
         command = CancelOrder(
             account=account.account_id,
@@ -54,7 +54,7 @@ class Desk(OrderDesk):
         self._require_ready()
         account = self._account(approval)
         await self._signers.trader(approval, signature, request, account, agents=False)
-        self._limiter.order(account.account_id)
+        self.limiter.order(account.account_id)
         self._require_deadline(approval.deadline)
         events = await self._submit(
             AgentApproval(account=account.account_id, approval=approval, signature=signature)
@@ -70,7 +70,7 @@ class Desk(OrderDesk):
         self._require_ready()
         account = self._account(withdraw)
         await self._signers.trader(withdraw, signature, request, account, agents=False)
-        self._limiter.order(account.account_id)
+        self.limiter.order(account.account_id)
         self._require_deadline(withdraw.deadline)
         fee = min(self._services.settings.withdrawal_fee, withdraw.max_fee, withdraw.amount)
         command = WithdrawRequest(account=account.account_id, withdraw=withdraw, fee=fee, signature=signature)
@@ -94,7 +94,7 @@ class Desk(OrderDesk):
         self._require_ready()
         account = self._account(transfer)
         recovered = await self._signers.trader(transfer, signature, request, account, agents=True)
-        self._limiter.order(account.account_id)
+        self.limiter.order(account.account_id)
         self._require_deadline(transfer.deadline)
         command = TransferRequest(
             account=account.account_id,

@@ -38,23 +38,26 @@ class Buckets:
     that many addresses could have anyway."""
 
     def __init__(self, rate: Rate, tracked: int) -> None:
-        self._rate, self._tracked = rate, tracked
+        self._burst, self._per_second, self._tracked = float(rate.burst), rate.per_second, tracked
         self._levels: OrderedDict[Hashable, list[float]] = OrderedDict()  # tokens, and when they were counted
 
     def take(self, key: Hashable, now: float | None = None, count: int = 1) -> float:
         """0.0 when `count` tokens were taken, else the seconds until they are there."""
-        now = time.monotonic() if now is None else now
+        if now is None:
+            now = time.monotonic()
         bucket = self._levels.get(key)
         if bucket is None:
-            bucket = self._levels[key] = [float(self._rate.burst), now]
+            bucket = self._levels[key] = [self._burst, now]
             if len(self._levels) > self._tracked:
                 self._levels.popitem(last=False)
         else:
             self._levels.move_to_end(key)
-        level = min(float(self._rate.burst), bucket[0] + (now - bucket[1]) * self._rate.per_second)
+        level, bucket[1] = bucket[0] + (now - bucket[1]) * self._per_second, now
+        if level > self._burst:
+            level = self._burst
         taken = level >= count
-        bucket[:] = level - count if taken else level, now
-        return 0.0 if taken else (count - level) / self._rate.per_second
+        bucket[0] = level - count if taken else level
+        return 0.0 if taken else (count - level) / self._per_second
 
 
 class Limiter:

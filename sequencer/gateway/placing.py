@@ -1,7 +1,8 @@
 """Orders on their way from the request to the answer: signature, repetitions, pipeline.
 
 By callbacks: a task and its futures for each order would cost as much as half of its signature. Whoever wants to wait awaits
-`order` or `orders`.
+`order` or `orders`. The callbacks are structs that the garbage collector need not visit: it looks ten times a second at whatever
+is under way, and a closure is a dozen objects to it.
 """
 
 import asyncio
@@ -34,11 +35,9 @@ class OrderDesk:
     def __init__(self, services: Services, limiter: Limiter, signers: Signers) -> None:
         self._services = services
         self._state = services.state
-        self._limiter = limiter
+        self.limiter = limiter
         self._signers = signers
-        self._under_way: dict[
-            bytes, list[Reply]
-        ] = {}  # whoever waits for an order in the pipeline, by its hash
+        self._under_way: dict[bytes, _UnderWay] = {}  # in the pipeline, by order hash
         self._asking: set[asyncio.Future[None]] = set()
 
     @property
@@ -64,18 +63,7 @@ class OrderDesk:
             raise unknown_market(parse.symbol(order.market))
         account = self._account(order)
 
-        def signed(recovered: Recovered | BaseException) -> None:
-            if isinstance(recovered, BaseException):
-                reply(recovered)
-                return
-            sent = _Sent(account.account_id, signature, recovered.signer or NO_ADDRESS)
-            hashed, known = recovered.struct_hash, recovered.known
-            try:
-                self._limiter.order(account.account_id)
-                self._place(sent, order, hashed, known, request.client_id, None, reply)
-            except Exception as error:
-                reply(error)
-
+        signed = _Placing(self, account.account_id, order, signature, request.client_id, reply)
         self._signers.ask_order(order, signature, request, account, signed)
 
     def place_batch(self, request: wire.OrdersRequest, reply: Reply) -> None:
@@ -95,15 +83,15 @@ class OrderDesk:
             hashes, known, paths = recovered.struct_hashes, recovered.known, recovered.paths
             answers = _Answers(len(orders), reply)
             try:
-                self._limiter.order(account.account_id, len(orders))
+                self.limiter.order(account.account_id, len(orders))
                 for at, each in enumerate(zip(orders, hashes, known, client_ids, paths, strict=True)):
-                    self._place(sent, *each, partial(answers.take, at))
+                    self.submit(sent, *each, partial(answers.take, at))
             except Exception as error:
                 reply(error)
 
         self._signers.ask_orders(orders, signature, request, account, signed)
 
-    def _place(
+    def submit(
         self,
         sent: "_Sent",
         order: Order,
@@ -116,11 +104,11 @@ class OrderDesk:
         """Reply once: with the first answer to an order that was seen before, or when the order is applied. Whoever repeats it
         until then waits for the same answer, also when the connection that it came by is gone meanwhile."""
         record = self._services.history.order(order_hash)
-        waiting = self._under_way.get(order_hash)
+        under_way = self._under_way.get(order_hash)
         if record is not None:
             reply(Answer.stored(record.first_answer))
-        elif waiting is not None:
-            waiting.append(reply)
+        elif under_way is not None:
+            under_way.repeated += (reply,)
         elif known:
             asking = asyncio.ensure_future(self._tell_again(order_hash, reply))
             self._asking.add(asking)
@@ -140,8 +128,8 @@ class OrderDesk:
             self._submit_order(command, reply)
 
     def _submit_order(self, command: PlaceOrder, reply: Reply) -> None:
-        self._under_way[command.order_hash] = [reply]
-        self._services.submit(command, partial(self._applied, command.order_hash))
+        under_way = self._under_way[command.order_hash] = _UnderWay(self, command.order_hash, reply)
+        self._services.submit(command, under_way)
 
     async def _tell_again(self, order_hash: bytes, reply: Reply) -> None:
         """The first answer to an order that only the store remembers."""
@@ -155,15 +143,16 @@ class OrderDesk:
             answer = error
         reply(answer)
 
-    def _applied(self, order_hash: bytes, outcome: list[Event] | PipelineStopped) -> None:
+    def applied(self, order: "_UnderWay", outcome: list[Event] | PipelineStopped) -> None:
         """From here on the history knows it."""
-        waiting = self._under_way.pop(order_hash)
+        del self._under_way[order.order_hash]
         answer: Answer | Exception
         try:
-            answer = self._order_answer(order_hash, outcome)
+            answer = self._order_answer(order.order_hash, outcome)
         except Exception as error:
             answer = error
-        for reply in waiting:
+        order.reply(answer)
+        for reply in order.repeated:
             reply(answer)
 
     def _order_answer(self, order_hash: bytes, outcome: list[Event] | PipelineStopped) -> Answer:
@@ -224,12 +213,47 @@ class OrderDesk:
         return None
 
 
-class _Sent(msgspec.Struct, frozen=True):
+class _Sent(msgspec.Struct, frozen=True, gc=False):
     """What the orders of one message have in common."""
 
     account: int
     signature: Signature
     signer: bytes
+
+
+class _Placing(msgspec.Struct, frozen=True, gc=False):
+    """One order until its signature is checked."""
+
+    desk: OrderDesk
+    account: int
+    order: Order
+    signature: Signature
+    client_id: str
+    reply: Reply
+
+    def __call__(self, recovered: Recovered | BaseException) -> None:
+        if isinstance(recovered, BaseException):
+            self.reply(recovered)
+            return
+        sent = _Sent(self.account, self.signature, recovered.signer or NO_ADDRESS)
+        hashed, known = recovered.struct_hash, recovered.known
+        try:
+            self.desk.limiter.order(self.account)
+            self.desk.submit(sent, self.order, hashed, known, self.client_id, None, self.reply)
+        except Exception as error:
+            self.reply(error)
+
+
+class _UnderWay(msgspec.Struct, gc=False):
+    """One order in the pipeline, and who waits for its answer."""
+
+    desk: OrderDesk
+    order_hash: bytes
+    reply: Reply
+    repeated: tuple[Reply, ...] = ()
+
+    def __call__(self, outcome: list[Event] | PipelineStopped) -> None:
+        self.desk.applied(self, outcome)
 
 
 class _Answers:

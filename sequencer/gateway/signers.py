@@ -5,6 +5,8 @@ signature.
 import asyncio
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from evermark.protocol.orders import ApproveAgent, Cancel, Order, Signature, Transfer, Withdraw
 from evermark.protocol.reject import RejectCode
 from evermark.protocol.signing import FundingReport, Liquidate, Message, PriceReport, domain_separator
@@ -61,20 +63,26 @@ class Signers:
         needs no signature, and then `answered` is not called."""
         self._require_domain(request, self._services.facts.vault)
 
-        def judge(outcome: Recovered | BaseException) -> None:
-            if isinstance(outcome, BaseException) or self._may_sign(account, outcome.signer, True):
-                answered(outcome)
-            else:
-                explaining = asyncio.ensure_future(self._why_not(order, signature, account, outcome, True))
-                self._explaining.add(explaining)
-                explaining.add_done_callback(explained)
+        question = Question(self._vault, signature.to_bytes(), (order,))
+        judge = _Judging(self, order, signature, account, answered)
+        self._threads.ask(question, account.account_id, judge)
+
+    def judge(self, judging: "_Judging", outcome: Recovered | BaseException) -> None:
+        """The signature is checked."""
+        account, answered = judging.account, judging.answered
+        if isinstance(outcome, BaseException) or self._may_sign(account, outcome.signer, True):
+            answered(outcome)
+            return
 
         def explained(explaining: "asyncio.Future[Refusal]") -> None:
             self._explaining.discard(explaining)
             if not explaining.cancelled():
                 answered(explaining.exception() or explaining.result())
 
-        self._threads.ask(Question(self._vault, signature.to_bytes(), (order,)), account.account_id, judge)
+        why_not = self._why_not(judging.order, judging.signature, account, outcome, True)
+        explaining = asyncio.ensure_future(why_not)
+        self._explaining.add(explaining)
+        explaining.add_done_callback(explained)
 
     @property
     def overload(self) -> Refusal | None:
@@ -181,6 +189,19 @@ class Signers:
         details = evidence(recovered) | {"chain_id": chain_id, "expected": self._services.facts.chain_id}
         message = f"the signature is the owner's, but for chain {chain_id}"
         return refuse(RejectCode.WRONG_CHAIN, message, "signature", **details)
+
+
+class _Judging(msgspec.Struct, frozen=True, gc=False):
+    """An order whose signature is being checked. See `placing` for why it is no closure."""
+
+    signers: Signers
+    order: Order
+    signature: Signature
+    account: Account
+    answered: Callable[[Recovered | BaseException], None]
+
+    def __call__(self, outcome: Recovered | BaseException) -> None:
+        self.signers.judge(self, outcome)
 
 
 def evidence(recovered: Recovered | RecoveredOrders) -> dict[str, int | str]:

@@ -4,8 +4,8 @@ client that does not read is disconnected with 1013 and holds up nobody."""
 import asyncio
 import contextlib
 from collections import deque
-from functools import partial
 
+import msgspec
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -199,7 +199,7 @@ class Sockets:
             self._limiter.request(ip)
             message = self._parser.parse(data)
             number = message.id
-            reply = partial(self._reply, connection, number)
+            reply = _Reply(self, connection, number)
             if type(message) is wire.WsOrder:
                 self._desk.place(message, reply)
             elif type(message) is wire.WsOrders:
@@ -210,7 +210,7 @@ class Sockets:
                 task.add_done_callback(self._working.discard)
                 return True
         except Exception as error:
-            self._reply(connection, parse.request_id(data) if number is None else number, error)
+            self.reply(connection, parse.request_id(data) if number is None else number, error)
         return False
 
     async def _work(self, connection: Connection, message: Alone, reply: Reply) -> None:
@@ -229,7 +229,7 @@ class Sockets:
         else:
             reply(answer)
 
-    def _reply(self, connection: Connection, number: int | None, answer: Answer | BaseException) -> None:
+    def reply(self, connection: Connection, number: int | None, answer: Answer | BaseException) -> None:
         """Tell the client what came of its message; a bug is told and counted, and the other requests go on."""
         if isinstance(answer, Refusal):
             self._metrics.refused(answer)
@@ -299,6 +299,17 @@ class Sockets:
         if not self._by_ip[ip]:
             del self._by_ip[ip]
         self._metrics.sockets.set(len(self._open))
+
+
+class _Reply(msgspec.Struct, frozen=True, gc=False):
+    """Whom to tell what came of a message. See `placing` for why it is no closure."""
+
+    sockets: Sockets
+    connection: Connection
+    number: int | None
+
+    def __call__(self, answer: Answer | BaseException) -> None:
+        self.sockets.reply(self.connection, self.number, answer)
 
 
 def _result(number: int | None, answer: Answer) -> bytes:

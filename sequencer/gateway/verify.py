@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from evermark.protocol.orders import Order, Signature
@@ -44,15 +45,12 @@ log = structlog.get_logger("gateway")
 Answered = Callable[[Any], object]
 
 
-class _Job:
-    __slots__ = ("account", "answered", "outcome", "question", "wakes")
-
-    def __init__(self, question: Question, account: int, answered: Answered, wakes: bool) -> None:
-        self.account = account  # 0: none
-        self.question = question
-        self.answered = answered
-        self.wakes = wakes  # a task, which the loop runs after what it runs now
-        self.outcome: Outcome | BaseException | None = None
+class _Job(msgspec.Struct, gc=False):
+    question: Question
+    account: int  # 0: none
+    answered: Answered
+    wakes: bool  # a task, which the loop runs after what it runs now
+    outcome: Outcome | BaseException | None = None
 
 
 class _Lane:

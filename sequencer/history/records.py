@@ -82,7 +82,7 @@ class Progress(msgspec.Struct, array_like=True, gc=False):
 
 
 class OrderRecord(Progress, kw_only=True, gc=False):
-    """One row of `orders`. `first` is what its sender was told: the refusal as JSON, or its progress then."""
+    """One row of `orders`. `first` is what its sender was told: its progress then, or the refusal as JSON."""
 
     order: Order
     order_hash: bytes
@@ -90,7 +90,7 @@ class OrderRecord(Progress, kw_only=True, gc=False):
     account: int
     time_ms: int
     journal_sequence: int
-    first: bytes = b""
+    first: Progress | bytes = b""
 
     @classmethod
     def stored(cls, row: Row) -> "OrderRecord":
@@ -110,7 +110,7 @@ class OrderRecord(Progress, kw_only=True, gc=False):
             time_ms=row[10],
             journal_sequence=row[11],
             order=Order(**msgspec.structs.asdict(_terms.decode(row[12]))),
-            first=row[13],
+            first=row[13] if row[13].startswith(REFUSAL_START) else _progress.decode(row[13]),
         )
 
     def row(self) -> Row:
@@ -129,22 +129,14 @@ class OrderRecord(Progress, kw_only=True, gc=False):
             self.time_ms,
             self.journal_sequence,
             _packed.encode(msgspec.structs.astuple(self.order)),
-            self.first,
+            self.first if isinstance(self.first, bytes) else _json.encode(self.first),
         )
 
     def answer(self, reject: Reject | None = None) -> None:
         """Its sender is told now how it stands, or that it is refused."""
         if reject is None:
-            now = (
-                self.status,
-                self.filled,
-                self.traded,
-                self.lot_ticks,
-                self.fee,
-                self.builder_fee,
-                self.reason,
-            )
-            self.first = _json.encode(now)
+            money = self.lot_ticks, self.fee, self.builder_fee
+            self.first = Progress(self.status, self.filled, self.traded, *money, self.reason)
         else:
             refusal = {"error": reject.to_json(), "order_hash": "0x" + self.order_hash.hex()}
             self.first = _json.encode(refusal)
@@ -152,9 +144,7 @@ class OrderRecord(Progress, kw_only=True, gc=False):
     @property
     def first_answer(self) -> bytes:
         """What its sender is told, the first time and on every repetition."""
-        if self.first.startswith(REFUSAL_START):
-            return self.first
-        return _json.encode(self.view(_progress.decode(self.first)))
+        return self.first if isinstance(self.first, bytes) else _json.encode(self.view(self.first))
 
     def take_off(self, fill: dict[str, Any]) -> None:
         """A row of `fills` is void."""

@@ -10,7 +10,7 @@ from evermark.protocol.orders import Order, Side, TimeInForce, Trigger
 from sequencer.engine.state import EngineState
 from sequencer.history import History, HistoryGap, Store
 from sequencer.history.candles import INTERVALS_S, CandleBuilder
-from sequencer.history.records import OrderRecord
+from sequencer.history.records import OrderRecord, Progress
 from sequencer.history.store import WriteBatch
 from sequencer.replay import Applied, replay
 
@@ -96,7 +96,7 @@ def test_start_reads_orders_as_they_were_written(tmp_path: Path) -> None:
             fee=-(10**25),
             builder_fee=12,
             reason="1",
-            first=b'["open",1,1,5,-7,0,""]',
+            first=Progress("open", 1, 1, 10**30, -7, 0, ""),
         )
         for number, status in ((1, "open"), (2, "filled"))
     ]

@@ -9,6 +9,7 @@ from naive_forced import FUND, Forced
 from evermark.protocol.units import BrokenInvariant
 from sequencer.engine.state import MAX_UNSETTLED_AGE_S
 from sequencer.gateway.desk import Desk
+from sequencer.gateway.placing import _UnderWay
 from sequencer.journal import Appended
 from tests.simulation.chain import Blocks
 from tests.simulation.disk import Disk, SimulatedJournal
@@ -112,8 +113,8 @@ def test_a_desk_that_forgets_orders_is_noticed(monkeypatch):
 
     def forgets(self, command, reply):
         def applied(outcome):
-            self._under_way[command.order_hash] = [reply]
-            self._applied(command.order_hash, outcome)
+            order = self._under_way[command.order_hash] = _UnderWay(self, command.order_hash, reply)
+            order(outcome)
 
         self._services.submit(command, applied)
 
