@@ -122,4 +122,4 @@ def run(
         url = rpc_url or DEFAULT_RPC_URL
         raise CliError(f"no chain answers at {url}; name another with --rpc-url") from None
     except Web3Exception as error:
-        raise CliError(f"govern: {reason(error)}") from None
+        raise CliError(reason(error)) from None
