@@ -78,6 +78,9 @@ class SettlementLine:
         self._standstill = standstill
         self._under_way = UnderWay(chain, now_s, backlog.last_sealed)
         self._claims = ClaimPayer(chain, delayed_claims)
+        self._early_round = (
+            0  # rounds up to it were posted before batches that wait, perhaps by rules from before those
+        )
         self.reached = False  # the chain has answered since the start
         self._settled = 0
         self._retrying = ""
@@ -200,7 +203,7 @@ class SettlementLine:
             if not others:
                 await self._chain.simulate_settle(encode_batch(head.batch))
         except Refused as refusal:
-            await self._way_out.give_up(head, refusal)
+            await self._way_out.give_up(head, refusal, posted_early=head.round.round <= self._early_round)
             return
         if others:
             await self._way_out.take_funding(head, others)
@@ -286,6 +289,7 @@ class SettlementLine:
         if self._backlog.newest_round is not None:
             rounds.append(self._backlog.newest_round)
         for round_ in rounds:
+            self._early_round = max(self._early_round, round_.round)
             await self._post_round(round_, (await self._chain.last_round()).round)
 
     async def _heartbeat(self) -> bool:

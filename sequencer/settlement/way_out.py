@@ -19,7 +19,8 @@ from sequencer.settlement.errors import Refused, Unreachable
 from sequencer.settlement.reversal import ReversalPlan, changes_rules
 
 # Refusals that no operation causes. Some of them pass by themselves, with a node that lags behind.
-NOBODYS = ("oracle: ", "vault: prices hash differs", "vault: round too old", "vault: only the sequencer")
+OTHER_PRICES = "vault: prices hash differs"
+NOBODYS = ("oracle: ", OTHER_PRICES, "vault: round too old", "vault: only the sequencer")
 FUTURE_S = 5  # how far a round may be ahead of the block that it is posted in
 FRESH_S = 30  # a reversal waits for a round no older than this: what stands is matched at it
 
@@ -73,14 +74,18 @@ class WayOut:
             raise Refused(f"the engine does not follow batch {first} of somebody else; look at the journal")
         return True
 
-    async def give_up(self, sealed: SealedBatch, refusal: Refused) -> None:
+    async def give_up(self, sealed: SealedBatch, refusal: Refused, *, posted_early: bool = False) -> None:
         """The vault refuses the oldest batch that waits: for good, once its window is over; else it is one operation's fault.
+
+        With `posted_early` its round was posted before the batches in front of it, for a late one. Where a change of the
+        governor's was among those, the lane has other prices than the engine, for good.
 
         Raises Unreachable while nobody knows, Refused when nothing can be done.
         """
         self._check_deep(sealed, str(refusal))
         ends, now_s = sealed.round.timestamp + MAX_BATCH_AGE_S, self._now_s()
-        missed = await self._chain.past_time_s(now_s) > ends
+        never = posted_early and str(refusal).startswith(OTHER_PRICES)
+        missed = never or await self._chain.past_time_s(now_s) > ends
         if not missed and now_s > ends:
             raise Unreachable(f"its window is over, but not yet for good: {refusal}")
         if not self._is_priced():
@@ -89,7 +94,8 @@ class WayOut:
             raise refusal
         await self._leave_nothing_in_flight(sealed.batch.batch_id - 1)
         if missed:
-            log.error("A BATCH HAS MISSED ITS WINDOW: reversing", batch=sealed.batch.batch_id)
+            told = "CAN NOT FOLLOW ON A LATE ONE" if never else "HAS MISSED ITS WINDOW"
+            log.error(f"A BATCH {told}: reversing", batch=sealed.batch.batch_id)
             await self._turn_back(self._plan(ReversalCause.MISSED_WINDOW))
         else:
             await self._isolate(sealed, refusal)

@@ -5,13 +5,21 @@ from pathlib import Path
 
 import pytest
 from sequencer_world import PRICES, World, key
-from settling_house import ChainModel, House, trade
+from settling_house import MAKER, TAKER, ChainModel, House, trade
 from test_reversal import assert_replays_to_the_same, commands, executed, stranger
 
 from evermark.chain.batches import decode_outline
 from evermark.protocol.governance import AnyChange, DelistMarket, SetKeeper, SettleMarket
 from evermark.protocol.oracle import SETTLED_BIT
-from sequencer.engine.commands import InboxEntry, InboxEntryKind, MarketMode, OracleRound, Reverse
+from evermark.protocol.orders import Side
+from sequencer.engine.commands import (
+    InboxEntry,
+    InboxEntryKind,
+    MarketMode,
+    OracleRound,
+    ReversalCause,
+    Reverse,
+)
 from sequencer.settlement.chain import Receipt
 from sequencer.settlement.errors import Refused
 
@@ -154,6 +162,52 @@ async def test_nothing_else_takes_prices_back(tmp_path: Path, world: World, chai
         assert await house.line.step()
         (reverse,) = [command for command in commands(house.core) if isinstance(command, Reverse)]
         assert not reverse.with_prices
+
+
+class StrictChain(GovernedChain):
+    """Says that the lane has other prices, as the vault does."""
+
+    async def simulate_settle(self, batch: bytes) -> None:
+        try:
+            await super().simulate_settle(batch)
+        except AssertionError as error:
+            raise Refused("vault: prices hash differs") from error
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_what_follows_on_a_late_batch_across_a_change_is_reversed_at_once(
+    tmp_path: Path, world: World, late: bool
+) -> None:
+    """For the late batch the newest round was posted, which the chain made by the rules from before the settlement price that
+    waits. The batch on that round can never settle, and does not wait for the end of its window. Prices that differ for no such
+    reason stand settlement still."""
+    chain = StrictChain(len(world.markets))
+    chain.now_s, chain.overdue_in_s = lambda: world.now_s, 0
+    async with House(tmp_path, world, chain) as house:
+        core = house.core
+        await delisted(house)
+        market = world.markets[1].symbol
+        for signer, account, side in ((MAKER, 3, Side.BUY), (TAKER, 4, Side.SELL)):
+            order = world.sign_order(signer, account, side, 500, 400_000, market=market, slot=9)
+            await core.pipeline.submit(order)
+        world.now_s += 100 if late else 3
+        await core.pipeline.submit(world.round())
+        await settle_market(house, chain)
+        if not late:
+            chain.settled_by = 0  # the chain never learns of the price
+            with pytest.raises(Refused, match="vault: prices hash differs"):
+                await house.settle_all()
+            assert core.backlog.reversals == 0
+            return
+        world.now_s += 15
+        await core.pipeline.submit(world.round())
+        oldest = core.backlog.sealed(core.state.confirmed_batch + 1)
+        assert oldest is not None
+        assert world.now_s - oldest.round.timestamp > 120
+        await house.settle_all()
+        assert core.backlog.reversals == 1
+        assert core.backlog.last_reversal.cause is ReversalCause.MISSED_WINDOW  # type: ignore[union-attr]
+        await goes_on(house)
 
 
 async def test_a_round_that_is_void_for_good_is_not_posted(
