@@ -28,7 +28,7 @@ from evermark.protocol.oracle import Round, prices_hash
 from evermark.protocol.orders import ApproveAgent, Order, Signature, Transfer, Withdraw
 
 if TYPE_CHECKING:
-    from sequencer.engine.state import Account, Position
+    from sequencer.engine.state import Account
 
 # Sections in the order in which the vault works through them.
 STAGE_EMPTY: Final = 0
@@ -121,24 +121,24 @@ class Row:
 
 @mypyc_attr(acyclic=True)
 class Baseline:
-    """An account's margin when section 4 of batch `number` first touched it, and its positions that changed there, each of
-    which knows what it was. Once there are some, the batch names all of the account's open positions. An account has one, of
+    """An account's margin when section 4 of batch `number` first touched it, and how many of its positions changed there, each
+    of which knows what it was. Once there are some, the batch names all of the account's open positions. An account has one, of
     the batch that touched it last."""
 
-    __slots__ = ("equity", "maintenance", "number", "positions")
+    __slots__ = ("changed", "equity", "maintenance", "number")
 
     def __init__(self) -> None:
         self.number = -1
         self.equity = 0
         self.maintenance = 0
-        self.positions: list[Position] = []
+        self.changed = 0
 
     def begin(self, number: int, equity: int, maintenance: int) -> None:
         """Forget the batch before."""
         self.number = number
         self.equity = equity
         self.maintenance = maintenance
-        self.positions.clear()
+        self.changed = 0
 
     def margin(self) -> AccountMargin:
         """As the closing check wants it; the initial margin before does not matter there."""

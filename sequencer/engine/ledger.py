@@ -165,10 +165,10 @@ def _note_in_batch(state: EngineState, account: Account, position: Position) -> 
     """The first of the open batch's fills notes what the position was, and names all of the account's positions."""
     noted = baseline(state, account)
     if position.noted_in != noted.number:
-        if not noted.positions and account.open_positions > (position.size != 0):
+        if not noted.changed and account.open_positions > (position.size != 0):
             touch_positions(state, account)
         state.batch.pairs.add(pair_key(account.account_id, position.market_id))
-        noted.positions.append(position)
+        noted.changed += 1
         position.note(noted.number)
 
 

@@ -334,7 +334,7 @@ class Planner:
         count = len(named)
         for party in self.parties:
             count += 1
-            if party.noted is None or not party.noted.positions:
+            if party.noted is None or not party.noted.changed:
                 account = party.account
                 for market_id, position in account.positions.items():
                     count += position.size != 0 and pair_key(account.account_id, market_id) not in named

@@ -12,7 +12,7 @@ from sequencer.engine.context import no
 from sequencer.engine.format_checks import check_format
 from sequencer.engine.halting import check_halted
 from sequencer.engine.market_state import MarketState
-from sequencer.engine.matching import agent_is_live
+from sequencer.engine.matching import Plan, agent_is_live
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.risk import loss_at, order_fee, order_loss, prices_fresh, refresh, worst_initial
 from sequencer.engine.sealing import round_is_old
@@ -32,6 +32,7 @@ MAX_OPEN_ORDERS: Final = 200  # of one account; bounds the work of a price round
 MAX_PATH: Final = 6  # siblings of an order in a batch of 64
 SEQUENCE_AHEAD_MS: Final = 86_400_000  # clients use milliseconds; at most a day ahead of the round
 NO_POSITION: Final = Position(-1)
+NOTHING_PLANNED: Final = Plan()  # of an order that meets nobody
 
 # Looking a name up in a module or an enumeration costs compiled code more than the comparison that wants it.
 _NOBODY: Final = NO_ADDRESS
@@ -52,9 +53,12 @@ class Draft:
         "at",
         "fee_ppm",
         "may_rest",
+        "meets",
         "mode",
+        "must_seal",
         "only_reduces",
         "order",
+        "plan",
         "position",
         "reduces",
         "replaced",
@@ -80,6 +84,10 @@ class Draft:
         self.reduces = order.reduce_only or self._shrinks()
         self.mode = at.effective_mode
         self.only_reduces = order.reduce_only or (self.mode is _REDUCE_ONLY and self.reduces)
+        # What comes of it at the book, once that is planned: whether it meets anybody, and whether the batch ends before.
+        self.meets = False
+        self.must_seal = False
+        self.plan = NOTHING_PLANNED
 
     def _shrinks(self) -> bool:
         """With everything else that waits on its side, the order could at most close the position."""

@@ -50,9 +50,11 @@ class Party:
         self.base_size = self.size
         self.grew_elsewhere = False
         if noted is not None:
+            elsewhere = noted.changed
             if position is not None and position.noted_in == noted.number:
                 self.base_size = position.size_before
-            self.grew_elsewhere = _grew_elsewhere(noted, at.market_id)
+                elsewhere -= 1
+            self.grew_elsewhere = elsewhere > 0 and _grew_elsewhere(account, noted, at.market_id)
 
     def opposes(self, sign: int) -> int:
         """Lots that a buy (`sign` +1) or sell may trade while only reducing the position."""
@@ -100,14 +102,15 @@ def grew(before: int, after: int) -> bool:
     return after != 0
 
 
-def grew_in_batch(noted: Baseline | None) -> bool:
+def grew_in_batch(account: Account, noted: Baseline | None) -> bool:
     """Some position of the account is larger than, or opposite to, what it was before the open batch's
     fills."""
-    return noted is not None and _grew_elsewhere(noted, -1)
+    return noted is not None and _grew_elsewhere(account, noted, -1)
 
 
-def _grew_elsewhere(noted: Baseline, market_id: int) -> bool:
+def _grew_elsewhere(account: Account, noted: Baseline, market_id: int) -> bool:
     return any(
         position.market_id != market_id and grew(position.size_before, position.size)
-        for position in noted.positions
+        for position in account.positions.values()
+        if position.noted_in == noted.number
     )

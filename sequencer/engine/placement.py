@@ -2,8 +2,6 @@
 
 from typing import Final
 
-from mypy_extensions import mypyc_attr
-
 from evermark.protocol.orders import TimeInForce, Trigger
 from evermark.protocol.reject import Reject, RejectCode
 from sequencer.engine.batch_builder import STAGE_FILLS, OpenBatch
@@ -12,7 +10,7 @@ from sequencer.engine.context import Context, no
 from sequencer.engine.events import CancelReason, OrderAccepted
 from sequencer.engine.execution import execute
 from sequencer.engine.ledger import nonce_of
-from sequencer.engine.matching import Plan, Planner, crosses_book, may_trade
+from sequencer.engine.matching import Planner, crosses_book, may_trade
 from sequencer.engine.open_orders import (
     begin_twap,
     cancel,
@@ -42,8 +40,6 @@ _FOK: Final = TimeInForce.FOK
 _REPLACED: Final = CancelReason.REPLACED
 _IOC_REMAINDER: Final = CancelReason.IOC_REMAINDER
 
-NOTHING_PLANNED: Final = Plan()  # of an order that meets nobody
-
 
 def place_order(ctx: Context, command: PlaceOrder) -> None:
     """Accept, match and rest an order, or refuse it without a trace."""
@@ -65,55 +61,48 @@ def _place(ctx: Context, command: PlaceOrder) -> Reject | None:
     refusal = check_order(state, draft, ctx.stamp_ms)
     if refusal is not None:
         return refusal
-    arrival = Arrival(state, draft)
-    if arrival.refusal is None:
-        if arrival.must_seal:
+    refusal = plan_arrival(state, draft)
+    if refusal is None:
+        if draft.must_seal:
             seal(ctx)
-        _accept(ctx, draft, arrival.plan, arrival.meets)
-    return arrival.refusal
+        _accept(ctx, draft)
+    return refusal
 
 
-@mypyc_attr(acyclic=True)
-class Arrival:
-    """What an order meets when it comes to the book. Changes nothing."""
-
-    __slots__ = ("meets", "must_seal", "plan", "refusal")
-
-    def __init__(self, state: EngineState, draft: Draft) -> None:
-        self.meets = may_trade(state, draft.at, draft.order)
-        self.must_seal = _must_seal(state, draft, self.meets)
-        self.plan = NOTHING_PLANNED
-        if self.meets:
-            batch = OpenBatch() if self.must_seal else state.batch
-            self.plan = Planner(state, draft.at, draft.order, batch, draft.only_reduces).make()
-        self.refusal = None
-        if draft.order.post_only or draft.order.time_in_force is _FOK:
-            self.refusal = _refuse_plan(draft, self.plan)
+def plan_arrival(state: EngineState, draft: Draft) -> Reject | None:
+    """Find out what the order meets when it comes to the book, or why it may not. Changes nothing but the draft."""
+    order = draft.order
+    draft.meets = may_trade(state, draft.at, order)
+    draft.must_seal = _must_seal(state, draft)
+    if draft.meets:
+        batch = OpenBatch() if draft.must_seal else state.batch
+        draft.plan = Planner(state, draft.at, order, batch, draft.only_reduces).make()
+    return _refuse_plan(draft) if order.post_only or order.time_in_force is _FOK else None
 
 
-def meet_book(ctx: Context, draft: Draft, plan: Plan) -> None:
+def meet_book(ctx: Context, draft: Draft) -> None:
     """Trade as planned; what is left rests or ends."""
-    if plan.steps:
-        execute(ctx, draft.at, draft.order, plan)
-    _finish(ctx, draft, plan)
+    if draft.plan.steps:
+        execute(ctx, draft.at, draft.order, draft.plan)
+    _finish(ctx, draft)
 
 
-def _must_seal(state: EngineState, draft: Draft, meets: bool) -> bool:
+def _must_seal(state: EngineState, draft: Draft) -> bool:
     """Whether the open batch has to end before this order."""
     batch = state.batch
     if batch.targets and draft.order.account in batch.targets:
         return True  # a liquidation target has no order in its batch
-    if not meets:
+    if not draft.meets:
         return False
     if batch.stage > STAGE_FILLS or not batch.has_room_for_fills() or batch.deleveraged:
         return True
     # An account that grew in this batch may not shrink below its initial margin in it: give it a fresh
     # baseline.
-    return draft.reduces and grew_in_batch(noted_in(batch, draft.account))
+    return draft.reduces and grew_in_batch(draft.account, noted_in(batch, draft.account))
 
 
-def _refuse_plan(draft: Draft, plan: Plan) -> Reject | None:
-    order = draft.order
+def _refuse_plan(draft: Draft) -> Reject | None:
+    order, plan = draft.order, draft.plan
     if order.post_only and crosses_book(draft.at, order):
         best = draft.at.book.opposite(order.side).best()
         price = best.price if best is not None else 0
@@ -129,12 +118,12 @@ def _refuse_plan(draft: Draft, plan: Plan) -> Reject | None:
     return None
 
 
-def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
+def _accept(ctx: Context, draft: Draft) -> None:
     order, account, old = draft.order, draft.account, draft.replaced
     keeps_place = (
         old is not None
         and old is draft.resting
-        and not meets
+        and not draft.meets
         and old.price == order.price
         and order.remaining <= old.remaining
         and old.reduce_only == order.reduce_only
@@ -154,7 +143,7 @@ def _accept(ctx: Context, draft: Draft, plan: Plan, meets: bool) -> None:
     if keeps_place:
         tell_rested(ctx, order)
         return
-    meet_book(ctx, draft, plan)
+    meet_book(ctx, draft)
 
 
 def _accept_untriggered(ctx: Context, draft: Draft) -> None:
@@ -172,9 +161,9 @@ def _accept_untriggered(ctx: Context, draft: Draft) -> None:
         wait_for_trigger(ctx, account, order)
 
 
-def _finish(ctx: Context, draft: Draft, plan: Plan) -> None:
+def _finish(ctx: Context, draft: Draft) -> None:
     """What becomes of the part that did not trade."""
-    order, account = draft.order, draft.account
+    order, account, plan = draft.order, draft.account, draft.plan
     if order.remaining == 0:
         tell_filled(ctx, order)
     elif plan.stop is not None:

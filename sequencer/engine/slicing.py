@@ -11,7 +11,7 @@ from sequencer.engine.matching import agent_is_live
 from sequencer.engine.open_orders import cancel, put_back_twap, take_untriggered, tell_cancelled, tell_filled
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.order_checks import Draft, check_arrival
-from sequencer.engine.placement import Arrival
+from sequencer.engine.placement import plan_arrival
 from sequencer.engine.state import EngineState
 from sequencer.engine.twap import due_slice, slice_count, slice_lots, slice_price
 
@@ -51,16 +51,16 @@ def _send(ctx: Context, order: RestingOrder) -> bool:
     piece = _piece(order, lots, slice_price(at, order))
     draft = Draft(account, at, piece, None)
     refusal = check_arrival(state, draft, ctx.stamp_ms)
-    arrival = Arrival(state, draft)
-    if lots and refusal is None and arrival.must_seal:
-        return False
+    if refusal is None:
+        refusal = plan_arrival(state, draft)
+        if lots and draft.must_seal:
+            return False
     arrived, filled = order.arrival, order.filled
     take_untriggered(state, order)
-    refusal = refusal or arrival.refusal
     if lots and refusal is None:
-        execute(ctx, at, piece, arrival.plan)
+        execute(ctx, at, piece, draft.plan)
     order.remaining, order.row = order.size - piece.filled, piece.row
-    reason = refusal.code.name if refusal is not None else arrival.plan.stop or ""
+    reason = refusal.code.name if refusal is not None else draft.plan.stop or ""
     ctx.events.append(
         TwapSliced(
             account=order.account,

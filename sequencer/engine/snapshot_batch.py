@@ -81,7 +81,7 @@ def _dump_noted(account: Account) -> list[Any]:
     noted = account.noted
     if noted is None:
         return []
-    changed = sorted(noted.positions, key=lambda position: position.market_id)
+    changed = [held for _, held in sorted(account.positions.items()) if held.noted_in == noted.number]
     return [
         account.account_id,
         noted.equity,
@@ -135,7 +135,7 @@ def load_batch(values: list[Any], state: EngineState) -> OpenBatch:
         for (market_id, size), (_, entry_mark) in zip(sizes, entry_marks, strict=True):
             position = holder.positions[market_id]
             position.noted_in, position.size_before, position.mark_before = batch.number, size, entry_mark
-            noted.positions.append(position)
+            noted.changed += 1
     batch.row_accounts, batch.targets = set(row_accounts), set(targets)
     batch.triggers = [(account, slot, sequence) for account, slot, sequence in triggers]
     return batch

@@ -20,7 +20,7 @@ from sequencer.engine.matching import agent_is_live
 from sequencer.engine.open_orders import cancel, live_order, note_filled, take_untriggered, tell_cancelled
 from sequencer.engine.order_book import RestingOrder
 from sequencer.engine.order_checks import Draft, check_arrival
-from sequencer.engine.placement import Arrival, meet_book
+from sequencer.engine.placement import meet_book, plan_arrival
 from sequencer.engine.sealing import enter, round_is_old
 from sequencer.engine.slicing import send_slices, slices_due
 from sequencer.engine.state import STOP_UNSETTLED_AGE_S, EngineState
@@ -42,7 +42,7 @@ def finish(ctx: Context) -> None:
     state = ctx.state
     if ctx.filled_links:
         _cancel_linked(ctx)
-    if not state.stirred and not slices_due(state):
+    if not state.stirred and not state.twaps:
         return
     if round_is_old(state, ctx.stamp_ms) or state.unsettled_age_s > STOP_UNSETTLED_AGE_S:
         return
@@ -156,19 +156,19 @@ def _wake(ctx: Context, order: RestingOrder, price: int) -> bool:
     at = state.markets[order.market_id]
     draft = Draft(order.trader, at, order, None)
     refusal = check_arrival(state, draft, ctx.stamp_ms)
-    arrival = Arrival(state, draft)
-    if refusal is None and arrival.must_seal:
-        return False
+    if refusal is None:
+        refusal = plan_arrival(state, draft)
+        if draft.must_seal:
+            return False
     take_untriggered(state, order)
     ctx.events.append(
         OrderTriggered(
             account=order.account, order_hash=order.order_hash, market_id=order.market_id, price=price
         )
     )
-    refusal = refusal or arrival.refusal
     if refusal is not None:
         tell_cancelled(ctx, order, REASONS.get(refusal.code, CancelReason.TRIGGER_REFUSED))
         return True
-    meet_book(ctx, draft, arrival.plan)
+    meet_book(ctx, draft)
     _cancel_linked(ctx)
     return True
