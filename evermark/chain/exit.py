@@ -134,15 +134,18 @@ class ExitContracts:
         await self._ask(sender, InboxKind.LIQUIDATE, "request_liquidation", account)
 
     async def market_id(self, name: str) -> int:
-        """Id of a market by its symbol, of which the vault keeps the hash, or by its number. Raises ExitRefused."""
+        """Id of a market by its symbol, of which the vault keeps the hash, by its base, or by its number. Raises ExitRefused."""
         count = await _read(self.vault.functions.market_count())
         if name.isdecimal() and int(name) < count:
             return int(name)
-        wanted = int.from_bytes(keccak(name.upper().encode()), "big")
+        symbols = name.upper(), f"{name.upper()}-PERP"
+        wanted = [int.from_bytes(keccak(symbol.encode()), "big") for symbol in symbols]
         for market in range(count):
-            if (await _read(self.vault.functions.market_words(market)))[HASH_WORD] == wanted:
+            if (await _read(self.vault.functions.market_words(market)))[HASH_WORD] in wanted:
                 return market
-        raise ExitRefused(f"exit: no market {name!r}; there are {count}, numbered from 0")
+        raise ExitRefused(
+            f"exit: no market {name!r}; there are {count}: give a symbol, or a number from 0 on"
+        )
 
     async def open_positions(self, account: int) -> dict[int, int]:
         """Lots of the account's open positions, by market id."""

@@ -41,6 +41,12 @@ def quiet_retries() -> None:
     set_on_retry_hooks(())
 
 
+def reason(error: Exception) -> str:
+    """What a contract or a node said, without what a library put around it."""
+    text = str(getattr(error, "message", None) or error)
+    return text.removeprefix("execution reverted").removeprefix(": ") or "it gives no reason"
+
+
 async def result_or_none(url: str, method: str, *params: Any) -> Any:
     """Result of one JSON-RPC call, None when nobody answers or it is refused."""
     try:

@@ -336,7 +336,7 @@ def _run(rpc_url: str, address: str, work: Callable[["ExitContracts"], Awaitable
     except UNREACHABLE:
         raise CliError(f"no chain answers at {url}; name another with --rpc-url") from None
     except Web3Exception as error:
-        raise CliError(f"exit: {error}") from None
+        raise CliError(f"exit: {chain.reason(error)}") from None
 
 
 def _run_signed(

@@ -173,14 +173,15 @@ def _call(what: str, arguments: list[str]) -> tuple[Any, ...]:
     wanted = 2 if what == "quorums" else 1
     if len(arguments) != wanted:
         raise CliError(f"{what} takes {wanted} argument{'s' if wanted > 1 else ''}")
+    if what in ("quorums", "delist"):
+        if not all(argument.isdecimal() for argument in arguments):
+            raise CliError(f"{what}: {' '.join(arguments)}: whole numbers belong there")
+        call = "propose_quorums" if what == "quorums" else "propose_delisting"
+        return (call, *map(int, arguments))
     try:
-        if what == "quorums":
-            return ("propose_quorums", int(arguments[0]), int(arguments[1]))
-        if what == "delist":
-            return ("propose_delisting", int(arguments[0]))
         address = Web3.to_checksum_address(arguments[0])
-    except ValueError as error:
-        raise CliError(f"{' '.join(arguments)}: {error}") from None
+    except ValueError:
+        raise CliError(f"{what}: {arguments[0]!r} is no address") from None
     if what == "sequencer":
         return ("propose_sequencer", address)
     if what in ("guardian", "governor"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from evermark.cli import output
-from evermark.cli.chain import quiet_retries
+from evermark.cli.chain import quiet_retries, reason
 from evermark.cli.errors import CliError
 from evermark.cli.gateway import DEFAULT_RPC_URL
 from evermark.cli.units import format_time
@@ -122,4 +122,4 @@ def run(
         url = rpc_url or DEFAULT_RPC_URL
         raise CliError(f"no chain answers at {url}; name another with --rpc-url") from None
     except Web3Exception as error:
-        raise CliError(f"govern: {error}") from None
+        raise CliError(f"govern: {reason(error)}") from None

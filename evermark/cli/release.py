@@ -30,7 +30,9 @@ async def _release(account: int, reason: str, port: int) -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
             async with session.post(url, json={"reason": reason}) as answer:
                 body = await answer.json()
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise CliError(f"no sequencer answers on port {port} of this machine ({error})") from error
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        raise CliError(
+            f"no sequencer answers on port {port} of this machine; --port is the `metrics_port` of its configuration"
+        ) from None
     if answer.status != 200:
         raise CliError(f"account {account} is not let go: {body.get('error', answer.status)}")

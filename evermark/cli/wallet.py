@@ -55,6 +55,8 @@ def open_key(choice: WalletChoice) -> bytes:
             raise CliError(f"--key-env: the environment variable {choice.key_env} is not set")
         return keystore.parse_key(value, f"environment variable {choice.key_env}")
     path = find_keystore(choice.keystore)
+    if not path.is_file():
+        raise CliError(f"--keystore: no file {path}; `evermark account list` has the names")
     return keystore.open_keystore(path, read_password(choice.password_file, f"password of {path.name}: "))
 
 

@@ -4,7 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
+from web3.exceptions import ContractLogicError, Web3Exception
 
+from evermark.cli.chain import reason
 from evermark.cli.errors import CliError
 from evermark.cli.refusals import KINDS, about, explain
 from evermark.cli.units import checksum, format_ether
@@ -132,3 +134,19 @@ def test_addresses_have_their_capitals(address: str) -> None:
 def test_wei_are_told_as_ether() -> None:
     """To the last one."""
     assert format_ether(10**18 + 1) == "1.000000000000000001 ether"
+
+
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (
+            ContractLogicError("execution reverted: exit: not counted yet", "0x08c379a0"),
+            "exit: not counted yet",
+        ),
+        (Web3Exception("node says no"), "node says no"),
+        (ContractLogicError("execution reverted"), "it gives no reason"),
+    ],
+)
+def test_what_a_contract_said_is_told_without_the_librarys_words(error: Exception, told: str) -> None:
+    """No tuple, and no hex of it."""
+    assert reason(error) == told

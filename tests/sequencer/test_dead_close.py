@@ -47,7 +47,7 @@ async def test_an_owner_closes_and_leaves_a_dead_exchange(tmp_path: Path) -> Non
         size = (await after.contracts.position(account, 0)).size
         assert size < 0
 
-        assert f"{-size} lots of BTC-PERP" in await evermark("close", "btc-perp", dev=owner)
+        assert f"{-size} lots of BTC" in await evermark("close", "btc", dev=owner)
         assert "nothing is overdue" in await evermark("execute", dev=STRANGER)
         await after.pass_time(HOUR_S + 1)
         await after.post_public_round()
