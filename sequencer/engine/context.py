@@ -61,11 +61,8 @@ class Context:
     def publish_levels(self) -> None:
         """Tell the final size of every level that the command touched."""
         for key, level in self.levels.items():
-            side, price, size = (
-                SIDES[key >> 32 & 1],
-                key & MAX_PRICE_TICKS,
-                0 if level is None else level.total,
-            )
+            side, price = SIDES[key >> 32 & 1], key & MAX_PRICE_TICKS
+            size = 0 if level is None else level.total
             self.events.append(LevelChanged(market_id=key >> 33, side=side, price=price, size=size))
 
 

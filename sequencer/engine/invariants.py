@@ -136,10 +136,9 @@ def _check_account(state: EngineState, account: Account) -> None:
         kept = (position.buy_lots, position.sell_lots, position.reduce_orders)
         found = (lots.get((market_id, 0), 0), lots.get((market_id, 1), 0), reducers.get(market_id, 0))
         check(kept == found, "reservation: open lots differ from the open orders")
-        idle = (position.buy_lots or not position.highest_buy) and (
-            position.sell_lots or not position.lowest_sell
-        )
-        check(bool(idle), "reservation: a limit of no waiting order")
+        without_orders = not position.buy_lots and position.highest_buy
+        without_orders = without_orders or (not position.sell_lots and position.lowest_sell)
+        check(not without_orders, "reservation: a limit of no waiting order")
     opened = sum(position.size != 0 for position in account.positions.values())
     check(account.open_positions == opened, "accounts: open positions are miscounted")
     check(account.order_fees == fees, "reservation: fees differ from the open orders")

@@ -85,7 +85,7 @@ class OrderDesk:
             try:
                 self.limiter.order(account.account_id, len(orders))
                 for at, each in enumerate(zip(orders, hashes, known, client_ids, paths, strict=True)):
-                    self.submit(sent, *each, partial(answers.take, at))
+                    self.submit(sent, *each, _One(answers, at))
             except Exception as error:
                 reply(error)
 
@@ -277,6 +277,16 @@ class _Answers:
         self._missing -= 1
         if not self._missing:
             self._reply(self._error or Answer(b'{"orders":[' + b",".join(self._bodies) + b"]}"))
+
+
+class _One(msgspec.Struct, frozen=True, gc=False):
+    """The answer to order number `at` of a message."""
+
+    answers: _Answers
+    at: int
+
+    def __call__(self, answer: Answer | BaseException) -> None:
+        self.answers.take(self.at, answer)
 
 
 async def _replied(place: Callable[[Reply], None]) -> Answer:
