@@ -30,7 +30,7 @@ from sequencer.replay import Applied
 
 FUTURE_S = 5  # how far ahead of chain time a report may be; the oracle contract allows the same
 GRACE_S = 0.1  # wall time between the quorum and the command, for the keepers that are a little slower
-HOUR_RETRY_S = 2.0  # wall time until a refused funding hour is tried again
+HOUR_LOOK_S = 2.0  # wall time between two looks whether a funding hour that waits may pass
 HOUR_MISSED_S = 3_600  # chain time after an hour's end from which it pays nothing
 KNOWN_HOURS = 48  # hours whose reports are remembered, also those that came too late
 HELD_ROUNDS = 64  # incomplete rounds kept; the oldest goes first
@@ -209,18 +209,21 @@ class ReportCollector:
             await self._submit(OracleRound(reports=held.ascending()))
 
     async def _submit_hour(self, hour: int, held: _Gathering[SignedFundingReport]) -> None:
+        """A refused hour is tried again when there are other prices, not before: each attempt is a record of the journal."""
         await held.settle(self._grace_s)
+        refused_at = -1  # the round that was in force
         while hour > self.last_hour and not self._missed(hour):
-            reports = held.ascending()
-            if self._posted is not None:
+            reports = held.ascending() if self._applied_round != refused_at else ()
+            if reports and self._posted is not None:
                 reports = await self._posted(hour, reports)
             if reports:
+                refused_at = self._applied_round
                 events = await self._submit(FundingHour(reports=reports))
                 refused = [event.reject for event in events if isinstance(event, CommandRejected)]
                 if not refused:
                     return
                 log.warning("funding hour refused", hour=hour, reason=refused[0].message)
-            await asyncio.sleep(HOUR_RETRY_S)  # with a fresh price it may pass
+            await asyncio.sleep(HOUR_LOOK_S)
 
     def _missed(self, hour: int) -> bool:
         return self._now_s() > (hour + 1) * HOUR_S + HOUR_MISSED_S
