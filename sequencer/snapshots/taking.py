@@ -7,6 +7,7 @@ every descriptor, encodes, writes its file, and ends.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -25,6 +26,7 @@ from sequencer.snapshots.files import SnapshotFiles, SnapshotUnusable, make_snap
 EVERY = 50_000  # records between two snapshots; a tail of so many replays within seconds
 MAX_DESCRIPTORS = 65_536  # of a process of ours; some systems allow a thousand million
 CHILD_S = 600.0  # a child that takes longer is stuck and is killed
+CHILD_NICE = 10  # it takes a second or more of a core, and nobody waits for it: orders go first
 
 log = structlog.get_logger("snapshots")
 
@@ -108,6 +110,8 @@ class Snapshotter:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
             os.closerange(3, min(os.sysconf("SC_OPEN_MAX"), MAX_DESCRIPTORS))  # the journal's lock among them
+            os.nice(CHILD_NICE)
+            gc.disable()  # it would write to every page that it visits, and the kernel copy them
             self._write()
             code = 0
         except BaseException as error:
