@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import boa
+from vyper.codegen import core
 
 from sequencer.garbage import without_collector
 from tests import fast_evm
@@ -14,6 +15,7 @@ fast_evm.use()
 
 CONTRACTS = Path(__file__).resolve().parent.parent / "contracts"
 
+FREE_LABELS = 1_000_000  # more than any contract has
 # Contract name -> a source file that stands in for ours: tests and mutants plant their errors so.
 replaced: dict[str, Path] = {}
 
@@ -34,3 +36,10 @@ def compiled(path: Path) -> Any:
         contract.compiler_data.bytecode  # noqa: B018 (compiled when it is asked for)
     gc.freeze()
     return contract
+
+
+def evaluate(contract: Any, statement: str) -> Any:
+    """Runs a statement inside of a deployed contract. It is compiled together with the contract's own code, and the compiler
+    counts its labels from nought for each source file: from here on it counts where that code has none."""
+    core._label = FREE_LABELS
+    return contract.eval(statement)

@@ -13,6 +13,7 @@ from evermark.chain.exit import ExitContracts, ExitRefused
 from evermark.chain.governor import GovernorContract
 from evermark.chain.overdue import OverdueWork
 from evermark.chain.rpc import rpc
+from evermark.cli.units import format_ether
 from evermark.devnet import dev_key
 from evermark.protocol.oracle import pack_price
 from evermark.protocol.units import USDC
@@ -113,7 +114,7 @@ async def test_anybody_executes_what_is_overdue(devnet, w3, manifest):
     bonds = sum([(await contracts.inbox_entry(entry)).bond for entry in range(1, 7)])
     assert await door.bonds(stranger.address) == bonds > 0
     assert "nothing is overdue" in await done(devnet, manifest, "execute", "--dev", "8")
-    assert f"{bonds} wei" in await done(devnet, manifest, "bonds", "--dev", "8")
+    assert format_ether(bonds) in await done(devnet, manifest, "bonds", "--dev", "8")
     assert await door.bonds(stranger.address) == 0
     assert "nothing is owed" in await done(devnet, manifest, "bonds", "--dev", "8")
 

@@ -9,6 +9,7 @@ from evermark.chain.governor import listing_arguments
 from evermark.protocol import funding
 from evermark.protocol.margin import funding_owed
 from evermark.protocol.orders import Side
+from tests.compiled_contracts import evaluate
 
 PRICE = 600_000
 LAST_HOUR = 499_999  # of the exchange's start
@@ -172,7 +173,7 @@ def test_what_the_inbox_lets_nobody_ask_is_skipped(
     exchange.inbox.request_cancel(0, 1, 9, sender=Address(maker.signer.address))
     exchange.inbox.request_withdrawal(0, 5, sender=Address(maker.signer.address))
     head = exchange.inbox.head()
-    exchange.inbox.eval(entry.format(head=head))
+    evaluate(exchange.inbox, entry.format(head=head))
     computation = consume(exchange, maker.account, maker.account)
     (skipped,) = events(exchange, computation, "EntrySkipped")
     assert (skipped.entry, skipped.reason) == (head, reason)

@@ -6,6 +6,7 @@ import pytest
 from builders import USDC, Builder, Exchange, Party, refused
 
 from evermark.protocol.orders import Side
+from tests.compiled_contracts import evaluate
 
 PRICE = 600_000
 MARKET_P = 1 << 39
@@ -22,7 +23,7 @@ def clamp(exchange: Exchange) -> dict[str, Any]:
     """Sets the bit of a held-back jump on market 0 in the pinned round; returns the header of a batch at it."""
     assert exchange.pinned is not None
     round_ = exchange.pinned.round
-    exchange.oracle.eval(f"self._ring[0][{round_} % RING][1] |= {1 << 104}")
+    evaluate(exchange.oracle, f"self._ring[0][{round_} % RING][1] |= {1 << 104}")
     return {"prices_hash": bytes(exchange.oracle.prices_hash(0, round_))}
 
 

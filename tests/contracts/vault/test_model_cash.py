@@ -5,6 +5,7 @@ from builders import USDC
 from test_model import Twin, funding_hour, move_time, some_trades
 
 from evermark.protocol.oracle import SETTLED_BIT
+from tests.compiled_contracts import evaluate
 
 MARKET_P = 1 << 39
 SETTLED = 5
@@ -16,7 +17,7 @@ def settle_market(twin: Twin, market: int, price: int) -> None:
     word = exchange.vault.word(MARKET_P | market) & (1 << 248) - 1
     exchange.vault.write(MARKET_P | market, word | SETTLED << 248, sender=exchange.clerk.address)
     exchange.oracle.end_market(market, exchange.clock, sender=exchange.governor)
-    exchange.oracle.eval(f"self._endings[{market}] = {price << 136}")
+    evaluate(exchange.oracle, f"self._endings[{market}] = {price << 136}")
     exchange.oracle.settle_market(market, sender=exchange.governor)
     exchange.jumps = [*exchange.jumps]
     exchange.jumps[market] |= price << SETTLED_BIT
