@@ -4,7 +4,6 @@ import re
 from datetime import UTC, datetime
 
 from evermark.cli.errors import CliError
-from evermark.protocol.keccak import keccak
 from evermark.protocol.markets import Market
 from evermark.protocol.units import MAX_COLLATERAL, MAX_PRICE_TICKS, MAX_SIZE_LOTS
 
@@ -12,7 +11,7 @@ USDC_DECIMALS = 6
 WEI_DECIMALS = 18
 RATE_DECIMALS = 7  # one ppb is 1e-7 per cent
 MAX_DIGITS = 40  # no exact number here needs more
-_ADDRESS = re.compile("[0-9a-f]{40}")
+_ADDRESS = re.compile("(0x)?[0-9a-fA-F]{40}")
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", re.ASCII)
 
 
@@ -109,14 +108,9 @@ def format_ether(wei: int) -> str:
 
 def checksum(address: str) -> str:
     """An address with the capitals of EIP-55, by which a typing error shows; any other text as it is."""
-    digits = address.removeprefix("0x").lower()
-    if not _ADDRESS.fullmatch(digits):
-        return address
-    hashed = keccak(digits.encode()).hex()
-    return "0x" + "".join(
-        letter.upper() if int(nibble, 16) >= 8 else letter
-        for letter, nibble in zip(digits, hashed, strict=False)
-    )
+    from eth_utils.address import to_checksum_address  # takes a tenth of a second to load
+
+    return to_checksum_address(address) if _ADDRESS.fullmatch(address) else address
 
 
 def _within(number: int, most: int, decimals: int, what: str, unit: str) -> int:
