@@ -23,7 +23,7 @@ from typing import Any
 import psycopg
 import yaml
 from fast_directory import memory_directory
-from postgres_cluster import wait_until
+from postgres_cluster import processes_in, send_signal, wait_until
 
 NODES = ("n1", "n2", "n3")
 CREDENTIALS = {"username": "evermark"}
@@ -198,22 +198,11 @@ class PatroniCluster:
         pids = self._processes(name)
         if name in self._running:
             pids.append(self._running[name].pid)
-        for pid in pids:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                continue
+        send_signal(pids, number)
 
     def _processes(self, name: str) -> list[int]:
         """PostgreSQL's, which have the node's data directory as their working directory."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and Path(os.readlink(entry / "cwd")) == self.directory / name:
-                    found.append(int(entry.name))
-            except OSError:
-                continue  # it ended, or it is somebody else's
-        return found
+        return processes_in(self.directory / name)
 
 
 def documented_settings() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Real PostgreSQL nodes on this machine, one primary and its standbys, talking over sockets in a directory."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -95,21 +96,18 @@ class PostgresCluster:
 
     def kill(self, name: str) -> None:
         """kill -9 of every process of the node."""
-        for pid in self._processes(name):
-            os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not self._processes(name), "the node is dead")
+        self._signal(name, signal.SIGKILL)
+        wait_until(lambda: not processes_in(self.data(name)), "the node is dead")
         (self.data(name) / "postmaster.pid").unlink(missing_ok=True)
         for left_over in self.sockets(name).glob(".s.*"):
             left_over.unlink()
 
     def freeze(self, name: str) -> None:
         """The node answers nobody any more, as behind a cut cable."""
-        for pid in self._processes(name):
-            os.kill(pid, signal.SIGSTOP)
+        self._signal(name, signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
-        for pid in self._processes(name):
-            os.kill(pid, signal.SIGCONT)
+        self._signal(name, signal.SIGCONT)
 
     def promote(self, candidates: tuple[str, ...]) -> str:
         """Promote the candidate that has most of the log, and let the others follow it. For a majority only."""
@@ -138,16 +136,9 @@ class PostgresCluster:
             query = "SELECT (pg_last_wal_receive_lsn() - '0/0'::pg_lsn)::bigint"
             return int(db.execute(query).fetchall()[0][0] or 0)
 
-    def _processes(self, name: str) -> list[int]:
-        """The postmaster and its children, which have its directory as their working directory."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and Path(os.readlink(entry / "cwd")) == self.data(name):
-                    found.append(int(entry.name))
-            except OSError:
-                continue  # it ended, or it is somebody else's
-        return found
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        """To the postmaster and its children, which have its directory as their working directory."""
+        send_signal(processes_in(self.data(name)), number)
 
     def _start(self, name: str, *options: str) -> None:
         sockets = " ".join(
@@ -181,3 +172,22 @@ def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 60) -> N
     while not holds():
         assert time.monotonic() < give_up, f"never: {what}"
         time.sleep(0.05)
+
+
+def processes_in(directory: Path) -> list[int]:
+    """Those whose working directory it is."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and Path(os.readlink(entry / "cwd")) == directory:
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it ended, or it is somebody else's
+    return found
+
+
+def send_signal(pids: list[int], number: signal.Signals) -> None:
+    """To those that are still there: the first one's end may be that of others."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
