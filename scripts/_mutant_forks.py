@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from _mutant_groups import LEFT_OUT, PYTEST, ROOT, TIMEOUT_S, Tell, limit_cpu, tests_of
+from _mutant_groups import LEFT_OUT, PYTEST, ROOT, TIMEOUT_S, limit_cpu, tests_of
+from _mutant_results import Results
 from _mutants import Mutant, apply
 from _pytest.main import pytest_runtestloop as run_tests
 from vyper.exceptions import VyperException
@@ -23,13 +24,14 @@ sys.path.insert(0, str(ROOT))
 from tests import compiled_contracts
 
 IMPORTED = re.compile(r"^from (?:\.|\.modules|contracts\.modules) import (\w+)$", re.MULTILINE)
+FAVOURITES = 6  # tests that are run before the others
 QUIET = ["-o", "addopts=", "-p", "no:terminal", "--capture=no", f"--ignore={LEFT_OUT}"]
 
 
-def try_contracts(group: str, mutants: list[Mutant], tell: Tell) -> None:
-    """Tries each, tells its verdict, and stops when it is told to."""
+def try_contracts(group: str, mutants: list[Mutant], results: Results) -> None:
+    """Tries each while there is time."""
     warm()
-    made = pytest.main([*PYTEST, *QUIET, *tests_of(group)], plugins=[_TryEach(group, mutants, tell)])
+    made = pytest.main([*PYTEST, *QUIET, *tests_of(group)], plugins=[_TryEach(group, mutants, results)])
     assert made == pytest.ExitCode.OK, f"tests of {group} were not collected: {made!r}"
 
 
@@ -42,10 +44,10 @@ def warm() -> None:
 class _TryEach:
     """In place of running the tests that were collected: a fork for each mutant, which runs them."""
 
-    def __init__(self, group: str, mutants: list[Mutant], tell: Tell) -> None:
+    def __init__(self, group: str, mutants: list[Mutant], results: Results) -> None:
         self._group = group
         self._mutants = mutants
-        self._tell = tell
+        self._results = results
         self._failed = ""
 
     @pytest.hookimpl(tryfirst=True)
@@ -54,15 +56,20 @@ class _TryEach:
         for mutant in self._mutants:
             started = time.monotonic()
             verdict = self._judge(session, mutant)
-            if not self._tell(
-                self._group, mutant, verdict | {"seconds": round(time.monotonic() - started, 1)}
-            ):
+            verdict["seconds"] = round(time.monotonic() - started, 1)
+            if not self._results.tell(self._group, mutant, verdict):
                 break
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self._failed = self._failed or report.nodeid
+
+    def _favourites(self, mutant: Mutant) -> list[str]:
+        """Tests that noticed something in the same file, the nearest first."""
+        noticed = self._results.noticed()
+        near = [(abs(line - mutant.line), by) for file, line, by in noticed if file == mutant.file]
+        return list(dict.fromkeys(by for _, by in sorted(near)))[:FAVOURITES]
 
     def _judge(self, session: pytest.Session, mutant: Mutant) -> dict:
         with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
@@ -88,11 +95,19 @@ class _TryEach:
         found = plant(mutant, folder)
         if found:
             return {"verdict": found}
+        session.items = in_order(session.items, self._favourites(mutant))
         try:
             run_tests(session)
         except session.Failed:
             pass  # stopped at the first one
         return {"verdict": "killed", "by": self._failed} if session.testsfailed else {"verdict": "survived"}
+
+
+def in_order(items: list[pytest.Item], favourites: list[str]) -> list[pytest.Item]:
+    """The favourites first."""
+    found = {item.nodeid: item for item in items}
+    first = [found[name] for name in favourites if name in found]
+    return first + [item for item in items if item not in first]
 
 
 def plant(mutant: Mutant, folder: Path) -> str:

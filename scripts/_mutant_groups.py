@@ -2,15 +2,10 @@
 
 import os
 import resource
-from collections.abc import Callable
 from pathlib import Path
-
-from _mutants import Mutant
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["HYPOTHESIS_PROFILE"] = "mutants"
-# Group, mutant and verdict; whether to go on.
-Tell = Callable[[str, Mutant, dict], bool]
 VAULT = "tests/contracts/vault/test_"
 # When the nearest tests notice nothing: both models, and then everybody who attacks.
 LAST = ("tests/agreement", "tests/invariants/test_invariants_hostile")

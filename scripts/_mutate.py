@@ -1,7 +1,6 @@
 """Runs a seeded sample of mutants against the tests nearest to them; see scripts/mutate."""
 
 import argparse
-import collections
 import json
 import os
 import random
@@ -10,14 +9,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from _mutant_forks import try_contracts
-from _mutant_groups import GROUPS, PYTEST, ROOT, TIMEOUT_S, Tell, files_of, limit_cpu, tests_of
+from _mutant_groups import GROUPS, PYTEST, ROOT, TIMEOUT_S, files_of, limit_cpu, tests_of
+from _mutant_results import Results, summary
 from _mutants import Mutant, apply, mutants_of
-from _report import commit, tell
-from _survivors import newest, to_try_again, told
+from _survivors import to_try_again, told
 
 COPIED = ("contracts", "evermark", "tests", "sequencer", "keeper", "pyproject.toml")
 ROUND = 20  # mutants of a group before the next one's turn
@@ -30,14 +28,14 @@ def sample(group: str, size: int, seed: int) -> list[Mutant]:
     return found[:size]
 
 
-def judge(group: str, mutants: list[Mutant], tell: Tell) -> None:
-    """Tries each, tells its verdict, and stops when it is told to."""
+def judge(group: str, mutants: list[Mutant], results: Results) -> None:
+    """Tries each while there is time."""
     if group != "protocol":
-        try_contracts(group, mutants, tell)
+        try_contracts(group, mutants, results)
         return
     for mutant in mutants:
         with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-            if not tell(group, mutant, run_python(group, mutant, Path(folder))):
+            if not results.tell(group, mutant, run_python(group, mutant, Path(folder))):
                 return
 
 
@@ -77,46 +75,6 @@ def first_failure(said: str) -> str:
     return failed[0][:160] if failed else ""
 
 
-def summary(rows: list[dict]) -> dict:
-    """Per group: killed of those that are mutants at all."""
-    result = {}
-    for group in GROUPS:
-        counts = collections.Counter(row["verdict"] for row in newest(rows) if row["group"] == group)
-        dead = counts["killed"] + counts["timeout"]
-        real = dead + counts["survived"]
-        if counts:
-            result[group] = {
-                "killed": dead,
-                "of": real,
-                "share": round(dead / real, 3) if real else None,
-                "all": dict(counts),
-            }
-    return result
-
-
-class Results:
-    """What was found, by earlier runs too, in memory and as lines of a file."""
-
-    def __init__(self, path: Path | None, seed: int, minutes: float | None) -> None:
-        self.rows = (
-            [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
-        )
-        self._path = path
-        self._common = {"commit": commit(), "seed": seed}
-        self._until = time.monotonic() + 60 * minutes if minutes else float("inf")
-
-    def tell(self, group: str, mutant: Mutant, verdict: dict) -> bool:
-        """Adds a row; whether there is time for another one."""
-        row = {"group": group, "name": mutant.name, "before": mutant.before, **verdict, **self._common}
-        self.rows.append(row)
-        tell(row, self._path)
-        return self.in_time
-
-    @property
-    def in_time(self) -> bool:
-        return time.monotonic() < self._until
-
-
 def to_try(given: argparse.Namespace, rows: list[dict]) -> dict[str, list[Mutant]]:
     """By group: of its sample what no run has tried yet, or what the last one did not notice."""
     tried = {row["name"] for row in rows}
@@ -134,7 +92,7 @@ def try_all(found: dict[str, list[Mutant]], results: Results) -> None:
     for start in range(0, max(map(len, found.values())), ROUND):
         for group, mutants in found.items():
             if mutants[start:] and results.in_time:
-                judge(group, mutants[start : start + ROUND], results.tell)
+                judge(group, mutants[start : start + ROUND], results)
 
 
 def main() -> int:
