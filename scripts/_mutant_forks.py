@@ -36,9 +36,9 @@ def try_contracts(group: str, mutants: list[Mutant], results: Results) -> None:
 
 
 def warm() -> None:
-    """Compiles every contract, so that the forks need not."""
+    """Compiles every contract and assembles it for its deployment, so that the forks need not."""
     for path in sorted((ROOT / "contracts").glob("*.vy")):
-        compiled_contracts.deployer(path.stem)
+        compiled_contracts.deployment_source_map(compiled_contracts.deployer(path.stem).compiler_data)
 
 
 class _TryEach:

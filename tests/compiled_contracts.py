@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import boa
+from boa.contracts.vyper.vyper_contract import VyperContract
 from vyper.codegen import core
+from vyper.compiler.phases import CompilerData
+from vyper.compiler.settings import anchor_settings
+from vyper.ir import compile_ir
 
 from sequencer.garbage import without_collector
 from tests import fast_evm
@@ -36,6 +40,18 @@ def compiled(path: Path) -> Any:
         contract.compiler_data.bytecode  # noqa: B018 (compiled when it is asked for)
     gc.freeze()
     return contract
+
+
+def deployment_source_map(data: CompilerData) -> Any:
+    """Where the lines of a constructor lie in its code. titanoboa assembles the contract for that each time it is deployed,
+    which would be a third of what such tests take, though it comes to the same each time."""
+    if "deployment_source_map" not in vars(data):
+        with anchor_settings(data.settings):
+            _, vars(data)["deployment_source_map"] = compile_ir.assembly_to_evm(data.assembly)
+    return vars(data)["deployment_source_map"]
+
+
+VyperContract._deployment_source_map = property(lambda self: deployment_source_map(self.compiler_data))
 
 
 def evaluate(contract: Any, statement: str) -> Any:
