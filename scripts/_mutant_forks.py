@@ -122,7 +122,10 @@ def plant(mutant: Mutant, folder: Path) -> str:
         path.write_text(text, encoding="utf-8")
         try:
             code = compiled_contracts.compiled(path).compiler_data.bytecode
-        except VyperException:
+        except (
+            VyperException,
+            ZeroDivisionError,
+        ):  # the compiler divides by the logarithm of what a power is of, 0 for 1
             return "not compiled"
         changed = changed or code != compiled_contracts.deployer(name).compiler_data.bytecode
         compiled_contracts.replaced[name] = path

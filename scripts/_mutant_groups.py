@@ -73,7 +73,7 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
                 "forced_by_anybody",
                 "outflow",
             ],
-            *["write_off", "governor", "guardian", "outage", "model", "model_closes"],
+            *["write_off", "governor", "guardian", "outage", "order_batches", "model", "model_closes"],
         ),
     ),
     "Backstop": (

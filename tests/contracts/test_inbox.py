@@ -57,8 +57,9 @@ def test_the_first_deposit_is_at_least_ten_usdc(inbox, vault, owner):
     assert inbox.tail() == 4
 
 
-def test_nothing_is_no_deposit(inbox, vault, owner):
-    """A deposit or donation of nothing is refused, and so is more than the owner has or an entry can hold."""
+def test_nothing_is_no_deposit(inbox, usdc, vault, owner):
+    """A deposit or donation of nothing is refused, and so is more than the owner has or an entry can hold; as much as it can is
+    taken."""
     vault.register(owner, 0, 9)
     for give in (
         lambda amount: inbox.deposit(amount, 0, sender=owner),
@@ -71,6 +72,9 @@ def test_nothing_is_no_deposit(inbox, vault, owner):
         with boa.reverts("inbox: amount too large"):
             give(2**95)
         give(1)
+        usdc.mint(owner, 2**95 - 1)
+        give(2**95 - 1)
+        assert inbox.entry(inbox.tail() - 1).amount == 2**95 - 1
 
 
 def test_a_donation_names_no_account(inbox, usdc, vault, owner):
@@ -90,6 +94,9 @@ def test_a_withdrawal_is_requested_by_its_owner(inbox, usdc, vault, owner):
         inbox.request_withdrawal(5, 0, sender=owner)
     with boa.reverts("inbox: amount too large"):
         inbox.request_withdrawal(5, 2**95, sender=owner)
+    with boa.env.anchor():
+        inbox.request_withdrawal(5, 2**95 - 1, sender=owner)
+        assert inbox.entry(1).amount == 2**95 - 1
     assert inbox.request_withdrawal(5, 7 * USDC, sender=owner) == 1
     entry = inbox.entry(1)
     assert (entry.kind, entry.owner, entry.sub_account, entry.amount) == (WITHDRAWAL, owner, 5, 7 * USDC)

@@ -152,17 +152,21 @@ def test_at_most_64_markets_and_15_keepers(oracle, governor, chain):
 
 
 def test_nobody_is_no_keeper_and_none_is_one_twice(oracle, governor):
-    """Of either kind: the zero address and who is registered already are refused, a new one is added."""
-    for add, there in (
-        (oracle.add_oracle_keeper, KEEPERS),
-        (oracle.add_funding_keeper, FUNDING_KEEPERS),
-    ):
+    """Of either kind: the zero address and who is registered already are refused, a new one is added and may be removed again;
+    both are announced."""
+    kinds = (
+        (oracle.add_oracle_keeper, oracle.remove_oracle_keeper, oracle.is_oracle_keeper, KEEPERS),
+        (oracle.add_funding_keeper, oracle.remove_funding_keeper, oracle.is_funding_keeper, FUNDING_KEEPERS),
+    )
+    for role, (add, remove, is_keeper, there) in enumerate(kinds):
         for refused in (NOBODY, text(there[0].address)):
             with boa.reverts("oracle: keeper repeated"):
                 add(refused, sender=governor)
-        add(NEW, sender=governor)
-    assert oracle.is_oracle_keeper(NEW)
-    assert oracle.is_funding_keeper(NEW)
+        for change, registered in ((add, True), (remove, False)):
+            change(NEW, sender=governor)
+            (event,) = oracle.get_logs()
+            assert (event.keeper.lower(), event.role, event.registered) == (NEW, role, registered)
+            assert is_keeper(NEW) == registered
 
 
 # ------------------------------------------------------------------------------------------------------------- references
@@ -244,8 +248,9 @@ def test_references_are_bounded(oracle, governor, feed, change, reason):
     market, *rest = change
     with boa.reverts(reason):
         oracle.set_reference(market, (feed.address, *rest), sender=governor)
-    oracle.set_reference(0, (feed.address, 1_000, 60, 10**36), sender=governor)
-    assert oracle.reference(0)[1] == 1_000
+    for edge in ((1_000, 60, 1), (500_000, 172_800, 10**36)):
+        oracle.set_reference(0, (feed.address, *edge), sender=governor)
+        assert tuple(oracle.reference(0)[1:]) == edge
 
 
 # ---------------------------------------------------------------------------------------------------- uptime and the views
@@ -270,6 +275,20 @@ def test_an_outage_of_the_chain_is_seen_for_an_hour(oracle, sequencer, governor,
     assert watched.restarted()
 
 
+@pytest.mark.parametrize("gas", [99_999, 100_000, 100_001])
+def test_a_feed_has_a_hundred_thousand_gas(sequencer, governor, chain, gas):
+    """However much the transaction has: none can make a round dear, and nobody starve one into silence."""
+    # GAS PUSH3 what-is-left XOR PUSH1 32 MSTORE PUSH1 160 PUSH1 0 RETURN: the answer is 0, for up, where both are the same.
+    code = bytes.fromhex(f"5a62{gas - 2:06x}18602052" + "60a06000f3")
+    exact = chain.generate_address("feed")
+    boa.env.set_code(exact, code)
+    keepers = [text(keeper.address) for keeper in KEEPERS]
+    watched = compiled("PriceOracle").deploy(
+        ROUND_S, 3, [JUMP_PPM], keepers, 3, keepers, sequencer, governor, exact
+    )
+    assert watched.restarted() == (gas != 100_000)
+
+
 def test_the_newest_round_of_both_lanes(oracle, sequencer, chain):
     """Whichever lane is ahead; the sequencer's when both have the same round."""
     assert oracle.newest_round() == (SEQUENCER_LANE, 0)
@@ -290,11 +309,11 @@ def test_the_newest_round_of_both_lanes(oracle, sequencer, chain):
 
 
 def test_some_words_are_those_of_the_round(oracle, sequencer):
-    """The header with the hash's upper bits, and the wanted words alone."""
+    """The header with the hash's upper bits, once whether it is wanted or not, and the wanted words alone."""
     oracle.post_round(quorum_of(oracle), sender=sequencer)
     header, first, second = oracle.round_words(SEQUENCER_LANE, ROUND)
     hash_ = int.from_bytes(oracle.prices_hash(SEQUENCER_LANE, ROUND), "big")
-    for wanted, expected in ((0, []), (2, [first]), (4, [second]), (6, [first, second]), (8, [0])):
+    for wanted, expected in ((0, []), (2, [first]), (4, [second]), (6, [first, second]), (8, [0]), (1, [])):
         got = oracle.some_words(SEQUENCER_LANE, ROUND, wanted)
         assert got[1:] == expected
         assert got[0] == header | MARKETS << 80 | hash_ >> 88 << 88

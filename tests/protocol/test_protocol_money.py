@@ -256,13 +256,12 @@ def test_a_flat_premium_pays_the_interest():
 
 @given(st.integers(1, 2**31), st.integers(1, 2**31), st.integers(1, 2**31))
 def test_premium_is_zero_inside_the_impact_prices(low, index, high):
-    """Positive only with the impact bid above the index, negative only with the impact ask below it."""
+    """Else it is how far the impact bid lies above the index or the impact ask below it, as a share of the index, toward zero."""
     bid, ask = min(low, high), max(low, high)
     premium = premium_ppb(bid, ask, index)
-    assert (premium > 0) <= (bid > index)
-    assert (premium < 0) <= (ask < index)
-    if bid <= index <= ask:
-        assert premium == 0
+    distance = max(bid - index, 0) - max(index - ask, 0)
+    assert premium * distance >= 0
+    assert abs(premium) == abs(distance) * 10**9 // index
 
 
 @given(MARKET, st.integers(1, 2**32 - 1), st.integers(-40_000_000, 40_000_000))

@@ -103,6 +103,18 @@ def test_unrecoverable_signatures_are_refused(signature):
         recover(bytes(32), signature)
 
 
+@pytest.mark.safety("D03", "sequencer")
+def test_s_may_be_anything_in_the_lower_half():
+    """From 1 to half the curve's order, both included, and nothing beyond; whose it is eth_account tells alike."""
+    message_digest, r = keccak(b"anything"), Signer(KEY).sign(bytes(32)).r
+    for s in (1, SECP256K1_N // 2):
+        signer = Account._recover_hash(message_digest, vrs=(27, r, s))
+        assert "0x" + recover(message_digest, Signature(r, s, 0)).hex() == signer.lower()
+    for s in (0, SECP256K1_N // 2 + 1):
+        with pytest.raises(SignatureRefused, match="upper half"):
+            recover(message_digest, Signature(r, s, 0))
+
+
 @pytest.mark.parametrize(
     "raw", [b"", b"\x01" * 64, b"\x01" * 66, b"\x01" * 64 + b"\x02", b"\x01" * 64 + b"\x1d"]
 )

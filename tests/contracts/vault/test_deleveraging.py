@@ -119,7 +119,7 @@ def test_only_below_two_thirds_of_maintenance(poor: Exchange, target: Party, mak
 @pytest.mark.safety("B06", "contract")
 @pytest.mark.safety("B20", "contract")
 def test_only_while_the_fund_cannot_take_one_more_lot(poor: Exchange, target: Party, maker: Party) -> None:
-    """As long as the fund's margin and cap allow a lot, nobody is deleveraged; the fund takes over first."""
+    """As long as the fund's margin and cap allow a lot beside what it holds, nobody is deleveraged; the fund comes first."""
     poor.round({0: BELOW_TWO_THIRDS})
     poor.donate(100 * USDC)
     with refused("vault: the fund could take it"):
@@ -140,11 +140,14 @@ def test_only_while_the_fund_cannot_take_one_more_lot(poor: Exchange, target: Pa
     batch.take_over(target.account, 0, low)
     batch.settle()
     deleverage(poor, target, maker.account, 100).settle()
+    poor.donate(10 * USDC)
+    with refused("vault: the fund could take it"):
+        deleverage(poor, target, maker.account, 100).settle()
 
 
 @pytest.mark.safety("B06", "contract")
 def test_the_markets_cap_forbids_the_fund(exchange: Exchange, maker: Party) -> None:
-    """A rich fund that holds all that the market's cap allows: the rest of the position is deleveraged."""
+    """A rich fund that holds all that the market's cap allows: the rest of the position is deleveraged, to its last lot."""
     whale = exchange.deposit(22, 120_000 * USDC)
     cap = MARKETS[0].fund_position_cap_lots
     exchange.deposit(1, 3_000_000 * USDC)
@@ -163,6 +166,9 @@ def test_the_markets_cap_forbids_the_fund(exchange: Exchange, maker: Party) -> N
     batch.take_over(whale.account, 0, 1)
     batch.settle()
     deleverage(exchange, whale, maker.account, 100).settle()
+    exchange.round({0: 180_000})
+    for size in (899, 1):
+        deleverage(exchange, whale, maker.account, size).settle()
     exchange.check_invariants()
 
 

@@ -37,6 +37,11 @@ def deploy(config=None, **roles):
         return deployer("MarginVault").deploy(*addresses, configs)
 
 
+def newly_deployed(config):
+    """A vault of one market, which lasts as long as the caller's anchor."""
+    return deployer("MarginVault").deploy(*[boa.env.generate_address() for _ in ROLES], [config])
+
+
 @pytest.mark.parametrize("changes, reason", BEYOND)
 @pytest.mark.safety("F04", "contract")
 def test_parameters_have_hard_bounds(changes: dict, reason: str) -> None:
@@ -104,10 +109,18 @@ def test_market_words_are_packed_as_documented(exchange) -> None:
     assert exchange.vault.market_count() == len(exchange.markets)
 
 
+def test_words_that_batches_rewrite_begin_above_zero() -> None:
+    """A first use costs no more than any other: reserved accounts have a taker sequence of 1, markets their set bit."""
+    with boa.env.anchor():
+        vault = newly_deployed(market_config(MARKETS[0]))
+        assert [vault.word(account) for account in (1, 2)] == [1 << 96] * 2
+        assert vault.word((1 << 39) + 256) >> 224 & 1 == 1
+        assert vault.word((1 << 39) + 512) == 1 << 48 | 2 << 112
+
+
 def test_a_market_of_one_tier_says_so_in_its_running_word() -> None:
     """Every notional that there can be has fewer bits than it names, and the word's spare bits stay empty."""
     config = market_config(MARKETS[0], tiers=[(0, TEN_PERCENT)])
     with boa.env.anchor():
-        addresses = [boa.env.generate_address() for _ in ROLES]
-        vault = deployer("MarginVault").deploy(*addresses, [config])
+        vault = newly_deployed(config)
         assert vault.word((1 << 39) + 256) == 1 << 224 | TEN_PERCENT << 225 | 127 << 245

@@ -2,8 +2,9 @@
 
 import boa
 import pytest
-from builders import Exchange, Party
-from test_exit import ANYBODY, PRICE, freeze, trade
+from builders import MARKETS, USDC, Exchange, Party
+from msgspec.structs import replace
+from test_exit import ANYBODY, PRICE, freeze, take_and_pay, trade
 from test_market_modes import clamp
 
 from evermark.protocol.orders import Side
@@ -58,6 +59,34 @@ def test_any_market_freezes_after_a_week_without_a_price(
     boa.env.timestamp = at + WEEK_S + 1
     exchange.exit.freeze_dead_market(market)
     assert exchange.exit.marks(market) == mark
+
+
+@pytest.mark.safety("E11", "contract")
+def test_a_position_in_the_last_of_64_markets_counts() -> None:
+    """It is pinned, valued and paid like one in any other; who holds only the first is counted without a look at the rest."""
+    with boa.env.anchor():
+        markets = tuple(replace(MARKETS[0], market_id=at, symbol=f"M{at}-PERP") for at in range(64))
+        exchange = Exchange(markets=markets)
+        exchange.round(dict.fromkeys(range(64), PRICE))
+        parties = [exchange.deposit(number, 1_000 * USDC) for number in (1, 2, 3, 4)]
+        batch = exchange.batch()
+        batch.trade(*parties[:2], Side.BUY, 100, PRICE, market=63)
+        batch.trade(*parties[2:], Side.BUY, 100, PRICE, market=0)
+        batch.settle()
+        exchange.round({63: PRICE + 1_000})
+        expected = [exchange.margin(party.account).equity for party in parties]
+        freeze(exchange, parties[0])
+        assert exchange.exit.marks(63) == PRICE + 1_000
+        assert [exchange.exit.equity(party.account) for party in parties] == expected
+        exchange.exit.push(2)
+        of_last, _, of_first, _ = (gas_of_a_count(exchange) for _ in parties)
+        assert of_last > 3 * of_first
+        assert [take_and_pay(exchange, party) for party in parties] == expected
+
+
+def gas_of_a_count(exchange: Exchange) -> int:
+    exchange.exit.push(1, sender=ANYBODY)
+    return int(exchange.exit._computation.get_gas_used())
 
 
 def test_a_thousand_accounts_are_counted_at_once(exchange: Exchange, maker: Party) -> None:

@@ -2,8 +2,9 @@
 
 import boa
 import pytest
-from builders import USDC, Builder, Exchange, Party, refused
+from builders import USDC, Builder, Exchange, Party, events, refused
 from msgspec.structs import replace as changed
+from test_deleveraging import keep_only
 
 from evermark.protocol import liquidation as rules
 from evermark.protocol.margin import initial_margin, maintenance_margin
@@ -222,6 +223,49 @@ def test_a_liquidations_bound_counts_the_third_tier(exchange: Exchange, maker: P
     with refused("vault: loss above bound"):
         on_book(exchange, whale, maker, closed, mark - ticks - 1).settle()
     on_book(exchange, whale, maker, closed, mark - ticks).settle()
+
+
+@pytest.mark.safety("B08", "contract")
+def test_a_liquidations_loss_counts_what_a_tick_of_a_lot_is_worth(exchange: Exchange, maker: Party) -> None:
+    """In a market where that is a hundred units: what the book may lose, to the tick."""
+    market, size, closed, mark = exchange.markets[2], 12_600, 1_000, 14_550
+    party = exchange.deposit(30, 1_000 * USDC)
+    batch = exchange.batch()
+    batch.trade(maker, party, Side.BUY, size, 15_000, market=2)
+    batch.settle()
+    exchange.round({2: mark})
+    margin = exchange.margin(party.account)
+    book = rules.book_loss_bound(margin.equity, margin.maintenance, margin.maintenance, closed, size)
+    ticks = book // market.notional(closed, 1)
+    for beyond in (1, 0):
+        batch = exchange.batch()
+        row = batch.order(maker, Side.BUY, closed, mark - ticks - beyond, market=2, slot=9)
+        batch.liquidate(party.account, 2, row, closed)
+        if beyond:
+            with refused("vault: loss above bound"):
+                batch.settle()
+        else:
+            (told,) = events(exchange, batch.settle(), "Liquidated")
+            assert told.loss == ticks * closed * market.lot_tick_value
+
+
+@pytest.mark.safety("B09", "contract")
+def test_the_book_takes_from_who_has_nothing_and_from_nobody_in_debt(
+    exchange: Exchange, target: Party, keeper: Party
+) -> None:
+    """With an equity of exactly zero a liquidation at the mark costs nothing and settles; with a unit less it is the fund's."""
+    mark = 570_000
+    exchange.round({0: mark})
+    nothing = exchange.vault.account(target.account).collateral - exchange.margin(target.account).equity
+    for debt in (1, 0):
+        keep_only(exchange, target.account, nothing - debt)
+        if debt:
+            with refused("vault: not liquidatable on book"):
+                on_book(exchange, target, keeper, 100, mark).settle()
+    with refused("vault: loss above bound"):
+        on_book(exchange, target, keeper, 100, mark - 1).settle()
+    on_book(exchange, target, keeper, 100, mark).settle()
+    assert exchange.margin(target.account).equity == 0
 
 
 @pytest.mark.safety("B06", "contract")

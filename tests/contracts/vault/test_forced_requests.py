@@ -33,13 +33,15 @@ def test_who_asks_has_a_position(exchange: Exchange, maker: Party, taker: Party)
 def test_the_mark_of_an_entry_is_the_newer_lanes(
     exchange: Exchange, governing: Governing, maker: Party, taker: Party
 ) -> None:
-    """Whichever lane that is; a lane whose last round is from before the market was listed has no say."""
+    """Whichever lane that is, the sequencer's where both are as new; a lane whose last round is from before the market was listed
+    has no say."""
     trade(exchange, maker, taker)
     exchange.post_public({0: ENTRY + 100})
     with boa.env.anchor():
         assert exchange.inbox.entry(ask(exchange, taker)).data >> 80 == ENTRY + 100
     exchange.round({0: ENTRY + 50})
     with boa.env.anchor():
+        exchange.post_public({0: ENTRY + 70}, seconds=0)
         assert exchange.inbox.entry(ask(exchange, taker)).data >> 80 == ENTRY + 50
     proposal = governing.propose_market()
     governing.wait()

@@ -1,6 +1,7 @@
 """Signature scheme 1: one agent signature over the Merkle root of many orders, each of which proves its place under it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import boa
 import pytest
@@ -132,10 +133,28 @@ def test_an_order_that_never_rests_comes_in_a_batch_too(
                 batch.settle()
 
 
+def caller_of(verifier: str) -> SimpleNamespace:
+    """In place of an exchange: a vault whose words are zero, which has the verifier look at whatever it is sent."""
+    source = f"""
+@external
+def settle() -> uint256:
+    return convert(raw_call({verifier}, msg.data, max_outsize=32, is_static_call=True), uint256)
+
+@external
+def clerk_task() -> (uint256, address, address):
+    return 0, self, self
+
+@external
+def word(key: uint256) -> uint256:
+    return 0
+"""
+    return SimpleNamespace(vault=boa.loads(source), sequencer=boa.env.generate_address())
+
+
 def test_a_row_of_a_batch_names_a_pair_and_a_trigger_that_exist(
     exchange: Exchange, maker: Party, taker: Party, agent
 ) -> None:
-    """A pair beyond the table, and the trigger codes 5 to 7, are refused by the verifier before it hashes anything."""
+    """A pair beyond the table, and the trigger codes 5 to 7, are refused; the pair by the verifier too, whoever calls it."""
     batch = exchange.batch()
     rows = asks(batch, maker, 1)
     batch.sign_together(rows, agent)
@@ -146,8 +165,9 @@ def test_a_row_of_a_batch_names_a_pair_and_a_trigger_that_exist(
     pairs = len(built.pairs)
     for pair in (pairs, 65_535):
         bad = data[: flags_at + 2] + pair.to_bytes(2, "big") + data[flags_at + 4 :]
-        with refused("vault: no such pair"):
-            send(exchange, bytes(bad))
+        for asked in (exchange, caller_of(exchange.verifier.address)):
+            with refused("vault: no such pair"):
+                send(asked, bytes(bad))
     flags = int.from_bytes(data[flags_at : flags_at + 2], "big")
     for code in (5, 6, 7):
         bad = data[:flags_at] + (flags | code << 7).to_bytes(2, "big") + data[flags_at + 2 :]
@@ -340,3 +360,23 @@ def test_malformed_evidence_is_refused(exchange: Exchange, maker: Party, taker: 
         flags = int.from_bytes(data[flags_at : flags_at + 2], "big") & 0x3FFF | scheme << 14
         with refused("vault: scheme reserved"):
             send(exchange, data[:flags_at] + flags.to_bytes(2, "big") + data[flags_at + 2 :])
+
+
+@pytest.mark.parametrize("siblings", [9, 31, 512])
+def test_a_path_has_eight_siblings_at_most(
+    exchange: Exchange, maker: Party, taker: Party, agent, siblings: int
+) -> None:
+    """As many as there are bits for their sides: a longer one runs into the bound of the verifier's loop."""
+    batch = exchange.batch()
+    rows = asks(batch, maker, 2)
+    batch.sign_together(rows, agent)
+    take(batch, taker, rows)
+    built = batch.build()
+    data = SELECTOR + codec.encode_batch(built)
+    at = row_end(data, built)
+    longer = data[:at] + (2 + 32 * siblings + 64).to_bytes(2, "big") + data[at + 2 : at + 4]
+    longer += bytes(32 * (siblings - 1)) + data[at + 4 :]
+    size_at = at - 23 - codec.byte_width(built.orders[0].order.size) - 4
+    with refused(""):
+        send(exchange, resized(longer, size_at, 32 * (siblings - 1)))
+    send(exchange, data)

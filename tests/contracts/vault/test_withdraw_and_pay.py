@@ -69,15 +69,18 @@ def test_a_withdrawal_settles_once(exchange: Exchange, maker: Party) -> None:
 def test_profit_leaves_only_above_initial_margin_and_a_fifth(
     exchange: Exchange, maker: Party, taker: Party
 ) -> None:
-    """With a position, equity after the withdrawal covers max(initial margin, 20 % of notional), to the unit."""
-    size = 300_000
+    """With a position, equity after the withdrawal covers max(initial margin, 20 % of notional), to the unit: the fifth is
+    rounded up."""
+    size = 300_001
     batch = exchange.batch()
     batch.trade(maker, taker, Side.BUY, size, PRICE)
     batch.settle()
-    exchange.round({0: 610_000})
+    exchange.round({0: 610_001})
     margin = exchange.margin(taker.account)
-    notional = size * 610_000
-    kept = max(initial_margin(exchange.markets[0], notional), -(-notional // 5))
+    notional = size * 610_001
+    kept = notional // 5 + 1
+    assert notional % 5 == 1
+    assert kept > initial_margin(exchange.markets[0], notional)
     assert margin.withdrawable == margin.equity - kept > 0
     with refused("vault: not withdrawable"):
         withdraw(exchange, taker, margin.withdrawable + 1)
