@@ -8,6 +8,7 @@ from eth.exceptions import Revert
 USDC = 1_000_000
 GWEI = 10**9
 DEPOSIT, DONATION, WITHDRAWAL, CANCEL, APPROVE, REVOKE = 1, 2, 3, 5, 6, 7
+LIQUIDATE, GOVERNOR_CHANGE, GUARDIAN = 8, 9, 10
 ALL_SLOTS = 65_535
 DAY_S = 86_400
 NOBODY = "0x" + "00" * 20
@@ -98,6 +99,41 @@ def test_one_entry_of_a_kind_is_open(inbox, vault, registered, agent):
         request()
     with boa.reverts("inbox: unknown account"):
         inbox.request_cancel(6, 1, 1, sender=registered)
+
+
+def test_any_trader_s_account_may_be_named_for_liquidation(inbox, vault, registered, chain):
+    """From the first to the last that there can be, one at a time by each who names; none that is reserved or unknown."""
+    last = 2**32 - 1
+    for account in (2, 3, last, last + 1):
+        vault.register(registered, 6, account)
+    for account in (0, 2, 4, last + 1, 2**40 + 3):
+        with boa.reverts("inbox: unknown account"):
+            inbox.request_liquidation(account, sender=registered)
+    for number, account in enumerate((3, last), 1):
+        keeper = chain.generate_address()
+        assert inbox.request_liquidation(account, sender=keeper) == number
+        entry = inbox.entry(number)
+        assert (entry.kind, entry.owner, entry.sub_account, entry.amount) == (LIQUIDATE, keeper, 0, 0)
+        assert (entry.data, entry.due) == (account, START_S + 3_600)
+        assert inbox.open_entry(keeper, 0, LIQUIDATE) == number
+        with boa.reverts("inbox: one of this kind is open"):
+            inbox.request_liquidation(account, sender=keeper)
+
+
+def test_one_change_of_a_topic_is_open(inbox, vault):
+    """Whoever has proposed what: the governor's second change of a kind and topic waits until the first was consumed."""
+    governor = inbox.GOVERNOR()
+    changes = [(kind, topic) for kind in (GUARDIAN, GOVERNOR_CHANGE) for topic in (0, 65_535)]
+    for number, (kind, topic) in enumerate(changes, 1):
+        assert inbox.queue_change(kind, topic, 70 + number, sender=governor) == number
+        entry = inbox.entry(number)
+        assert (entry.kind, entry.owner, entry.sub_account, entry.amount) == (kind, governor, topic, 0)
+        assert (entry.data, entry.due) == (70 + number, START_S + (600 if kind == GUARDIAN else 3_600))
+        assert inbox.open_entry(governor, topic, kind) == number
+        with boa.reverts("inbox: one of this kind is open"):
+            inbox.queue_change(kind, topic, 1, sender=governor)
+    vault.consume(inbox, 1)
+    inbox.queue_change(*changes[0], 1, sender=governor)
 
 
 def test_the_oldest_waiting_deposit_is_known(inbox, vault, registered, chain):
