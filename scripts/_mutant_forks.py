@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from _mutant_groups import LEFT_OUT, PYTEST, ROOT, TIMEOUT_S, limit_cpu, tests_of
+from _mutant_groups import LEFT_OUT, PYTEST, ROOT, TIMEOUT_S, limit_resources, tests_of
 from _mutant_results import Results
 from _mutants import Mutant, apply
 from _pytest.main import pytest_runtestloop as run_tests
@@ -88,7 +88,7 @@ class _TryEach:
     def _verdict(self, session: pytest.Session, mutant: Mutant, folder: Path) -> dict:
         """In the fork."""
         os.setpgid(0, 0)
-        limit_cpu()
+        limit_resources()
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)

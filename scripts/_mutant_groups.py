@@ -136,6 +136,7 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
         ["tests/protocol"],
     ),
 }
+MEMORY_BYTES = 4 * 2**30
 CPU_LIMIT_S = 600  # of one mutant: a busy machine must not end it
 TIMEOUT_S = 3_600
 PYTEST = ["-x", "-p", "tests.safety.plugin", "-p", "no:cacheprovider", "-p", "no:schemathesis"]
@@ -151,6 +152,7 @@ def tests_of(group: str) -> list[str]:
     return [name if "::" in name or (ROOT / name).is_dir() else f"{name}.py" for name in GROUPS[group][1]]
 
 
-def limit_cpu() -> None:
-    """This process and those that it starts each end after so much processor time."""
+def limit_resources() -> None:
+    """This process and those that it starts each end after so much processor time, and get no more memory than this."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from _mutant_forks import try_contracts
-from _mutant_groups import GROUPS, PYTEST, ROOT, TIMEOUT_S, files_of, limit_cpu, tests_of
+from _mutant_groups import GROUPS, PYTEST, ROOT, TIMEOUT_S, files_of, limit_resources, tests_of
 from _mutant_results import Results, summary
 from _mutants import Mutant, apply, mutants_of
 from _survivors import to_try_again, told
@@ -58,7 +58,7 @@ def run_python(group: str, mutant: Mutant, folder: Path) -> dict:
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
-            preexec_fn=limit_cpu,
+            preexec_fn=limit_resources,
         )
     except subprocess.TimeoutExpired:
         return {"verdict": "timeout"}

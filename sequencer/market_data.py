@@ -2,12 +2,13 @@
 watched accounts have changed. Messages are encoded once, whoever reads them."""
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
+from msgspec.structs import asdict
 
 from evermark.protocol.batch import FIRST_USER_ACCOUNT
 from evermark.protocol.orders import SIDE_TEXT, Side
@@ -16,6 +17,7 @@ from sequencer.engine.events import (
     AccountRegistered,
     CollateralChanged,
     CommandRejected,
+    Event,
     FundingApplied,
     LevelChanged,
     OrderAccepted,
@@ -36,15 +38,15 @@ from sequencer.engine.events import (
 from sequencer.engine.market_state import MarketState
 from sequencer.engine.state import EngineState
 from sequencer.history.records import wire_int
+from sequencer.market_feed import Feed, Tick
 from sequencer.replay import Applied
 
-TRADES_KEPT = 1_000  # per market, for snapshots and the common question
 CLAIMS_KEPT = 1_000
 SNAPSHOT_DEPTH = 200
 SNAPSHOT_TRADES = 50
 
 Topic = tuple[str, str]  # (channel, market symbol or "")
-ORDER_EVENTS = (
+OrderEvent = (
     OrderAccepted
     | OrderWaits
     | OrderTriggered
@@ -55,8 +57,8 @@ ORDER_EVENTS = (
     | TwapSliced
     | OrderRestored
 )
-ACCOUNT_EVENTS = CollateralChanged | PositionChanged | WithdrawalClaimed | AccountRegistered
-PUBLIC = frozenset({LevelChanged, Trade, RoundApplied, FundingApplied, Reversed})  # whoever is watched
+AccountEvent = CollateralChanged | PositionChanged | WithdrawalClaimed | AccountRegistered
+Handlers = dict[type[Event], Callable[[Any, Applied], None]]
 
 
 class AccountChange(msgspec.Struct):
@@ -70,52 +72,12 @@ class AccountChange(msgspec.Struct):
     sequence: int = 0
 
 
-class FeedMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A market's position in its book feed, and its last trades."""
-
-    sequence: int
-    newest: int
-    trades: list[dict[str, Any]]
-
-
 class MarketDataMemory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What market data knows after one record."""
 
-    feeds: dict[int, FeedMemory]
+    trades: dict[int, list[Tick]]  # the last ones by market id
     claims: list[tuple[int, int, int]]  # account, action sequence, batch
     funding_rates: dict[int, int]
-
-
-class _Feed:
-    """One market: level changes and trades that wait to be sent, and the last trades."""
-
-    def __init__(self, symbol: str) -> None:
-        self.symbol = symbol
-        self.sequence = 0  # of the last book message
-        self.newest = 0  # of the last level change counted
-        self.levels: dict[tuple[Side, int], int] = {}
-        self.trades: list[dict[str, Any]] = []
-        self.voided: tuple[int, int] | None = None
-        self.ring: deque[dict[str, Any]] = deque(maxlen=TRADES_KEPT)
-
-    def take_delta(self) -> dict[str, Any] | None:
-        """The book's changes since the last call as one message, None without any."""
-        if not self.levels:
-            return None
-        changed = {Side.BUY: list[list[Any]](), Side.SELL: list[list[Any]]()}
-        for (side, price), size in self.levels.items():
-            changed[side].append([price, wire_int(size)])
-        previous, self.sequence = self.sequence, self.newest
-        self.levels = {}
-        return {
-            "channel": "book",
-            "market": self.symbol,
-            "type": "delta",
-            "sequence": self.sequence,
-            "previous": previous,
-            "bids": changed[Side.BUY],
-            "asks": changed[Side.SELL],
-        }
 
 
 class MarketData:
@@ -125,45 +87,47 @@ class MarketData:
 
     def __init__(self, state: EngineState) -> None:
         self._state = state
-        self._feeds: dict[int, _Feed] = {}
+        self._feeds: dict[int, Feed] = {}
         self._prices: RoundApplied | None = None
         self._watched: dict[int, AccountChange | None] = {}
         self._claims: OrderedDict[tuple[int, int], int] = OrderedDict()
         self.funding_rates: dict[int, int] = {}  # last applied hour's, ppb by market id
         self.changed = asyncio.Event()
         self._live = False
+        self._kept: Handlers = {
+            Trade: self._trade,
+            RoundApplied: self._round,
+            FundingApplied: self._funding,
+            Reversed: self._reverse,
+        }
+        self._public: Handlers = self._kept | {LevelChanged: self._level}
+        self._private: Handlers = (
+            self._public
+            | dict.fromkeys(get_args(OrderEvent), self._order)
+            | dict.fromkeys(get_args(AccountEvent), self._account)
+            | {CommandRejected: self._rejection}
+        )
+        self._heard = self._kept
 
     def go_live(self) -> None:
-        """Gather messages from now on; what a replay tells before nobody waits for."""
+        """Gather messages from now on; what a replay tells before nobody waits for. Books begin as they are now."""
         self._live = True
+        for market in self._state.markets:
+            feed = self._feed(market.market.market_id)
+            feed.newest = feed.sequence = max(feed.newest, self._state.sequence)
+        self._hear()
+
+    def _hear(self) -> None:
+        """Whom it matters to says which events are looked at."""
+        self._heard = self._kept if not self._live else self._private if self._watched else self._public
 
     def observe(self, applied: Applied) -> None:
         """Count one command's events."""
+        heard = self._heard
         for event in applied.events:
-            if not self._watched and type(event) not in PUBLIC:
-                continue
-            if isinstance(event, LevelChanged):
-                feed = self._feed(event.market_id)
-                feed.newest = applied.sequence
-                if self._live:
-                    feed.levels[event.side, event.price] = event.size
-                else:
-                    feed.sequence = applied.sequence
-            elif isinstance(event, Trade):
-                self._trade(event, applied)
-            elif isinstance(event, RoundApplied):
-                self._prices = event
-            elif isinstance(event, FundingApplied):
-                self.funding_rates[event.market_id] = event.rate_ppb
-            elif isinstance(event, Reversed):
-                self._reverse(event, applied.sequence)
-            elif isinstance(event, ORDER_EVENTS):
-                self._order(event.account, event.order_hash, applied.sequence)
-            elif isinstance(event, CommandRejected):
-                if event.order_hash:
-                    self._order(event.account, event.order_hash, applied.sequence)
-            elif isinstance(event, ACCOUNT_EVENTS):
-                self._touch(event.account, applied.sequence)
+            handle = heard.get(type(event))
+            if handle is not None:
+                handle(event, applied)
         if isinstance(applied.command, WithdrawRequest) and not isinstance(
             applied.events[-1], CommandRejected
         ):
@@ -174,20 +138,15 @@ class MarketData:
     def memory(self) -> MarketDataMemory:
         """For a snapshot: everything that `observe` has learned and a new connection may ask for."""
         return MarketDataMemory(
-            {
-                key: FeedMemory(feed.sequence, feed.newest, list(feed.ring))
-                for key, feed in self._feeds.items()
-            },
+            {market_id: list(feed.ring) for market_id, feed in self._feeds.items()},
             [(*key, batch) for key, batch in self._claims.items()],
             self.funding_rates,
         )
 
     def recall(self, memory: MarketDataMemory) -> None:
-        """Go on from a snapshot. Nobody is connected yet, so the feeds start at their newest change."""
-        for market_id, kept in memory.feeds.items():
-            feed = self._feed(market_id)
-            feed.newest = feed.sequence = max(kept.sequence, kept.newest)
-            feed.ring.extend(kept.trades)
+        """Go on from a snapshot."""
+        for market_id, trades in memory.trades.items():
+            self._feed(market_id).ring.extend(trades)
         for account, action_sequence, batch in memory.claims:
             self._claims[account, action_sequence] = batch
         self.funding_rates = dict(memory.funding_rates)
@@ -236,10 +195,12 @@ class MarketData:
     def watch(self, account: int) -> None:
         """Gather changes of an account from now on."""
         self._watched.setdefault(account, None)
+        self._hear()
 
     def unwatch(self, account: int) -> None:
         """Nobody listens any more."""
         self._watched.pop(account, None)
+        self._hear()
 
     def book(self, symbol: str, depth: int) -> dict[str, Any]:
         """{"market", "sequence", "bids": [[price, size, orders]], "asks"} as of now."""
@@ -264,7 +225,7 @@ class MarketData:
             {"channel": "trades", "market": symbol, "type": "snapshot", "trades": trades}
         )
 
-    def trades(self, symbol: str, limit: int) -> list[dict[str, Any]]:
+    def trades(self, symbol: str, limit: int) -> list[Tick]:
         """The last trades, newest first; at most TRADES_KEPT, and none from before the last start."""
         ring = self._feed(self._state.market_ids[symbol]).ring
         return list(islice(reversed(ring), limit))
@@ -288,19 +249,31 @@ class MarketData:
         }
         return msgspec.json.encode(message)
 
+    def _round(self, event: RoundApplied, _: Applied) -> None:
+        self._prices = event
+
+    def _funding(self, event: FundingApplied, _: Applied) -> None:
+        self.funding_rates[event.market_id] = event.rate_ppb
+
+    def _level(self, event: LevelChanged, applied: Applied) -> None:
+        feed = self._feed(event.market_id)
+        feed.newest = applied.sequence
+        feed.levels[event.side, event.price] = event.size
+
     def _trade(self, trade: Trade, applied: Applied) -> None:
-        tick = {
-            "trade_id": trade.trade_id,
-            "price": trade.price,
-            "size": wire_int(trade.size),
-            "side": SIDE_TEXT[trade.taker_side],
-            "time_ms": applied.stamp_ms,
-            "liquidation": trade.liquidated != 0,
-        }
+        tick = Tick(
+            trade.trade_id,
+            trade.price,
+            wire_int(trade.size),
+            SIDE_TEXT[trade.taker_side],
+            applied.stamp_ms,
+            trade.liquidated != 0,
+        )
         feed = self._feed(trade.market_id)
-        if self._live:
-            feed.trades.append(tick)
         feed.ring.append(tick)
+        if not self._live:
+            return
+        feed.trades.append(tick)
         if not self._watched:
             return
         sides = (
@@ -316,24 +289,24 @@ class MarketData:
             fees = {"fee": wire_int(fee), "builder_fee": wire_int(built)}
             about = {"market": feed.symbol, "side": SIDE_TEXT[side], "role": role} | fees
             deleveraged = not order and account >= FIRST_USER_ACCOUNT and account != trade.liquidated
-            change.fills.append(tick | about | {"order_hash": order, "deleveraged": deleveraged})
+            change.fills.append(asdict(tick) | about | {"order_hash": order, "deleveraged": deleveraged})
             if order_hash:
                 change.orders[order_hash] = None
 
-    def _reverse(self, event: Reversed, sequence: int) -> None:
+    def _reverse(self, event: Reversed, applied: Applied) -> None:
         """Tell everybody who listens which trades are void; what came after them in their ids stands."""
         voided = (event.first_trade, event.last_trade)
         if voided[0] > voided[1]:
             return
         for feed in self._feeds.values():
-            stands = [tick for tick in feed.ring if tick["trade_id"] < voided[0]]
+            stands = [tick for tick in feed.ring if tick.trade_id < voided[0]]
             feed.ring.clear()
             feed.ring.extend(stands)
-            feed.trades = [tick for tick in feed.trades if tick["trade_id"] < voided[0]]
+            feed.trades = [tick for tick in feed.trades if tick.trade_id < voided[0]]
             if self._live:
                 feed.voided = voided if feed.voided is None else (feed.voided[0], voided[1])
         for account in self._watched:
-            change = self._touch(account, sequence)
+            change = self._touch(account, applied.sequence)
             if change is not None:
                 change.fills = [fill for fill in change.fills if fill["trade_id"] < voided[0]]
                 change.voided = voided if change.voided is None else (change.voided[0], voided[1])
@@ -344,10 +317,17 @@ class MarketData:
         while len(self._claims) > CLAIMS_KEPT:
             self._claims.popitem(last=False)
 
-    def _order(self, account: int, order_hash: bytes, sequence: int) -> None:
-        change = self._touch(account, sequence)
+    def _order(self, event: OrderEvent | CommandRejected, applied: Applied) -> None:
+        change = self._touch(event.account, applied.sequence)
         if change is not None:
-            change.orders[order_hash] = None
+            change.orders[event.order_hash] = None
+
+    def _rejection(self, event: CommandRejected, applied: Applied) -> None:
+        if event.order_hash:
+            self._order(event, applied)
+
+    def _account(self, event: AccountEvent, applied: Applied) -> None:
+        self._touch(event.account, applied.sequence)
 
     def _touch(self, account: int, sequence: int) -> AccountChange | None:
         if account not in self._watched:
@@ -358,10 +338,10 @@ class MarketData:
         change.sequence = sequence
         return change
 
-    def _feed(self, market_id: int) -> _Feed:
+    def _feed(self, market_id: int) -> Feed:
         feed = self._feeds.get(market_id)
         if feed is None:
-            feed = self._feeds[market_id] = _Feed(self._state.markets[market_id].market.symbol)
+            feed = self._feeds[market_id] = Feed(self._state.markets[market_id].market.symbol)
         return feed
 
     def _market(self, symbol: str) -> MarketState:

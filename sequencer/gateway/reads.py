@@ -16,7 +16,7 @@ from sequencer.gateway.refusal import refuse
 from sequencer.gateway.services import Services
 from sequencer.gateway.views import account_json, exchange_json, status_json
 from sequencer.history.candles import INTERVALS_S
-from sequencer.market_data import TRADES_KEPT
+from sequencer.market_feed import TRADES_KEPT
 
 MAX_LIMIT = 1_000
 DEFAULT_LIMIT = 100
