@@ -103,6 +103,7 @@ def test_a_withdrawal_is_requested_by_its_owner(inbox, usdc, vault, owner):
     entry = inbox.entry(1)
     assert (entry.kind, entry.owner, entry.sub_account, entry.amount) == (WITHDRAWAL, owner, 5, 7 * USDC)
     assert entry.due == START_S + 3_600
+    assert entry.data == 0
     assert inbox.open_entry(owner, 5, WITHDRAWAL) == 1
     assert inbox.unconsumed() == inbox.deposited() == usdc.balanceOf(vault) == 0
 
