@@ -102,7 +102,7 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
         ["Governor", "modules/market_bounds", "modules/market_terms"],
         near(
             *["governor", "governor_markets", "guardian", "lying_reference"],
-            *["governor_bonds", "cash_settlement"],
+            *["governor_edges", "governor_bonds", "cash_settlement", "deploy"],
         ),
     ),
     "Lens": (["Lens"], near("lens", "deploy")),

@@ -2,8 +2,11 @@
 
 import boa
 import pytest
-from builders import USDC, Exchange, Party, refused
+from builders import MARKETS, USDC, Exchange, Party, refused
+from msgspec.structs import replace
+from test_deleveraging import keep_only
 
+from evermark.protocol.margin import initial_margin
 from evermark.protocol.orders import Side
 
 PRICE = 600_000
@@ -71,6 +74,44 @@ def test_a_deficit_may_not_widen(exchange: Exchange, leveraged: Party, maker: Pa
     batch = exchange.batch()
     batch.trade(maker, leveraged, Side.SELL, 1_000, 581_000)
     batch.settle()
+
+
+def test_who_has_nothing_may_not_fall_below_it(exchange: Exchange, leveraged: Party, maker: Party) -> None:
+    """With an equity of exactly zero closing at the mark costs the fee, and is refused as a falling ratio; above it, not."""
+    exchange.round({0: 595_000})
+    nothing = exchange.vault.account(leveraged.account).collateral - exchange.margin(leveraged.account).equity
+    keep_only(exchange, leveraged.account, nothing)
+    for price in (595_000, 596_000):
+        batch = exchange.batch()
+        batch.trade(maker, leveraged, Side.SELL, 1_000, price)
+        if price == 595_000:
+            with refused("vault: margin ratio fell"):
+                batch.settle()
+        else:
+            batch.settle()
+
+
+def test_orders_of_one_account_against_each_other_cost_fees_alone(
+    exchange: Exchange, maker: Party, taker: Party
+) -> None:
+    """Its position is not touched: neither its entry nor the funding that it owes."""
+    batch = exchange.batch()
+    batch.trade(maker, taker, Side.BUY, 100, PRICE)
+    batch.settle()
+    hour = exchange.clock // 3_600
+    exchange.round({0: PRICE + 900}, seconds=3_600)
+    exchange.post_funding(hour, {0: 77_777})
+    batch = exchange.batch()
+    batch.hours, batch.markets = [hour], {0}
+    batch.settle()
+    before = exchange.vault.position(taker.account, 0), exchange.vault.account(taker.account).collateral
+    batch = exchange.batch()
+    batch.trade(taker, taker, Side.BUY, 10, PRICE)
+    batch.settle()
+    assert exchange.vault.position(taker.account, 0) == before[0]
+    assert before[0].entry_cumulative != exchange.vault.market_state(0).cumulative_funding
+    fees = 10 * PRICE * (100 + 400) // 10**6
+    assert exchange.vault.account(taker.account).collateral == before[1] - fees
 
 
 @pytest.mark.safety("F02", "contract")
@@ -174,15 +215,31 @@ def test_initial_margin_binds_to_the_unit_at_every_tier(exchange: Exchange, make
 
 
 def exchange_initial(exchange: Exchange, size: int) -> int:
-    from evermark.protocol.margin import initial_margin
-
     return initial_margin(exchange.markets[0], size * PRICE)
+
+
+def test_the_last_of_64_markets_trades_like_any_other() -> None:
+    """Its price, its margin and what its positions begin with are its own."""
+    with boa.env.anchor():
+        template = MARKETS[0]
+        markets = tuple(replace(template, market_id=number, symbol=f"M{number}-PERP") for number in range(64))
+        exchange = Exchange(markets=markets)
+        exchange.round(dict.fromkeys(range(64), PRICE))
+        maker, poor = exchange.deposit(1, 1_000 * USDC), exchange.deposit(2, 100 * USDC)
+        for size, reason in ((6_700, "vault: below initial margin"), (6_500, None)):
+            batch = exchange.batch()
+            batch.trade(maker, poor, Side.BUY, size, PRICE, market=63)
+            if reason is None:
+                batch.settle()
+            else:
+                with refused(reason):
+                    batch.settle()
+        assert exchange.vault.position(poor.account, 63).entry_mark == PRICE
+        exchange.check_invariants()
 
 
 def test_at_most_sixteen_open_markets() -> None:
     """The seventeenth open position of an account is refused."""
-    from msgspec.structs import replace
-
     with boa.env.anchor():
         template = Exchange().markets[0]
         markets = tuple(replace(template, market_id=number, symbol=f"M{number}-PERP") for number in range(17))

@@ -118,6 +118,17 @@ def test_words_that_batches_rewrite_begin_above_zero() -> None:
         assert vault.word((1 << 39) + 512) == 1 << 48 | 2 << 112
 
 
+@pytest.mark.parametrize("market", [0, 3])
+def test_a_running_word_follows_the_first_tier(exchange, market: int) -> None:
+    """Whatever it was before, when the tiers' word changes, and nothing else in it does."""
+    s, t0 = ((1 << 39) + 64 * table + market for table in (4, 1))
+    before = exchange.vault.word(s)
+    for fraction, second in ((TEN_PERCENT + 1, 3), (TEN_PERCENT, 4), (2**20 - 1, 2**32 - 1)):
+        exchange.vault.write(t0, fraction << 48 | second << 128, sender=exchange.clerk.address)
+        bits = (second * USDC).bit_length() - 1
+        assert exchange.vault.word(s) == before & 2**225 - 1 | fraction << 225 | bits << 245
+
+
 def test_a_market_of_one_tier_says_so_in_its_running_word() -> None:
     """Every notional that there can be has fewer bits than it names, and the word's spare bits stay empty."""
     config = market_config(MARKETS[0], tiers=[(0, TEN_PERCENT)])

@@ -51,7 +51,7 @@ def test_of_equally_new_prices_the_sequencers_lane_counts(
 def test_any_market_freezes_after_a_week_without_a_price(
     exchange: Exchange, maker: Party, taker: Party, market: int
 ) -> None:
-    """Not a second earlier, wherever in a round's words its price lies."""
+    """Not a second earlier, wherever in a round's words its price lies, and whatever a tick of a lot is worth there."""
     batch = exchange.batch()
     mark = exchange.last[market].mark_ticks
     batch.trade(maker, taker, Side.BUY, 10, mark, market=market)
@@ -64,6 +64,8 @@ def test_any_market_freezes_after_a_week_without_a_price(
     boa.env.timestamp = at + WEEK_S + 1
     exchange.exit.freeze_dead_market(market)
     assert exchange.exit.marks(market) == mark
+    for party in (maker, taker):
+        assert exchange.exit.equity(party.account) == exchange.margin(party.account).equity
 
 
 @pytest.mark.safety("E11", "contract")

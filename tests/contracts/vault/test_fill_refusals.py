@@ -9,7 +9,7 @@ from test_deleveraging import keep_only
 from evermark.protocol import liquidation as rules
 from evermark.protocol.margin import initial_margin, maintenance_margin
 from evermark.protocol.markets import Tier
-from evermark.protocol.orders import Side
+from evermark.protocol.orders import Side, TimeInForce
 
 ENTRY = 600_000
 SIZE = 33_000
@@ -51,8 +51,14 @@ def renumbered(batch: Builder, **numbers: int) -> Builder:
 def test_the_maker_of_a_liquidation_is_a_row_of_the_market_in_its_band(
     exchange: Exchange, target: Party, keeper: Party
 ) -> None:
-    """Another market's order, one a tick outside the band, and no order at all are refused; at the band's edge it settles."""
+    """Another market's order, one outside the band, one that never rests, and no order at all are refused; at the band's edge it
+    settles."""
     exchange.round({0: BELOW_MAINTENANCE})
+    for more in ({"slot": 0}, {"slot": 9, "time_in_force": TimeInForce.FOK}):
+        batch = exchange.batch()
+        batch.liquidate(target.account, 0, batch.order(keeper, Side.BUY, 100, BELOW_MAINTENANCE, **more), 100)
+        with refused("vault: order never makes"):
+            batch.settle()
     with refused("vault: markets differ"):
         on_book(exchange, target, keeper, 100, 250_000, market=1).settle()
     band = BELOW_MAINTENANCE * exchange.markets[0].price_band_ppm // 10**6

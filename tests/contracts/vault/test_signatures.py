@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import boa
 import pytest
-from builders import USDC, Exchange, Party, refused, signer
+from builders import USDC, Exchange, Party, refused, send, signer
 
 from evermark.protocol import signing
 from evermark.protocol.orders import Cancel, Order, Side, Signature, TimeInForce, Trigger
@@ -34,6 +34,31 @@ def test_the_domain_is_this_vaults(exchange: Exchange) -> None:
     chain_id = boa.env.evm.patch.chain_id
     vault = bytes.fromhex(exchange.vault.address[2:])
     assert bytes(exchange.vault.domain_separator()) == signing.domain_separator(chain_id, vault)
+
+
+@pytest.mark.safety("F02", "contract")
+def test_a_verifier_only_looks(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """The vault calls it statically: one that writes anything while a batch runs is refused."""
+    for writes, decorator in (("self.asked += 1", ""), ("pass", "@view")):
+        batch = exchange.batch()
+        resting = batch.order(maker, Side.SELL, 10, PRICE, slot=1)
+        batch.sign_together([resting], maker.signer)
+        batch.fill(resting, batch.order(taker, Side.BUY, 10, PRICE), 10)
+        data = batch.data()
+        source = f"""
+asked: uint256
+{decorator}
+@external
+def settle() -> uint256:
+    {writes}
+    return 1
+"""
+        boa.loads(source, override_address=exchange.verifier.address)
+        if decorator:
+            send(exchange, data)
+            return
+        with refused(""):
+            send(exchange, data)
 
 
 @pytest.mark.safety("D01", "contract")
