@@ -40,7 +40,7 @@ def test_an_entry_is_announced(inbox, owner):
     inbox.deposit(30 * USDC, 5, sender=owner)
     event = inbox.get_logs()[-1]
     assert (event.id, event.kind, event.owner, event.sub_account) == (1, DEPOSIT, owner, 5)
-    assert (event.amount, event.due) == (30 * USDC, START_S + 600)
+    assert (event.amount, event.data, event.due, event.bond) == (30 * USDC, 0, START_S + 600, 0)
 
 
 def test_the_first_deposit_is_at_least_ten_usdc(inbox, vault, owner):
@@ -80,6 +80,8 @@ def test_nothing_is_no_deposit(inbox, usdc, vault, owner):
 def test_a_donation_names_no_account(inbox, usdc, vault, owner):
     """Anyone gives to the insurance fund, any amount above nothing."""
     assert inbox.donate(3, sender=owner) == 1
+    event = inbox.get_logs()[-1]
+    assert (event.kind, event.amount, event.data, event.due) == (DONATION, 3, 0, START_S + 600)
     entry = inbox.entry(1)
     assert (entry.kind, entry.owner, entry.sub_account, entry.amount) == (DONATION, owner, 0, 3)
     conserved(inbox, usdc, vault)
@@ -101,6 +103,7 @@ def test_a_withdrawal_is_requested_by_its_owner(inbox, usdc, vault, owner):
     entry = inbox.entry(1)
     assert (entry.kind, entry.owner, entry.sub_account, entry.amount) == (WITHDRAWAL, owner, 5, 7 * USDC)
     assert entry.due == START_S + 3_600
+    assert entry.data == 0
     assert inbox.open_entry(owner, 5, WITHDRAWAL) == 1
     assert inbox.unconsumed() == inbox.deposited() == usdc.balanceOf(vault) == 0
 

@@ -8,6 +8,7 @@ from eth.exceptions import Revert
 USDC = 1_000_000
 GWEI = 10**9
 DEPOSIT, DONATION, WITHDRAWAL, CANCEL, APPROVE, REVOKE = 1, 2, 3, 5, 6, 7
+LIQUIDATE, GOVERNOR_CHANGE, GUARDIAN = 8, 9, 10
 ALL_SLOTS = 65_535
 DAY_S = 86_400
 NOBODY = "0x" + "00" * 20
@@ -100,22 +101,66 @@ def test_one_entry_of_a_kind_is_open(inbox, vault, registered, agent):
         inbox.request_cancel(6, 1, 1, sender=registered)
 
 
+def test_any_trader_s_account_may_be_named_for_liquidation(inbox, vault, registered, chain):
+    """From the first to the last that there can be, one at a time by each who names; none that is reserved or unknown."""
+    last = 2**32 - 1
+    for account in (2, 3, last, last + 1):
+        vault.register(registered, 6, account)
+    for account in (0, 2, 4, last + 1, 2**40 + 3):
+        with boa.reverts("inbox: unknown account"):
+            inbox.request_liquidation(account, sender=registered)
+    for number, account in enumerate((3, last), 1):
+        keeper = chain.generate_address()
+        assert inbox.request_liquidation(account, sender=keeper) == number
+        entry = inbox.entry(number)
+        assert (entry.kind, entry.owner, entry.sub_account, entry.amount) == (LIQUIDATE, keeper, 0, 0)
+        assert (entry.data, entry.due) == (account, START_S + 3_600)
+        assert inbox.open_entry(keeper, 0, LIQUIDATE) == number
+        with boa.reverts("inbox: one of this kind is open"):
+            inbox.request_liquidation(account, sender=keeper)
+
+
+def test_one_change_of_a_topic_is_open(inbox, vault):
+    """Whoever has proposed what: the governor's second change of a kind and topic waits until the first was consumed."""
+    governor = inbox.GOVERNOR()
+    changes = [(kind, topic) for kind in (GUARDIAN, GOVERNOR_CHANGE) for topic in (0, 65_535)]
+    for number, (kind, topic) in enumerate(changes, 1):
+        assert inbox.queue_change(kind, topic, 70 + number, sender=governor) == number
+        entry = inbox.entry(number)
+        assert (entry.kind, entry.owner, entry.sub_account, entry.amount) == (kind, governor, topic, 0)
+        assert (entry.data, entry.due) == (70 + number, START_S + (600 if kind == GUARDIAN else 3_600))
+        assert inbox.open_entry(governor, topic, kind) == number
+        with boa.reverts("inbox: one of this kind is open"):
+            inbox.queue_change(kind, topic, 1, sender=governor)
+    for kind in (0, LIQUIDATE, 11):
+        with boa.reverts("inbox: not a change"):
+            inbox.queue_change(kind, 7, 1, sender=governor)
+    vault.consume(inbox, 1)
+    inbox.queue_change(*changes[0], 1, sender=governor)
+
+
 def test_the_oldest_waiting_deposit_is_known(inbox, vault, registered, chain):
     """When it was made, by account, as the queue is worked off; other entries and accounts do not count."""
     vault.register(registered, 6, 10)
     assert inbox.oldest_deposit(registered, 5) == 0
-    for later in (0, 10, 20, 30):
+    for later in (1, 11, 21, 31):
         chain.timestamp = START_S + later
-        inbox.deposit(USDC, 5 if later != 20 else 6, sender=registered)
+        inbox.deposit(USDC, 5 if later != 21 else 6, sender=registered)
     inbox.donate(1, sender=registered)
-    expected = [START_S, START_S + 10, START_S + 30, START_S + 30, 0]
+    expected = [START_S + 1, START_S + 11, START_S + 31, START_S + 31, 0]
     for consumed, created in enumerate(expected):
         assert inbox.oldest_deposit(registered, 5) == created, consumed
-        assert inbox.oldest_deposit(registered, 6) == (START_S + 20 if consumed < 3 else 0)
+        assert inbox.oldest_deposit(registered, 6) == (START_S + 21 if consumed < 3 else 0)
         if consumed < 4:
             vault.consume(inbox, 1)
-    inbox.deposit(USDC, 5, sender=registered)
-    assert inbox.oldest_deposit(registered, 5) == START_S + 30
+    vault.consume(inbox, 1)
+    for later in (41, 51, 61, 71):  # one is consumed between the others
+        chain.timestamp = START_S + later
+        inbox.deposit(USDC, 5, sender=registered)
+        assert inbox.oldest_deposit(registered, 5) == START_S + max(41, later - 10)
+        if later != 41:
+            vault.consume(inbox, 1)
+            assert inbox.oldest_deposit(registered, 5) == START_S + later
 
 
 # ------------------------------------------------------------------------------------------------------------------ bonds
@@ -150,6 +195,7 @@ def test_each_entry_posts_a_bond(bonded, registered, agent):
             request(bond - 1)
         number = request(bond + kind)
         assert bonded.entry(number).bond == bond + kind
+        assert bonded.entry(number).due in (START_S + 600, START_S + 3_600)
         total += bond + kind
     assert boa.env.get_balance(bonded.address) == total
 
@@ -193,6 +239,13 @@ def test_a_bond_grows_while_its_entry_waits(bonded, vault, registered):
         bonded.add_bond(1, sender=registered, value=chain_wei - 7)
     with boa.reverts("inbox: bond too large"):
         bonded.deposit(USDC, 5, sender=registered, value=chain_wei)
+    with boa.env.anchor():
+        number = bonded.deposit(USDC, 5, sender=registered, value=chain_wei - 2)
+        bonded.add_bond(number, sender=registered, value=1)
+        assert bonded.entry(number).bond == chain_wei - 1
+    with boa.env.anchor():
+        number = bonded.deposit(USDC, 5, sender=registered, value=chain_wei - 1)
+        assert bonded.entry(number).bond == chain_wei - 1
     vault.consume(bonded, 1)
     for number in (0, 1, 2):
         with boa.reverts("inbox: no such entry waits"):

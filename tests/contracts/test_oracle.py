@@ -115,7 +115,8 @@ def test_a_report_is_not_of_the_future(oracle, sequencer):
         ({"prices": (*GOOD, GOOD[0])}, "oracle: too many markets"),
         ({"prices": (1 << 64, *GOOD[1:])}, "oracle: price too large"),
         ({"prices": (pack_price(0, 5), *GOOD[1:])}, "oracle: zero price"),
-        ({"prices": (pack_price(5, 0), *GOOD[1:])}, "oracle: zero price"),
+        ({"prices": (pack_price(0, 2**32 - 1), *GOOD[1:])}, "oracle: zero price"),
+        ({"prices": (pack_price(2**32 - 1, 0), *GOOD[1:])}, "oracle: zero price"),
     ],
 )
 def test_one_bad_report_spoils_the_round(oracle, sequencer, change, reason):
@@ -288,6 +289,7 @@ def test_impossible_oracles_are_not_made(chain, sequencer, governor, change, rea
     """Parameters outside their bounds are refused at deployment; the right ones are not."""
     arguments = [ROUND_S, 3, JUMPS, KEEPER_NAMES, 3, KEEPER_NAMES[:3], sequencer, governor, NOBODY]
     compiled("PriceOracle").deploy(*arguments)
+    compiled("PriceOracle").deploy(1, *arguments[1:])
     for place, value in change.items():
         arguments[place] = value
     with boa.reverts(reason):

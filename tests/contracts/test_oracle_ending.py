@@ -84,6 +84,7 @@ def test_the_price_is_the_mean_over_the_last_hour(oracle, governor, posting, see
     ends_at = START_S + 5_003
     posting.post(START_S, 700)
     oracle.end_market(ENDING, ends_at, sender=governor)
+    assert oracle.jump_ppm_per_s(ENDING) == JUMP_PPM
     posting.post(START_S + 900, 710)
     times = sorted(source.sample(range(START_S + 1_500, ends_at - 1, ROUND_S), 9))
     rounds, index = [], 1_000
@@ -116,6 +117,18 @@ def test_the_hour_begins_to_the_second(oracle, governor, posting, before_s, mean
     assert oracle.ending(ENDING) == (ends_at, mean, False)
 
 
+def test_the_highest_price_has_a_mean_too(oracle, governor, posting):
+    """Of its 32 bits none is lost or read as another field's."""
+    highest, ends_at = 2**32 - 1, START_S + 2 * HOUR_S
+    oracle.end_market(ENDING, ends_at, sender=governor)
+    for step in (0, HOUR_S, HOUR_S + HOUR_S // 2, 2 * HOUR_S):
+        posting.post(START_S + step, highest)
+    assert oracle.ending(ENDING) == (ends_at, highest, False)
+    oracle.settle_market(ENDING, sender=governor)
+    when, _ = posting.post(ends_at + ROUND_S, 5)
+    assert posting.price(SEQUENCER_LANE, when) == highest | highest << 32 | when << 64
+
+
 def test_an_hour_without_rounds_takes_the_first_one_after_it(oracle, governor, posting):
     """A market that never had a price ends at one tick: nobody has a position in it."""
     posting.post(START_S, 700)
@@ -146,6 +159,7 @@ def test_a_settled_market_has_one_price_for_good(oracle, governor, posting):
     assert oracle.ending(ENDING) == (START_S + HOUR_S, 900, True)
     assert oracle.jump_ppm_per_s(ENDING) == JUMP_PPM
     oracle.set_jump(ENDING, 2 * JUMP_PPM if 2 * JUMP_PPM <= 100_000 else 1_000, sender=governor)
+    assert oracle.ending(ENDING) == (START_S + HOUR_S, 900, True)
     for lane, step, index in (
         (SEQUENCER_LANE, 10, 5_000),
         (PUBLIC_LANE, 20, None),

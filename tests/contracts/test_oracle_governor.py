@@ -194,6 +194,12 @@ def test_a_reference_bounds_the_deviation(oracle, sequencer, governor, feed):
     for index in (950, 1_050):
         with boa.env.anchor():
             oracle.post_round(quorum_of(oracle, prices=(index, 7, 2**31)), sender=sequencer)
+    with boa.env.anchor():  # to the tick, of a billion too
+        feed.tell(10**9 * 10**6, START_S, START_S)
+        for index in (949_999_999, 1_050_000_001):
+            with boa.reverts("oracle: far from its reference"):
+                oracle.post_round(quorum_of(oracle, prices=(index, 7, 2**31)), sender=sequencer)
+        oracle.post_round(quorum_of(oracle, prices=(1_050_000_000, 7, 2**31)), sender=sequencer)
     oracle.set_reference(0, (NOBODY, 0, 0, 0), sender=governor)
     oracle.post_round(quorum_of(oracle, prices=(949, 7, 2**31)), sender=sequencer)
 

@@ -7,13 +7,18 @@
 from contracts.interfaces import IERC20
 from contracts.interfaces import IInbox
 
+COUNTERS: constant(uint256) = 2**39 + 512
+B: constant(uint256) = 1 << 40
+
 batch_id: public(uint256)
 ids: HashMap[address, HashMap[uint16, uint256]]
+owners: HashMap[uint256, address]
 
 
 @external
 def register(owner: address, sub_account: uint16, account_id: uint256):
     self.ids[owner][sub_account] = account_id
+    self.owners[account_id] = owner
 
 
 @view
@@ -30,7 +35,9 @@ def freeze():
 @view
 @external
 def word(key: uint256) -> uint256:
-    return self.batch_id
+    if key == COUNTERS:
+        return self.batch_id
+    return convert(self.owners[key ^ B], uint256)
 
 
 @external

@@ -242,6 +242,21 @@ def test_rates_are_clamped(exchange: Exchange) -> None:
         assert [event.rate_ppb for event in applied] == [sign * cap for cap in caps]
 
 
+@pytest.mark.safety("C03", "contract")
+@pytest.mark.parametrize(
+    ("fraction_ppm", "cap"), [(159_999, 39_999_750), (160_000, 40_000_000), (10**6, 40_000_000)]
+)
+def test_an_hour_moves_four_per_cent_at_most(exchange: Exchange, fraction_ppm: int, cap: int) -> None:
+    """However much margin the market's first tier asks for."""
+    tiers = 2**39 + 64
+    others = exchange.vault.word(tiers) & ~((2**24 - 1) << 48)
+    exchange.vault.write(tiers, others | fraction_ppm << 48, sender=exchange.clerk.address)
+    for rate in (cap, cap + 1):
+        hour = next_hour(exchange, {0: -rate})
+        (applied,) = events(exchange, apply_hours(exchange, [hour]), "FundingApplied")
+        assert applied.rate_ppb == -cap
+
+
 @pytest.mark.safety("A01", "contract")
 def test_funding_needs_a_fresh_price(exchange: Exchange) -> None:
     """A stale market cannot apply an hour."""

@@ -58,8 +58,10 @@ def test_orders_of_one_signature_fill(
 def test_two_roots_and_plain_orders_side_by_side(
     exchange: Exchange, maker: Party, taker: Party, agent
 ) -> None:
-    """Each root brings its signature, whatever stands between its rows; orders with triggers have their extension behind it."""
+    """Each root brings its signature, whatever stands between its rows; orders with triggers have their extension behind it, and
+    what the batch's tables hold before its rows is passed over, fee classes as well."""
     batch = exchange.batch()
+    batch.fee_classes = ((100, 400), (90, 300), (80, 200))
     rows = asks(batch, maker, 7)
     rows.append(
         batch.order(maker, Side.SELL, 5, PRICE, slot=9, trigger=Trigger.MARK_BELOW, trigger_price=PRICE)
@@ -366,7 +368,7 @@ def test_malformed_evidence_is_refused(exchange: Exchange, maker: Party, taker: 
 def test_a_path_has_eight_siblings_at_most(
     exchange: Exchange, maker: Party, taker: Party, agent, siblings: int
 ) -> None:
-    """As many as there are bits for their sides: a longer one runs into the bound of the verifier's loop."""
+    """As many as there are bits for their sides, for 256 orders: a longer one runs into the bound of the verifier's loop."""
     batch = exchange.batch()
     rows = asks(batch, maker, 2)
     batch.sign_together(rows, agent)
@@ -379,4 +381,10 @@ def test_a_path_has_eight_siblings_at_most(
     size_at = at - 23 - codec.byte_width(built.orders[0].order.size) - 4
     with refused(""):
         send(exchange, resized(longer, size_at, 32 * (siblings - 1)))
-    send(exchange, data)
+    batch = exchange.batch()
+    rows = [batch.order(maker, Side.SELL, 1, PRICE, slot=slot) for slot in range(1, 257)]
+    batch.sign_together(rows, agent)
+    batch.rows = rows[255:]
+    assert len(rows[255].path or ()) == 8
+    take(batch, taker, rows[255:])
+    batch.settle()

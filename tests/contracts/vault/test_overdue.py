@@ -191,6 +191,22 @@ def test_an_hour_posted_too_late_is_missed(exchange: Exchange) -> None:
     hours_by_anybody(exchange, hour + 1)
 
 
+@pytest.mark.parametrize("hours_between", [23, 24])
+def test_a_day_of_hours_is_looked_back_on(exchange: Exchange, hours_between: int) -> None:
+    """An hour that was posted in time is applied before any of the 24 after it; what lies further back holds up nothing."""
+    first = post_next_hour(exchange, 5)
+    exchange.round(seconds=hours_between * HOUR_S)
+    later = post_next_hour(exchange, 7)
+    assert later == first + 1 + hours_between
+    exchange.round(seconds=HOUR_S)
+    if hours_between == 24:
+        hours_by_anybody(exchange, later)
+        return
+    with refused("vault: funding hour not next"):
+        hours_by_anybody(exchange, later)
+    hours_by_anybody(exchange, first, later)
+
+
 def test_an_entry_and_an_hour_fit_one_batch(exchange: Exchange, maker: Party) -> None:
     """Whatever is overdue may go together."""
     exchange.inbox.request_withdrawal(0, USDC, sender=wallet(maker))

@@ -142,7 +142,9 @@ def test_an_agents_cap_counts_down(exchange: Exchange, maker: Party) -> None:
         transfer(exchange, maker, 1, 40 * USDC + 1, by=AGENT)
     transfer(exchange, maker, 1, 40 * USDC, by=AGENT)
     assert cap_of(exchange, maker) == 0
-    approve(exchange, maker, 100 * USDC, life_s=5)
+    approve(exchange, maker, 100 * USDC, life_s=10)
+    exchange.round()
+    transfer(exchange, maker, 1, 1 * USDC, by=AGENT)
     exchange.round()
     with refused("vault: not owner nor live agent"):
         transfer(exchange, maker, 1, 1 * USDC, by=AGENT)
