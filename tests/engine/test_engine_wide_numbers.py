@@ -8,7 +8,7 @@ from evermark.protocol.units import MAX_NOTIONAL, NARROW, PPM, WIDE, ppm_of
 
 EDGES = (0, 1, 2**30, 2**31, WIDE, 2**61, 2**62, 2**63, MAX_NOTIONAL)
 AROUND = sorted({sign * edge + step for edge in EDGES for sign in (1, -1) for step in (-1, 0, 1)})
-RATES = (0, 1, -1, 450, -450, PPM, -PPM, NARROW - 1, NARROW, -NARROW, 1 - NARROW, 2**40)
+RATES = (0, 1, -1, 450, -450, PPM, -PPM, NARROW - 1, NARROW, -NARROW, 1 - NARROW, 2**40, -(2**40))
 
 
 def rounded_up(millionths: int) -> int:

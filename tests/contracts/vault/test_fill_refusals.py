@@ -232,26 +232,32 @@ def test_a_liquidations_bound_counts_the_third_tier(exchange: Exchange, maker: P
 
 
 @pytest.mark.safety("B08", "contract")
-def test_a_liquidations_loss_counts_what_a_tick_of_a_lot_is_worth(exchange: Exchange, maker: Party) -> None:
-    """In a market where that is a hundred units: what the book may lose, to the tick."""
-    market, size, closed, mark = exchange.markets[2], 12_600, 1_000, 14_550
+@pytest.mark.parametrize(
+    ("at", "size", "entry", "mark"), [(2, 12_600, 15_000, 14_550), (3, 29_000, 30_000, 27_780)]
+)
+def test_a_liquidations_loss_counts_what_a_tick_of_a_lot_is_worth(
+    exchange: Exchange, maker: Party, at: int, size: int, entry: int, mark: int
+) -> None:
+    """And what margin its own market asks for: what the book may lose, to the tick."""
+    market, closed = exchange.markets[at], 1_000
     party = exchange.deposit(30, 1_000 * USDC)
     batch = exchange.batch()
-    batch.trade(maker, party, Side.BUY, size, 15_000, market=2)
+    batch.trade(maker, party, Side.BUY, size, entry, market=at)
     batch.settle()
-    exchange.round({2: mark})
+    exchange.round({at: mark})
     margin = exchange.margin(party.account)
     book = rules.book_loss_bound(margin.equity, margin.maintenance, margin.maintenance, closed, size)
     ticks = book // market.notional(closed, 1)
     for beyond in (1, 0):
         batch = exchange.batch()
-        row = batch.order(maker, Side.BUY, closed, mark - ticks - beyond, market=2, slot=9)
-        batch.liquidate(party.account, 2, row, closed)
+        row = batch.order(maker, Side.BUY, closed, mark - ticks - beyond, market=at, slot=9)
+        batch.liquidate(party.account, at, row, closed)
         if beyond:
             with refused("vault: loss above bound"):
                 batch.settle()
         else:
             (told,) = events(exchange, batch.settle(), "Liquidated")
+            assert told.market == at
             assert told.loss == ticks * closed * market.lot_tick_value
 
 
