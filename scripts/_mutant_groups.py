@@ -111,7 +111,14 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
         [
             "tests/contracts/test_inbox",
             "tests/contracts/test_inbox_requests",
-            *near("requests_in_batches", "forced_by_anybody", "forced_close", "governor_bonds", "exit"),
+            *near(
+                "requests_in_batches",
+                "forced_by_anybody",
+                "forced_close",
+                "forced_requests",
+                "governor_bonds",
+                "exit",
+            ),
         ],
     ),
     "PriceOracle": (
