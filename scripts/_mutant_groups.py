@@ -46,7 +46,7 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
                 "fill_refusals",
                 "reasons",
             ],
-            *["builder_fees", "market_modes", "clamped", "model", "model_closes", "model_cash"],
+            *["builder_fees", "market_modes", "clamped", "margin_ratio", "model", "model_closes", "model_cash"],
         ),
     ),
     "Clerk": (
@@ -90,7 +90,7 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
                 "fill_refusals",
                 "cash_settlement",
             ],
-            *["outage", "model", "model_closes", "model_cash"],
+            *["margin_ratio", "outage", "model", "model_closes", "model_cash"],
         ),
     ),
     "Exit": (["Exit"], near("exit", "exit_prices", "guardian", "forced_close", "lying_reference")),

@@ -60,6 +60,17 @@ def test_tiers_ascend_from_nothing(tiers, allowed):
     assert is_listed(replace(BTC, tiers=listed)) is allowed
 
 
+def test_a_mark_band_is_a_third_of_maintenance_at_most_and_a_fraction_above_nothing():
+    for fraction, band, allowed in (
+        (30_000, 5_000, True),
+        (30_000, 5_001, False),
+        (1, 0, True),
+        (0, 0, False),
+    ):
+        market = replace(BTC, tiers=(Tier(0, fraction, 0),), mark_band_ppm=band)
+        assert is_listed(market) is allowed
+
+
 def test_an_account_without_positions_needs_nothing():
     for collateral in (-1, 0, 1):
         empty = AccountMargin(collateral)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from evermark.protocol.markets import load_markets
 from evermark.protocol.merkle import merkle_proof, merkle_root, proof_root
 from evermark.protocol.oracle import (
+    SETTLED_BIT,
     MarketPrice,
     Round,
     accepted,
@@ -72,6 +73,16 @@ def test_a_price_reaches_to_the_tick_above_its_band(told, becomes):
     """One percent of 150 in ten seconds is a tick and a half: two are let through, the rest is held back."""
     price = accepted(MarketPrice(150, 150, 1_000), told, 150, 1_010, 1_000)
     assert (price.index_ticks, price.mark_ticks, price.clamped) == (becomes, 150, told != becomes)
+
+
+@pytest.mark.parametrize("told", [0, pack_price(505, 495)])
+def test_a_settled_market_has_one_price(told):
+    """The one that it was settled at, whether any is reported or not; a market with a band moves, or keeps its old price."""
+    old = MarketPrice(500, 500, 90)
+    report = PriceReport(round=20, timestamp=100, prices=(told, told))
+    live, settled = aggregate([report], 1, (old, old), (1_000, 1_000 | 777 << SETTLED_BIT)).prices
+    assert settled == MarketPrice(777, 777, 100)
+    assert live == (MarketPrice(505, 495, 100) if told else old)
 
 
 def test_median_rates_are_per_market():

@@ -37,8 +37,9 @@ def end_hour(governing: Governing, exchange: Exchange) -> None:
 
 
 def close_market(governing: Governing, exchange: Exchange) -> None:
-    """The entry is consumed, and a round has the price."""
+    """The entry, which waits like every change of the governor's, one at a time, is consumed, and a round has the price."""
     settle_order(governing)
+    assert exchange.inbox.open_entry(exchange.governor, 0, 9) == exchange.inbox.head()
     governing.consume()
     know_price(exchange)
     exchange.round({0: 1})

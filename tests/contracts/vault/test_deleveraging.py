@@ -340,7 +340,7 @@ def test_no_deleveraging_on_a_stale_price(poor: Exchange, target: Party, maker: 
 def test_a_fund_that_shrinks_for_free_comes_before_the_queue(
     poor: Exchange, target: Party, maker: Party, taker: Party
 ) -> None:
-    """A fund below its own margin still takes what shrinks its position at no cost to it."""
+    """A fund below its own margin still takes what shrinks its position at no cost to it, though it gains nothing."""
     short = poor.deposit(27, 1_000 * USDC)
     batch = poor.batch()
     batch.trade(taker, short, Side.SELL, 5_000, ENTRY)
@@ -355,6 +355,10 @@ def test_a_fund_that_shrinks_for_free_comes_before_the_queue(
     keep_only(poor, 1, poor.vault.account(1).collateral - poor.margin(1).equity + 1)
     assert poor.margin(1).equity == 1
     with refused("vault: the fund could take it"):
+        deleverage(poor, target, maker.account, 100).settle()
+    with boa.env.anchor(), refused("vault: the fund could take it"):
+        nothing = poor.vault.account(target.account).collateral - poor.margin(target.account).equity
+        keep_only(poor, target.account, nothing)
         deleverage(poor, target, maker.account, 100).settle()
     batch = poor.batch()
     batch.take_over(target.account, 0, 2_000)

@@ -145,6 +145,8 @@ def test_every_step_is_told(exchange: Exchange, maker: Party, taker: Party) -> N
         exchange.exit.push(1, sender=ANYBODY)
         event = told(exchange, COUNTED, "uint256", "uint256", "int256")
         assert event == (counted, exchange.exit.positive_equity(), exchange.exit.pot())
+    with boa.reverts("exit: nothing to count"):
+        exchange.exit.push(1, sender=ANYBODY)
     for number, party in enumerate((maker, taker), 1):
         claim = exchange.exit.take(party.account)
         assert told(exchange, TAKEN, "uint256") == (party.account, claim, exchange.vault.claim(claim).amount)

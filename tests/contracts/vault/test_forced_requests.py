@@ -1,13 +1,19 @@
-"""What the inbox notes of a close that an owner asks for: its position, and the newest mark of both lanes."""
+"""What the inbox notes of a close that an owner asks for, when one that nobody needs leaves, and what bounds size and price."""
 
 import boa
 import pytest
-from builders import Exchange, Party, events, refused
+from builders import USDC, Exchange, Party, events, refused
 from governing import THIN, THIN_INDEX, Governing
-from test_deleveraging import keep_only
-from test_forced_close import ALL, BELOW_MAINTENANCE, ENTRY, ask, leave, part, trade
+from msgspec.structs import replace
+from test_deleveraging import BELOW_TWO_THIRDS, keep_only
+from test_forced_close import ALL, BELOW_MAINTENANCE, ENTRY, ask, leave, on_book, part, trade
 
+from evermark.protocol.forced import close_penalty, hour_cap
+from evermark.protocol.markets import Tier
 from evermark.protocol.orders import Side
+
+MARKET_T0 = (1 << 39) + 64
+A_DEPOSIT_WAITS = 8
 
 
 def test_who_asks_has_a_position(exchange: Exchange, maker: Party, taker: Party) -> None:
@@ -77,3 +83,56 @@ def test_a_close_is_skipped_below_maintenance_alone(exchange: Exchange, maker: P
                 part(exchange, taker, maker.account, 10).settle()
             (skipped,) = events(exchange, leave(exchange, taker.account), "EntrySkipped")
             assert skipped.reason == BELOW_MAINTENANCE
+
+
+@pytest.mark.safety("B08", "contract")
+@pytest.mark.parametrize("fraction_ppm", [8_001, 9_999, 10_000, 20_000])
+def test_a_penalty_is_at_most_the_first_maintenance_fraction(
+    exchange: Exchange, maker: Party, taker: Party, fraction_ppm: int
+) -> None:
+    """Where that is less than the liquidation fee; to the tick, at an order's price."""
+    trade(exchange, maker, taker)
+    exchange.vault.write(MARKET_T0, fraction_ppm << 48, sender=exchange.clerk.address)
+    market = replace(exchange.markets[0], tiers=(Tier(0, fraction_ppm, 0),))
+    away = close_penalty(market, market.notional(10, ENTRY)) // 10
+    assert away == ENTRY * min(market.liquidation_fee_ppm, fraction_ppm // 2) // 10**6
+    ask(exchange, taker)
+    with refused("vault: loss above bound"):
+        on_book(exchange, taker, exchange.parties[5], 10, ENTRY - away - 1).settle()
+    on_book(exchange, taker, exchange.parties[5], 10, ENTRY - away).settle()
+
+
+def test_an_hour_takes_a_tenth_of_a_large_market(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """Where that is more than what a small one may always take."""
+    trade(exchange, maker, taker, size=600_000)
+    exchange.round(seconds=3_600)
+    ask(exchange, taker)
+    cap = hour_cap(exchange.markets[0], 600_000, ENTRY)
+    assert cap == 60_000
+    with refused("vault: cap of the hour"):
+        part(exchange, taker, maker.account, cap + 1).settle()
+    part(exchange, taker, maker.account, cap).settle()
+
+
+@pytest.mark.safety("B09", "contract")
+@pytest.mark.parametrize("number", [20, 21])
+def test_a_liquidation_waits_for_its_own_accounts_fills_and_deposits(
+    exchange: Exchange, maker: Party, number: int
+) -> None:
+    """Of an account with an even id or an odd one, whatever positions its neighbours hold."""
+    parties = [exchange.deposit(each, 1_000 * USDC) for each in (20, 21)]
+    for party in parties:
+        trade(exchange, maker, party, size=33_000)
+    target = parties[number - 20]
+    assert target.account == number - 14
+    exchange.round({0: BELOW_TWO_THIRDS})
+    exchange.inbox.request_liquidation(target.account)
+    with refused("vault: not liquidated yet"):
+        leave(exchange, target.account)
+    exchange.inbox.deposit(USDC, 0, sender=exchange.fund_wallet(target.signer, USDC))
+    exchange.round(seconds=600)
+    with refused("vault: not liquidated yet"):
+        leave(exchange, target.account)
+    exchange.round()
+    (skipped,) = events(exchange, leave(exchange, target.account), "EntrySkipped")
+    assert skipped.reason == A_DEPOSIT_WAITS

@@ -115,6 +115,31 @@ def test_a_withheld_batch_cannot_pick_its_price(exchange: Exchange, maker: Party
     send(exchange, data)
 
 
+@pytest.mark.safety("A04", "contract")
+@pytest.mark.parametrize("market", [1, 2, 3])
+def test_a_late_batch_is_judged_by_the_price_of_each_market(
+    exchange: Exchange, maker: Party, market: int
+) -> None:
+    """Wherever in a round's words it lies, and whatever a tick of a lot is worth."""
+    poor, mark, terms = (
+        exchange.deposit(20, 1_000 * USDC),
+        exchange.last[market].mark_ticks,
+        exchange.markets[market],
+    )
+    fraction = terms.tiers[0].initial_fraction_ppm
+    size = 900 * USDC * 10**6 // fraction // terms.notional(1, mark)
+    batch = withheld(exchange, exchange.round())
+    batch.trade(maker, poor, Side.BUY, size, mark, market=market)
+    data = batch.data()
+    with boa.env.anchor():
+        exchange.branch().round({market: mark - mark * fraction // 2 // 10**6}, seconds=130)
+        with refused("vault: late, below initial"):
+            send(exchange, data)
+    exchange.clock = boa.env.timestamp
+    exchange.round(seconds=130)
+    send(exchange, data)
+
+
 def test_shrinking_late_keeps_the_ratio_at_both_rounds(exchange: Exchange, maker: Party) -> None:
     """An account that meets its initial margin at the pinned round, and not today since another market fell: a late sale at the
     old price passes where that is today's price too, and not where it lowers today's margin ratio."""

@@ -262,6 +262,21 @@ def test_a_batch_has_a_largest_size(exchange: Exchange) -> None:
         send(exchange, data + bytes(32_768 - len(data)))
 
 
+def test_a_batch_names_512_accounts_at_most(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """Whether they are there or not; all of them may be asked for, the last one too."""
+    for count in (513, 512):
+        exchange.inbox.deposit(USDC, 0, sender=exchange.fund_wallet(maker.signer, USDC))
+        batch = exchange.batch()
+        batch.accounts = set(range(1, count + 1))
+        batch.inbox(maker.account)
+        batch.trade(maker, taker, Side.BUY, 10, PRICE)
+        if count == 512:
+            batch.settle()
+        else:
+            with refused(""):
+                batch.settle()
+
+
 def test_unknown_triggers_are_refused(exchange: Exchange, maker: Party) -> None:
     """Trigger codes 5 to 7 have no word to sign."""
     batch = exchange.batch()

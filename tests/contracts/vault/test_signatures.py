@@ -61,6 +61,22 @@ def settle() -> uint256:
             send(exchange, data)
 
 
+@pytest.mark.safety("F05", "contract")
+def test_an_agent_is_no_owner_of_the_sub_account_with_its_principals_number(
+    exchange: Exchange, maker: Party, taker: Party
+) -> None:
+    """Accounts and agents stand in tables that do not meet: its own deposit there opens an account, and it stays an agent."""
+    agent = signer(30)
+    batch = exchange.batch()
+    batch.approve(taker, agent.address, exchange.clock + DAY_S)
+    batch.settle()
+    known = exchange.vault.totals().accounts
+    assert exchange.deposit(30, 20 * USDC, sub_account=taker.account).account == known + 1
+    assert exchange.vault.account(known + 1).collateral == 20 * USDC
+    exchange.round()
+    trade_with(exchange, taker, maker, lambda row: None, by=agent)
+
+
 @pytest.mark.safety("D01", "contract")
 def test_another_chain_or_contract_is_another_domain(exchange: Exchange, maker: Party, taker: Party) -> None:
     """A signature for another chain id, vault or protocol name settles nothing."""
