@@ -46,7 +46,15 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
                 "fill_refusals",
                 "reasons",
             ],
-            *["builder_fees", "market_modes", "clamped", "margin_ratio", "model", "model_closes", "model_cash"],
+            *[
+                "builder_fees",
+                "market_modes",
+                "clamped",
+                "margin_ratio",
+                "model",
+                "model_closes",
+                "model_cash",
+            ],
         ),
     ),
     "Clerk": (
