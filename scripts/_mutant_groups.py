@@ -46,7 +46,15 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
                 "fill_refusals",
                 "reasons",
             ],
-            *["builder_fees", "market_modes", "clamped", "margin_ratio", "model", "model_closes", "model_cash"],
+            *[
+                "builder_fees",
+                "market_modes",
+                "clamped",
+                "margin_ratio",
+                "model",
+                "model_closes",
+                "model_cash",
+            ],
         ),
     ),
     "Clerk": (
@@ -111,7 +119,14 @@ GROUPS: dict[str, tuple[list[str], list[str]]] = {
         [
             "tests/contracts/test_inbox",
             "tests/contracts/test_inbox_requests",
-            *near("requests_in_batches", "forced_by_anybody", "forced_close", "governor_bonds", "exit"),
+            *near(
+                "requests_in_batches",
+                "forced_by_anybody",
+                "forced_close",
+                "forced_requests",
+                "governor_bonds",
+                "exit",
+            ),
         ],
     ),
     "PriceOracle": (

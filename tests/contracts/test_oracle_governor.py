@@ -200,6 +200,10 @@ def test_a_reference_bounds_the_deviation(oracle, sequencer, governor, feed):
             with boa.reverts("oracle: far from its reference"):
                 oracle.post_round(quorum_of(oracle, prices=(index, 7, 2**31)), sender=sequencer)
         oracle.post_round(quorum_of(oracle, prices=(1_050_000_000, 7, 2**31)), sender=sequencer)
+    with boa.env.anchor():
+        feed.tell(2**128 - 1, START_S, START_S)  # the largest answer that counts
+        with boa.reverts("oracle: far from its reference"):
+            oracle.post_round(quorum_of(oracle), sender=sequencer)
     oracle.set_reference(0, (NOBODY, 0, 0, 0), sender=governor)
     oracle.post_round(quorum_of(oracle, prices=(949, 7, 2**31)), sender=sequencer)
 
@@ -220,7 +224,7 @@ def test_each_reference_has_its_own_heartbeat(oracle, sequencer, governor, feed,
     oracle.post_round(quorum_of(oracle, START_S + 61, (2_000, 1_000, 1)), sender=sequencer)
 
 
-@pytest.mark.parametrize("broken", ["silent", "no contract", "zero", "negative", "huge", "future"])
+@pytest.mark.parametrize("broken", ["silent", "no contract", "zero", "negative", "large", "huge", "future"])
 def test_a_dead_reference_bounds_nothing(oracle, sequencer, governor, feed, broken):
     """A feed that reverts, is no contract or answers nonsense cannot stop the exchange."""
     given = reference(feed)
@@ -231,7 +235,8 @@ def test_a_dead_reference_bounds_nothing(oracle, sequencer, governor, feed, brok
     elif broken == "future":
         feed.tell(10 * 10**8, START_S, 2**256 - 1)
     else:
-        feed.tell({"zero": 0, "negative": -1, "huge": 2**255 - 1}[broken], START_S, START_S)
+        answers = {"zero": 0, "negative": -1, "large": 2**128, "huge": 2**255 - 1}
+        feed.tell(answers[broken], START_S, START_S)
     oracle.set_reference(0, given, sender=governor)
     prices = (1_000, 1, 1) if broken == "future" else (2_000, 1, 1)
     oracle.post_round(quorum_of(oracle, prices=prices), sender=sequencer)

@@ -23,6 +23,7 @@ def test_who_asks_has_a_position(exchange: Exchange, maker: Party, taker: Party)
     trade(exchange, maker, taker, size=1)
     for party, other in ((taker, maker), (maker, taker)):
         entry = exchange.inbox.entry(ask(exchange, party, ALL))
+        assert (entry.kind, entry.amount) == (4, 0)
         assert entry.data >> 8 == (party is taker) | 1 << 8 | exchange.last[0].mark_ticks << 72
         with refused("vault: entry of another account"):
             leave(exchange, other.account)
