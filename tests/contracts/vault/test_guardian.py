@@ -250,3 +250,21 @@ def test_a_delisted_market_only_reduces_for_good(
     governing.execute(again)
     governing.consume()
     assert governing.state(again) == 5  # without effect
+
+
+def test_a_pause_of_a_delisted_market_leaves_it_delisted(
+    governing: Governing, exchange: Exchange, maker: Party, taker: Party
+) -> None:
+    """While one pause runs a second may take its place: beside each the stricter mode holds, and behind it reduce-only again."""
+    trade(exchange, maker, taker)
+    governing.carry_out("delisting", 0)
+    for mode, beside in ((HALTED, HALTED), (POST_ONLY, CANCEL_ONLY)):
+        governing.pause(mode, HOUR_S)
+        until = exchange.clock + HOUR_S
+        governing.consume()
+        assert exchange.vault.word(MARKET_P) >> 248 == beside
+        assert exchange.vault.word(MARKET_M) == until | REDUCE_ONLY << 40
+    exchange.round(seconds=HOUR_S)
+    with refused("vault: fill does not reduce"):
+        trade(exchange, maker, taker)
+    trade(exchange, maker, taker, Side.SELL)

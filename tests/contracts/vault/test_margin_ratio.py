@@ -9,7 +9,9 @@ from msgspec.structs import replace
 from test_deleveraging import BELOW_TWO_THIRDS, keep_only
 from test_exit import apply_hour
 from test_late_batches import pinning
+from test_liquidation import BELOW_MAINTENANCE, bounds
 
+from evermark.protocol.liquidation import keeper_share, liquidation_fee
 from evermark.protocol.margin import initial_margin, maintenance_margin
 from evermark.protocol.orders import Side
 from evermark.protocol.units import ceil_div
@@ -45,9 +47,9 @@ def sale(exchange: Exchange, maker: Party, party: Party, sold: int, price: int, 
     return batch
 
 
-def lost(sold: int, price: int) -> int:
+def lost(sold: int, price: int, mark: int = MARK) -> int:
     """What a sale costs against the mark, its fee included."""
-    return sold * (MARK - price) + ceil_div(sold * price * TAKER_PPM, 10**6)
+    return sold * (mark - price) + ceil_div(sold * price * TAKER_PPM, 10**6)
 
 
 def leave_equity(exchange: Exchange, party: Party, equity: int) -> None:
@@ -121,3 +123,40 @@ def test_a_targets_other_positions_are_named(exchange: Exchange, maker: Party) -
                 batch.settle()
         else:
             batch.settle()
+
+
+@pytest.mark.safety("B15", "contract")
+def test_what_a_keeper_earns_is_not_what_it_began_with(
+    exchange: Exchange, maker: Party, taker: Party
+) -> None:
+    """To the unit: its fee of a liquidation in the same batch makes up for what a sale of its own loses, like any other gain."""
+    keeper, target, size, sold = (
+        hold(exchange, maker, 60_001),
+        exchange.deposit(21, 1_100 * USDC),
+        60_001,
+        9_002,
+    )
+    batch = exchange.batch()
+    batch.trade(taker, target, Side.BUY, 33_000, HIGH)
+    batch.settle()
+    mark = BELOW_MAINTENANCE + 11_000
+    exchange.round({0: mark})
+    leave_equity(exchange, target, exchange.margin(target.account).maintenance * 5 // 6)
+    market, price = exchange.markets[0], mark - 8_500
+    fee = liquidation_fee(market, market.notional(10_000, mark), bounds(exchange, target, 10_000)[0])
+    before, after = (maintenance_margin(market, market.notional(lots, mark)) for lots in (size, size - sold))
+    total = exchange.margin(keeper.account)
+    loss = lost(sold, price, mark) - keeper_share(fee)
+    least = ceil_div(loss * total.maintenance, before - after)
+    assert 0 < least < total.initial
+    for equity in (least - 1, least):
+        with boa.env.anchor():
+            leave_equity(exchange, keeper, equity)
+            batch = sale(exchange, maker, keeper, sold, price)
+            row = batch.order(taker, Side.BUY, 10_000, mark, slot=7)
+            batch.liquidate(target.account, 0, row, 10_000, keeper.account)
+            if equity < least:
+                with refused("vault: margin ratio fell"):
+                    batch.settle()
+            else:
+                batch.settle()
