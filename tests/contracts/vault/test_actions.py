@@ -150,25 +150,40 @@ def test_an_older_cancel_changes_nothing(exchange: Exchange, maker: Party) -> No
 
 
 def test_agents_cancel_and_strangers_do_not(exchange: Exchange, maker: Party) -> None:
-    """A live agent may void orders of its account."""
+    """A live agent may void orders of its account, to the last second of its life."""
     agent = signer(77)
     batch = exchange.batch()
     batch.cancel(maker, slot=1, sequence=5, by=agent)
     with refused("vault: not owner nor live agent"):
         batch.settle()
     batch = exchange.batch()
-    batch.approve(maker, agent.address, exchange.clock + 100)
+    batch.approve(maker, agent.address, exchange.clock + 10)
     batch.cancel(maker, slot=1, sequence=5, by=agent)
     batch.settle()
     assert exchange.vault.slot(maker.account, 1).sequence == 5
+    for sequence in (6, 7):
+        exchange.round()
+        batch = exchange.batch()
+        batch.cancel(maker, slot=1, sequence=sequence, by=agent)
+        if sequence == 6:
+            batch.settle()
+            continue
+        with refused("vault: not owner nor live agent"):
+            batch.settle()
+    assert exchange.vault.slot(maker.account, 1).sequence == 6
 
 
 def test_a_cancel_reaches_at_most_a_day_ahead(exchange: Exchange, maker: Party) -> None:
-    """A stolen agent key cannot void the account's future."""
+    """A stolen agent key cannot void the account's future; the day is inclusive."""
+    most = (exchange.clock + DAY_S) * 1000
     batch = exchange.batch()
-    batch.cancel(maker, all_slots=True, sequence=(exchange.clock + DAY_S) * 1000 + 1)
+    batch.cancel(maker, all_slots=True, sequence=most + 1)
     with refused("vault: sequence too far ahead"):
         batch.settle()
+    batch = exchange.batch()
+    batch.cancel(maker, all_slots=True, sequence=most)
+    batch.settle()
+    assert exchange.vault.account(maker.account).min_sequence == most
 
 
 def test_a_cancel_is_of_one_kind(exchange: Exchange, maker: Party) -> None:

@@ -159,7 +159,7 @@ def hours_by_anybody(exchange: Exchange, *hours: int, markets=range(4)):
 
 @pytest.mark.safety("C04", "contract")
 def test_anybody_applies_an_overdue_hour(exchange: Exchange) -> None:
-    """An hour after its end, to all markets, and no posted hour before it is skipped."""
+    """Once an hour has passed since its end, to all markets, and no posted hour before it is skipped."""
     first = post_next_hour(exchange, 5)
     with refused("vault: hour is not overdue"):
         hours_by_anybody(exchange, first)
@@ -168,7 +168,10 @@ def test_anybody_applies_an_overdue_hour(exchange: Exchange) -> None:
         hours_by_anybody(exchange, first, markets=(0,))
     with refused("vault: hour is not overdue"):
         hours_by_anybody(exchange, first, second)
-    exchange.round(seconds=HOUR_S)
+    exchange.round(seconds=HOUR_S - exchange.clock % HOUR_S)
+    with refused("vault: hour is not overdue"):
+        hours_by_anybody(exchange, first, second)
+    boa.env.timestamp += 1
     with refused("vault: funding hour not next"):
         hours_by_anybody(exchange, second)
     applied = events(exchange, hours_by_anybody(exchange, first, second), "FundingApplied")
@@ -180,12 +183,17 @@ def test_anybody_applies_an_overdue_hour(exchange: Exchange) -> None:
 
 
 def test_an_hour_posted_too_late_is_missed(exchange: Exchange) -> None:
-    """It pays nothing, and it does not hold up the next one."""
+    """It pays nothing, and it does not hold up the next one; the last second for it is an hour after its end."""
     hour = exchange.clock // HOUR_S
-    exchange.round(seconds=2 * HOUR_S - exchange.clock % HOUR_S + 10)
+    exchange.round(seconds=2 * HOUR_S - exchange.clock % HOUR_S)
+    with boa.env.anchor():
+        exchange.post_funding(hour, {0: 5})
+        boa.env.timestamp += 1
+        hours_by_anybody(exchange, hour)
+    boa.env.timestamp += 1
     exchange.post_funding(hour, {0: 5})
     exchange.post_funding(hour + 1, {0: 7})
-    exchange.round(seconds=HOUR_S)
+    exchange.round(seconds=HOUR_S + 10)
     with refused("vault: funding hour was missed"):
         hours_by_anybody(exchange, hour)
     hours_by_anybody(exchange, hour + 1)

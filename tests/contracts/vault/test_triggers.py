@@ -154,14 +154,19 @@ def test_slot_0_has_no_bit_and_no_mark_trigger(exchange: Exchange, maker: Party,
 
 @pytest.mark.safety("A01", "contract")
 def test_a_stale_mark_wakes_nobody(exchange: Exchange, taker: Party) -> None:
-    """Older than the market allows, it meets no condition."""
+    """Older than the market allows, it meets no condition; exactly as old it does."""
     batch = exchange.batch()
     row = stop(batch, taker, Trigger.MARK_BELOW, PRICE)
-    exchange.round(seconds=70, abstain=(0,))
-    batch = exchange.batch()
-    batch.bits.append(batch.again(row))
-    with refused("vault: stale price"):
-        batch.settle()
+    oldest = exchange.markets[0].max_price_age_s
+    for seconds, fresh in ((oldest, True), (10, False)):
+        exchange.round(seconds=seconds, abstain=(0,))
+        batch = exchange.batch()
+        batch.bits.append(batch.again(row))
+        if fresh:
+            batch.settle()
+            continue
+        with refused("vault: stale price"):
+            batch.settle()
 
 
 @pytest.mark.safety("F02", "contract")

@@ -40,6 +40,7 @@ def test_the_fee_is_at_most_what_was_signed(exchange: Exchange, maker: Party) ->
     with refused("vault: withdrawal fee too high"):
         withdraw(exchange, maker, 100, fee=101, max_fee=1_000)
     withdraw(exchange, maker, 1_000 * USDC, fee=100, max_fee=100)
+    withdraw(exchange, maker, 100, fee=100, max_fee=100)
 
 
 @pytest.mark.safety("D12", "contract")
