@@ -235,6 +235,7 @@ def test_the_last_of_64_markets_trades_like_any_other() -> None:
                 with refused(reason):
                     batch.settle()
         assert exchange.vault.position(poor.account, 63).entry_mark == PRICE
+        assert exchange.vault.word(1 << 46 | poor.account << 6 | 63) == 6_500 | PRICE << 192
         exchange.check_invariants()
 
 

@@ -54,6 +54,27 @@ def test_a_closed_market_refuses_every_order_fill(
     closing(exchange, maker, taker).settle()
 
 
+@pytest.mark.parametrize("after", [0, REDUCE_ONLY, CANCEL_ONLY])
+def test_a_mode_ends_in_its_second_and_the_one_after_it_holds(
+    exchange: Exchange, maker: Party, taker: Party, after: int
+) -> None:
+    """A round before its end nothing trades; in the round of that second the market is as word M says for then."""
+    open_positions(exchange, maker, taker)
+    set_mode(exchange, HALTED)
+    exchange.vault.write(MARKET_P + 320, exchange.clock + 10 | after << 40, sender=exchange.clerk.address)
+    with refused("vault: market closed to trades"):
+        closing(exchange, maker, taker).settle()
+    exchange.round()
+    if after == CANCEL_ONLY:
+        with refused("vault: market closed to trades"):
+            closing(exchange, maker, taker).settle()
+        return
+    if after == REDUCE_ONLY:
+        with refused("vault: fill does not reduce"):
+            closing(exchange, maker, taker, 11).settle()
+    closing(exchange, maker, taker, 10 if after else 11).settle()
+
+
 @pytest.mark.parametrize("by_the_oracle", [False, True])
 def test_a_reduce_only_or_clamped_market_lets_both_parties_only_reduce(
     exchange: Exchange, maker: Party, taker: Party, by_the_oracle: bool
