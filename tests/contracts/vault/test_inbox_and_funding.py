@@ -146,6 +146,21 @@ def test_a_forced_withdrawal_on_a_stale_price_waits(exchange: Exchange, maker: P
 
 
 @pytest.mark.safety("E12", "contract")
+def test_a_withdrawal_waits_an_hour_for_a_price(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """Until an hour after it was due, that second included; then it is skipped, so that a dead market holds up nobody else."""
+    batch = exchange.batch()
+    batch.trade(maker, taker, Side.BUY, 10, PRICE)
+    batch.settle()
+    number = exchange.inbox.request_withdrawal(0, 5, sender=Address(taker.signer.address))
+    exchange.round(seconds=exchange.inbox.entry(number).due + 3_600 - exchange.clock, abstain=[0])
+    with refused("vault: stale price"):
+        consume(exchange, taker.account)
+    exchange.round(abstain=[0])
+    (skipped,) = events(exchange, consume(exchange, taker.account), "EntrySkipped")
+    assert (skipped.entry, skipped.reason) == (number, 10)
+
+
+@pytest.mark.safety("E12", "contract")
 def test_an_entry_that_can_never_apply_is_skipped(exchange: Exchange, maker: Party, taker: Party) -> None:
     """With its reason in an event; what stands behind it goes on."""
     trader = exchange.deposit(60, 1_000 * USDC)

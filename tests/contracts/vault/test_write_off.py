@@ -56,6 +56,14 @@ def test_a_poor_fund_pays_what_it_has(exchange: Exchange, debtor: Party) -> None
     assert exchange.vault.account(1).collateral == 0
 
 
+def test_the_first_user_is_one_like_any(exchange: Exchange, maker: Party) -> None:
+    """Accounts 1 and 2 are reserved, 3 is a trader's."""
+    assert maker.account == 3
+    keep_only(exchange, maker.account, -7)
+    write_off(exchange, maker.account).settle()
+    assert exchange.vault.account(maker.account).collateral == 0
+
+
 @pytest.mark.safety("B10", "contract")
 def test_only_debts_of_flat_users(exchange: Exchange, debtor: Party, maker: Party) -> None:
     """Not of an account in credit, of one with a position, or of a reserved account."""
