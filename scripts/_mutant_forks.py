@@ -17,7 +17,7 @@ from _mutant_groups import LEFT_OUT, PYTEST, ROOT, TIMEOUT_S, limit_resources, t
 from _mutant_results import Results
 from _mutants import Mutant, apply
 from _pytest.main import pytest_runtestloop as run_tests
-from vyper.exceptions import VyperException
+from vyper.exceptions import CompilerPanic, VyperException
 
 sys.path.insert(0, str(ROOT))
 
@@ -122,10 +122,8 @@ def plant(mutant: Mutant, folder: Path) -> str:
         path.write_text(text, encoding="utf-8")
         try:
             code = compiled_contracts.compiled(path).compiler_data.bytecode
-        except (
-            VyperException,
-            ZeroDivisionError,
-        ):  # the compiler divides by the logarithm of what a power is of, 0 for 1
+        except (VyperException, CompilerPanic, ZeroDivisionError):
+            # The compiler divides by the logarithm of what a power is of, 0 for 1, and panics where a module has it.
             return "not compiled"
         changed = changed or code != compiled_contracts.deployer(name).compiler_data.bytecode
         compiled_contracts.replaced[name] = path

@@ -82,6 +82,9 @@ def test_a_position_in_the_last_of_64_markets_counts() -> None:
         batch.settle()
         exchange.round({63: PRICE + 1_000})
         expected = [exchange.margin(party.account).equity for party in parties]
+        with boa.env.anchor():
+            boa.env.timestamp += WEEK_S + 1
+            exchange.exit.freeze_dead_market(63)
         freeze(exchange, parties[0])
         assert exchange.exit.marks(63) == PRICE + 1_000
         assert [exchange.exit.equity(party.account) for party in parties] == expected
