@@ -532,7 +532,7 @@ def _void(task: Task, account: uint256, all_slots: bool, slot: uint256, sequence
         voided = sequence | units.U62 << 48
     word: uint256 = door.word(task.vault, key)
     stored: uint256 = word >> offset & width
-    if sequence > stored & units.U48:
+    if sequence >= stored & units.U48:
         door.write(task.vault, key, word ^ (stored ^ voided) << offset)
     extcall task.vault.relay([ORDERS_VOIDED, convert(account, bytes32)], abi_encode(named, sequence))
 

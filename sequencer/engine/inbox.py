@@ -166,7 +166,7 @@ def _cancel(ctx: Context, entry: InboxEntry, account: Account) -> None:
         orders = [order for order in orders if order.slot == entry.slot]
         slot = slots.setdefault(entry.slot, SlotState())
         slot.sequence = max(slot.sequence, sequence)
-        if sequence > slot.used_sequence:
+        if sequence >= slot.used_sequence:
             slot.used_sequence, slot.filled = sequence, VOIDED_LOTS
             live = live_order(account, entry.slot)
             if live is not None and live not in orders and live.amend:

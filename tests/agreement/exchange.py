@@ -316,6 +316,12 @@ class Exchange(InboxCalls, Contracts):
         """Account id of an owner's sub-account 0."""
         return self.state.account_ids.get((owner.address, 0), 0)
 
+    def slot_sequence(self, owner: Signer, slot: int) -> int:
+        """Of the order that traded last in a slot, as the chain will know it; 0 where none did."""
+        account = self.state.accounts.get(self.account(owner))
+        used = account.slots.get(slot) if account else None
+        return used.used_sequence if used else 0
+
     def compare(self) -> None:
         """Engine = vault to the last unit: balances, positions, markets, totals; and the sums of invariants 1 and 2."""
         assert not self.state.batch.fills, "compare right after a batch was sealed"

@@ -153,8 +153,10 @@ class RandomTraders:
         if kind == 1:
             return self.exchange.request_withdrawal(trader, amount)
         if kind == 2:
-            sequence = self.exchange.clock_ms - self.random.choice((0, 0, 5, 3_000))
             slot = self.random.choice((0, 1, 2, 3, 4, 65_535))
+            sequence = self.exchange.clock_ms - self.random.choice((0, 0, 5, 3_000))
+            if self.random.random() < 0.4:
+                sequence = self.exchange.slot_sequence(trader, slot) or sequence
             return self.exchange.request_cancel(trader, slot, sequence)
         if kind == 3:
             if self.random.random() < 0.4:

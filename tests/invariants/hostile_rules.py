@@ -171,7 +171,7 @@ def after_cancels(
             voided.append((batch.accounts[action.account_index], cancel.slot, cancel.sequence))
     for account, slot, sequence in voided:
         key = (account, slot)
-        if key in slots and sequence > slots[key][0]:
+        if key in slots and sequence >= slots[key][0]:
             slots[key] = (sequence, VOIDED)
     return slots
 

@@ -245,8 +245,9 @@ class Settlement(Actions, Backstop, Forced, Governance):
             self.void_actions(account, sequence)
         elif slot == 0:
             vault.taker_sequences[account] = max(vault.taker_sequences[account], sequence)
-        elif sequence > vault.slots[account, slot][0]:
+        elif sequence >= vault.slots[account, slot][0]:
             vault.slots[account, slot] = (sequence, 2**62 - 1)
+            vault.triggered.pop((account, slot), None)
 
     def void_actions(self, account, sequence):
         self.vault.action_sequences[account] = max(self.vault.action_sequences[account], sequence)

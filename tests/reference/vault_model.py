@@ -194,8 +194,9 @@ class Run(Actions, Backstop, Forced):
             account.min_sequence = max(account.min_sequence, sequence)
         elif slot == 0:
             account.taker_sequence = max(account.taker_sequence, sequence)
-        elif sequence > account.slots.get(slot, (0, 0))[0]:
+        elif sequence >= account.slots.get(slot, (0, 0))[0]:
             account.slots[slot] = (sequence, 2**62 - 1)
+            account.triggered.pop(slot, None)
 
     def funding(self, hour: int, rates: list[int]) -> None:
         for number in self.batch.markets:

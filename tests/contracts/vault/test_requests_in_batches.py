@@ -48,13 +48,41 @@ def test_a_voided_slot_never_fills_again(exchange: Exchange, maker: Party, taker
     assert exchange.vault.position(taker.account, 0).size == 14
 
 
+@pytest.mark.safety("D06", "contract")
+@pytest.mark.parametrize("by_inbox", [True, False], ids=["inbox", "signed"])
+def test_a_cancel_at_its_own_sequence_ends_an_order_that_filled_in_part(
+    exchange: Exchange, maker: Party, taker: Party, by_inbox: bool
+) -> None:
+    """The rest of it never fills, nor does an amend that would carry over what it filled."""
+    batch = exchange.batch()
+    resting = batch.order(maker, Side.SELL, 10, PRICE, slot=1)
+    batch.fill(resting, batch.order(taker, Side.BUY, 4, PRICE), 4)
+    batch.settle()
+    sequence = resting.order.sequence
+    if by_inbox:
+        exchange.inbox.request_cancel(0, 1, sequence, sender=wallet(maker))
+        execute(exchange, maker.account)
+    else:
+        batch = exchange.batch()
+        batch.cancel(maker, slot=1, sequence=sequence)
+        batch.settle()
+    assert tuple(exchange.vault.slot(maker.account, 1)) == (sequence, 2**62 - 1, False)
+    for amend in (False, True):
+        batch = exchange.batch()
+        changed = {"sequence": sequence + 1, "amend": True} if amend else {}
+        row = batch.order(maker, Side.SELL, 10, PRICE, slot=1, **changed) if amend else batch.again(resting)
+        batch.fill(row, batch.order(taker, Side.BUY, 4, PRICE), 4)
+        with refused("vault: order overfilled"):
+            batch.settle()
+
+
 def test_a_lower_cancel_changes_nothing(exchange: Exchange, maker: Party, taker: Party) -> None:
     """What an order at a higher sequence filled is not forgotten."""
     batch = exchange.batch()
     batch.trade(maker, taker, Side.BUY, 10, PRICE)
     batch.settle()
     before = tuple(exchange.vault.slot(maker.account, 1))
-    exchange.inbox.request_cancel(0, 1, before[0], sender=wallet(maker))
+    exchange.inbox.request_cancel(0, 1, before[0] - 1, sender=wallet(maker))
     execute(exchange, maker.account)
     assert tuple(exchange.vault.slot(maker.account, 1)) == before
 
