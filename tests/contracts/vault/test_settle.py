@@ -262,6 +262,20 @@ def test_a_batch_has_a_largest_size(exchange: Exchange) -> None:
         send(exchange, data + bytes(32_768 - len(data)))
 
 
+def test_nothing_hides_behind_the_rows(exchange: Exchange, maker: Party, taker: Party) -> None:
+    """They end where the batch says that they do, and a byte between them and section 1 is refused."""
+    batch = exchange.batch()
+    batch.trade(maker, taker, Side.BUY, 10, PRICE)
+    data = batch.data()
+    at = 4 + 81 + 5 + 2 + 2 + 2 * 4 + 2 + 2 * 3
+    length = int.from_bytes(data[at : at + 2], "big")
+    assert data[at + 2 : at + 4] == b"\0\2"
+    end = at + 4 + length
+    with refused("vault: trailing bytes"):
+        send(exchange, data[:at] + (length + 1).to_bytes(2, "big") + data[at + 2 : end] + b"\0" + data[end:])
+    send(exchange, data)
+
+
 def test_a_batch_names_512_accounts_at_most(exchange: Exchange, maker: Party, taker: Party) -> None:
     """Whether they are there or not; all of them may be asked for, the last one too."""
     for count in (513, 512):
