@@ -316,11 +316,11 @@ class Exchange(InboxCalls, Contracts):
         """Account id of an owner's sub-account 0."""
         return self.state.account_ids.get((owner.address, 0), 0)
 
-    def slot_sequence(self, owner: Signer, slot: int) -> int:
-        """Of the order that traded last in a slot, as the chain will know it; 0 where none did."""
+    def traded_in(self, owner: Signer) -> list[tuple[int, int]]:
+        """Slots in which an order traded, with its sequence."""
         account = self.state.accounts.get(self.account(owner))
-        used = account.slots.get(slot) if account else None
-        return used.used_sequence if used else 0
+        slots = account.slots.items() if account else ()
+        return [(slot, used.used_sequence) for slot, used in slots if used.used_sequence]
 
     def compare(self) -> None:
         """Engine = vault to the last unit: balances, positions, markets, totals; and the sums of invariants 1 and 2."""
@@ -343,6 +343,10 @@ class Exchange(InboxCalls, Contracts):
             assert on_chain.action_sequence == account.action_sequence
             assert on_chain.min_sequence <= account.min_sequence
             assert on_chain.sub_account == account.sub_account
+            for slot, seen in account.slots.items():
+                if seen.used_sequence:
+                    known = self.vault.slot(account.account_id, slot)
+                    assert (known.sequence, known.filled) == (seen.used_sequence, seen.filled), f"slot {slot}"
             if account.account_id >= FIRST_USER_ACCOUNT:
                 assert str(on_chain.owner).lower() == hex_address(account.owner)
             for market_id in range(len(self.markets)):

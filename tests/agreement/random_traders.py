@@ -155,8 +155,9 @@ class RandomTraders:
         if kind == 2:
             slot = self.random.choice((0, 1, 2, 3, 4, 65_535))
             sequence = self.exchange.clock_ms - self.random.choice((0, 0, 5, 3_000))
-            if self.random.random() < 0.4:
-                sequence = self.exchange.slot_sequence(trader, slot) or sequence
+            traded = self.exchange.traded_in(trader)
+            if traded and self.random.random() < 0.6:
+                slot, sequence = self.random.choice(traded)
             return self.exchange.request_cancel(trader, slot, sequence)
         if kind == 3:
             if self.random.random() < 0.4:
