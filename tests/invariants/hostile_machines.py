@@ -186,8 +186,10 @@ class RacingOwner(ExchangeMachine):
         if inbox.open_entry(owner, party.sub_account, kind) or agent == owner:
             return
         if kind == 5:
-            slot = pick.choice((0, 1, 2, 3, 65_535))
-            inbox.request_cancel(party.sub_account, slot, world.exchange.sequence(), sender=owner)
+            slot, sequence = pick.choice((0, 1, 2, 3, 65_535)), world.exchange.sequence()
+            if pick.random() < 0.5:  # no more than the order's own, whatever of it has filled
+                sequence = world.exchange.vault.slot(party.account, slot).sequence or sequence
+            inbox.request_cancel(party.sub_account, slot, sequence, sender=owner)
         elif kind == 6:
             inbox.approve_agent(party.sub_account, agent, world.exchange.clock + 900, USDC, sender=owner)
         else:
