@@ -52,8 +52,8 @@ def test_parameters_have_hard_bounds(changes: dict, reason: str) -> None:
 
 @pytest.mark.safety("F04", "contract")
 def test_the_edges_themselves_are_accepted() -> None:
-    """The last admissible values deploy."""
-    edges = {
+    """The last admissible values deploy, and so do the least."""
+    most = {
         "lot_tick_value": 2**32 - 1,
         "price_band_ppm": 250_000,
         "liquidation_fee_ppm": 10_000,
@@ -62,7 +62,17 @@ def test_the_edges_themselves_are_accepted() -> None:
         "fund_position_cap_lots": 2**62 - 1,
         "tiers": [(0, 1), (2**32 - 1, 10**6)],
     }
-    deploy([market_config(MARKETS[0], **edges)])
+    least = {
+        "lot_tick_value": 1,
+        "price_band_ppm": 1,
+        "liquidation_fee_ppm": 0,
+        "max_price_age_s": 1,
+        "open_interest_cap_lots": 1,
+        "fund_position_cap_lots": 0,
+        "tiers": [(0, 1)],
+    }
+    for edges in (most, least):
+        deploy([market_config(MARKETS[0], **edges)])
 
 
 def test_a_symbol_is_listed_once_and_roles_are_given() -> None:

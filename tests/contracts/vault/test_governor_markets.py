@@ -49,6 +49,7 @@ from evermark.protocol.orders import Side
         ({"lot_tick_value": 10}, "governor: decimals"),
         ({"symbol": "pepe-PERP"}, "governor: name"),
         ({"symbol": "PEPE PERP"}, "governor: name"),
+        *(({"symbol": f"A{letter}B"}, "governor: name") for letter in ",./:@["),
         ({"base": ""}, "governor: empty name"),
         ({"fund_position_cap_lots": 400_000_000_001}, "vault: fund position cap"),
     ],
