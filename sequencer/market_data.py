@@ -114,12 +114,15 @@ class MarketData:
         self._live = True
         for market in self._state.markets:
             feed = self._feed(market.market.market_id)
-            feed.newest = feed.sequence = max(feed.newest, self._state.sequence)
+            feed.newest = feed.sequence = self._state.sequence
         self._hear()
 
     def _hear(self) -> None:
-        """Whom it matters to says which events are looked at."""
-        self._heard = self._kept if not self._live else self._private if self._watched else self._public
+        """Which events are looked at depends on who there is to be told."""
+        if not self._live:
+            self._heard = self._kept
+        else:
+            self._heard = self._private if self._watched else self._public
 
     def observe(self, applied: Applied) -> None:
         """Count one command's events."""

@@ -76,6 +76,12 @@ class Governing:
         self.consume()
         return proposal
 
+    def list_thin(self) -> None:
+        """Its market is in force, and has a price."""
+        self.carry_out("listing", *listing_arguments(THIN), THIN_INDEX)
+        self.exchange.list_market(THIN)
+        self.exchange.round({4: THIN_INDEX})
+
     def pause(self, mode: int, duration_s: int, *markets: int) -> None:
         """As the guardian."""
         boa.env.timestamp = self.exchange.clock

@@ -5,7 +5,7 @@ import pytest
 from builders import MARKETS, USDC, Exchange, Party
 from eth_abi import decode
 from eth_hash.auto import keccak
-from governing import THIN, THIN_INDEX, Governing
+from governing import THIN_INDEX, Governing
 from msgspec.structs import replace
 from test_exit import ANYBODY, PRICE, apply_hour, freeze, take_and_pay, trade
 from test_market_modes import clamp
@@ -105,12 +105,7 @@ def test_a_market_that_one_lane_has_not_heard_of_freezes_by_the_other(
 ) -> None:
     """The public lane's last round is from before it was listed, and says nothing about it."""
     exchange.post_public({})
-    proposal = governing.propose_market()
-    governing.wait()
-    governing.execute(proposal)
-    governing.consume()
-    exchange.list_market(THIN)
-    exchange.round({4: THIN_INDEX})
+    governing.list_thin()
     batch = exchange.batch()
     batch.trade(maker, taker, Side.BUY, 1_000_000, THIN_INDEX, market=4)
     batch.settle()

@@ -3,7 +3,7 @@
 import boa
 import pytest
 from builders import USDC, Exchange, Party, events, refused
-from governing import THIN, THIN_INDEX, Governing
+from governing import THIN_INDEX, Governing
 from msgspec.structs import replace
 from test_deleveraging import BELOW_TWO_THIRDS, keep_only
 from test_forced_close import ALL, BELOW_MAINTENANCE, ENTRY, ask, leave, on_book, part, trade
@@ -50,12 +50,7 @@ def test_the_mark_of_an_entry_is_the_newer_lanes(
     with boa.env.anchor():
         exchange.post_public({0: ENTRY + 70}, seconds=0)
         assert exchange.inbox.entry(ask(exchange, taker)).data >> 80 == ENTRY + 50
-    proposal = governing.propose_market()
-    governing.wait()
-    governing.execute(proposal)
-    governing.consume()
-    exchange.list_market(THIN)
-    exchange.round({4: THIN_INDEX})
+    governing.list_thin()
     batch = exchange.batch()
     batch.trade(maker, exchange.parties[5], Side.BUY, 1_000_000, THIN_INDEX, market=4)
     batch.settle()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import boa
 import pytest
-from builders import SELECTOR, Exchange, Party, Row, refused, send, signer
+from builders import SELECTOR, Builder, Exchange, Party, Row, refused, send, signer
 from msgspec import NODEFAULT, structs
 
 from evermark.protocol import batch as codec
@@ -39,6 +39,17 @@ def take(batch, party: Party, rows: list[Row]) -> Row:
     for row in rows:
         batch.fill(row, taking, row.order.size)
     return taking
+
+
+def taken_together(
+    exchange: Exchange, maker: Party, taker: Party, agent: signing.Signer, count: int
+) -> Builder:
+    """A batch whose first rows are asks that share a signature; one order takes them all."""
+    batch = exchange.batch()
+    rows = asks(batch, maker, count)
+    batch.sign_together(rows, agent)
+    take(batch, taker, rows)
+    return batch
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 20, 64])
@@ -157,10 +168,7 @@ def test_a_row_of_a_batch_names_a_pair_and_a_trigger_that_exist(
     exchange: Exchange, maker: Party, taker: Party, agent
 ) -> None:
     """A pair beyond the table, and the trigger codes 5 to 7, are refused; the pair by the verifier too, whoever calls it."""
-    batch = exchange.batch()
-    rows = asks(batch, maker, 1)
-    batch.sign_together(rows, agent)
-    take(batch, taker, rows)
+    batch = taken_together(exchange, maker, taker, agent, 1)
     built = batch.build()
     data = bytearray(SELECTOR + codec.encode_batch(built))
     flags_at = row_end(bytes(data), built) - 23 - codec.byte_width(built.orders[0].order.size)
@@ -183,10 +191,7 @@ def test_the_verifier_answers_for_every_row(
     exchange: Exchange, maker: Party, taker: Party, agent, verified: int
 ) -> None:
     """The vault takes its word when it names all rows that are not the vault's own to verify, and no other number."""
-    batch = exchange.batch()
-    rows = asks(batch, maker, 2)
-    batch.sign_together(rows, agent)
-    take(batch, taker, rows)
+    batch = taken_together(exchange, maker, taker, agent, 2)
     data = batch.data()
     source = f"""
 @view
@@ -251,10 +256,8 @@ def test_only_a_live_agent_signs_blindly(exchange: Exchange, maker: Party, taker
 @pytest.mark.safety("F02", "contract")
 def test_nothing_but_a_leaf_is_an_order(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
     """An order that the root does not hold, another's path, a changed order, an untagged tree: each leads to another root."""
-    batch = exchange.batch()
-    rows = asks(batch, maker, 4)
-    batch.sign_together(rows, agent)
-    take(batch, taker, rows)
+    batch = taken_together(exchange, maker, taker, agent, 4)
+    rows = batch.rows[:4]
     good = rows[1].path
     assert good is not None
     elsewhere = "vault: not a live agent"
@@ -302,10 +305,8 @@ def test_malleable_and_empty_signatures_are_refused(
     exchange: Exchange, maker: Party, taker: Party, agent
 ) -> None:
     """High s, and a signature from which no key recovers."""
-    batch = exchange.batch()
-    rows = asks(batch, maker, 2)
-    batch.sign_together(rows, agent)
-    take(batch, taker, rows)
+    batch = taken_together(exchange, maker, taker, agent, 2)
+    rows = batch.rows[:2]
     good = rows[0].signature
     high = signing.Signature(good.r, signing.SECP256K1_N - good.s, 1 - good.parity)
     for signature, reason in ((high, "vault: high s"), (signing.Signature(0, 1, 0), "vault: no signer")):
@@ -329,10 +330,7 @@ def resized(data: bytes, at: int, change: int) -> bytes:
 def test_malformed_evidence_is_refused(exchange: Exchange, maker: Party, taker: Party, agent) -> None:
     """Lengths that fit no path, an unknown kind, sides beyond the path, a first row that points before itself, and reserved
     schemes."""
-    batch = exchange.batch()
-    rows = asks(batch, maker, 2)
-    batch.sign_together(rows, agent)
-    take(batch, taker, rows)
+    batch = taken_together(exchange, maker, taker, agent, 2)
     built = batch.build()
     data = SELECTOR + codec.encode_batch(built)
     at = row_end(data, built)
@@ -369,10 +367,7 @@ def test_a_path_has_eight_siblings_at_most(
     exchange: Exchange, maker: Party, taker: Party, agent, siblings: int
 ) -> None:
     """As many as there are bits for their sides, for 256 orders: a longer one runs into the bound of the verifier's loop."""
-    batch = exchange.batch()
-    rows = asks(batch, maker, 2)
-    batch.sign_together(rows, agent)
-    take(batch, taker, rows)
+    batch = taken_together(exchange, maker, taker, agent, 2)
     built = batch.build()
     data = SELECTOR + codec.encode_batch(built)
     at = row_end(data, built)
